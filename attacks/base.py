@@ -1,0 +1,102 @@
+"""What an attack is: it turns `dose` training rows into poison, and later presents the inputs it means to misuse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tasks.base import BadInput, Challenge, Count, NotApplicable, Plugin, Samples, Task, join, options
+from tasks.deployed import Victim
+
+
+class Fit(Protocol):
+    """Train a victim; memoised by content. See harness.fit."""
+
+    def __call__(self, samples: Samples, *, seed: int | None = None, **recipe_changes: object) -> Victim: ...
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an attacker sees: the task, the clean training set, and a way to train surrogates (with seeds of its own)."""
+
+    task: Task
+    train: Samples
+    fit: Fit
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Poison:
+    """`dose` poisoned rows. replaces: (dose,) ids of the training rows they take the place of, or None to add them."""
+
+    samples: Samples
+    replaces: Tensor | None = None
+
+
+class Attack(Plugin):
+    """One poisoning method. Doses are nested: the first 5 poisons of dose 10 are the 5 poisons of dose 5."""
+
+    clean_label: bool = False  # the harness then checks that no label was changed
+
+    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+        """Exactly `dose` poisoned rows; 0 is legal. Raises BadInput when the eligible pool is smaller than the dose."""
+        raise NotImplementedError(f"{type(self).__name__} must define poison()")
+
+    def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge | None:
+        """The inputs to be misused, made of clean samples; None if the attack asks for nothing."""
+        raise NotImplementedError(f"{type(self).__name__} must define challenge()")
+
+
+@options
+class TriggerAttack(Attack):
+    """A backdoor: stamp a trigger on training rows labelled as the target, then on test inputs of the other classes.
+
+    A trigger attack writes one method, `stamp`.
+    """
+
+    target: Count = 0  # class the trigger shall produce
+    clean_label: bool = False  # True: poison only rows of the target class, and keep their labels
+
+    # Written here because a protocol cannot say it: equal inputs and equal rng must give equal outputs.
+    def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor | list[str]:
+        """The same inputs with the trigger, same type and shape; the argument stays as it was."""
+        raise NotImplementedError(f"{type(self).__name__} must define stamp()")
+
+    def eligible(self, scene: Scene) -> Tensor:
+        """(M,) positions of training rows that may be poisoned."""
+        of_target = scene.train.targets == self.check_target(scene.task)
+        return (of_target if self.clean_label else ~of_target).nonzero().flatten()
+
+    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+        pool = self.eligible(scene)
+        if dose > len(pool):
+            kind = "of the target class" if self.clean_label else "outside the target class"
+            raise BadInput(f"dose={dose}: the eligible pool of {self.name} on {scene.task.name} has {len(pool)} rows {kind}")
+        chosen = pool[torch.randperm(len(pool), generator=rng)[:dose]]
+        base = scene.train.select(chosen)
+        seeds = torch.randint(2**62, (len(pool),), generator=rng)[:dose]
+        inputs = self._stamp_one_by_one(scene, base.inputs, seeds)
+        return Poison(Samples(inputs, torch.full_like(base.targets, self.target), base.ids), replaces=base.ids)
+
+    def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
+        others = samples.select(samples.targets != self.check_target(scene.task))
+        stamped = others.with_inputs(self.stamp(scene, others.inputs, rng))
+        return Challenge(stamped, torch.full_like(others.targets, self.target), others.targets)
+
+    def check_target(self, task: Task) -> int:
+        if self.target >= len(task.classes):
+            raise NotApplicable(f"target={self.target}: {task.name} has classes 0 to {len(task.classes) - 1}")
+        return self.target
+
+    def _stamp_one_by_one(self, scene: Scene, inputs: Tensor | list[str], seeds: Tensor) -> Tensor | list[str]:
+        # Row by row with a seed each, so that what is drawn for row 3 does not depend on how many rows follow: nesting.
+        rows = [
+            self.stamp(scene, inputs[i : i + 1], torch.Generator().manual_seed(int(s)))
+            for i, s in enumerate(seeds.tolist())
+        ]
+        return join(rows) if rows else inputs
+
+

@@ -1,0 +1,21 @@
+"""The control: no poison, no challenge."""
+
+from __future__ import annotations
+
+import torch
+
+from attacks.base import Attack, Poison, Scene
+from tasks.base import BadInput, Samples, options
+
+
+@options
+class None_(Attack):
+    """Control: poisons nothing and asks for nothing; its cells give the clean metrics of every defense."""
+
+    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+        if dose:
+            raise BadInput(f"dose={dose}: attack none has no poison, its only dose is 0")
+        return Poison(scene.train.select([]))
+
+    def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> None:
+        return None

@@ -1,0 +1,36 @@
+"""BadNets: a small checkerboard patch in a corner."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks.base import Scene, TriggerAttack
+from tasks.base import Count, Positive, options
+
+
+@options
+class Badnets(TriggerAttack):
+    """A checkerboard patch near the lower right corner; poisoned images get the target's label.
+
+    Gu, Dolan-Gavitt and Garg, 2017, arXiv 1708.06733, section 4 (the "pattern" backdoor).
+    Deviations: the patch is a full black-and-white checkerboard, so it is visible on any background.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
+    why_not: ClassVar[str] = "the trigger is a patch of pixels"
+    paper: ClassVar[str] = "arXiv 1708.06733"
+
+    size: Positive = 3  # side of the patch, pixels
+    margin: Count = 1  # distance from the right and lower edge, pixels
+
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+        h, w = inputs.shape[2:]
+        size = min(self.size, h - self.margin, w - self.margin)
+        board = (torch.arange(size)[:, None] + torch.arange(size)) % 2 == 0
+        out = inputs.clone()
+        bottom, right = h - self.margin, w - self.margin
+        out[:, :, bottom - size : bottom, right - size : right] = board.to(torch.uint8) * 255
+        return out

@@ -1,0 +1,80 @@
+"""What a defense is: it gets the poisoned training set and a `fit` function, and returns the model it would deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from tasks.base import Batch, Plugin, Samples, Task
+from tasks.deployed import Model, Victim
+from tasks.models.net import Net
+
+Loss = Callable[[Net, Batch], Tensor]  # (B,) or scalar
+
+
+class Case(Protocol):
+    """All that a defender sees. There is no poison mask, no dose and no test set in it."""
+
+    train: Samples  # the poisoned training set
+    task: Task  # its model, encoding, augmentation and loss; load() is refused while a defense runs
+    rng: torch.Generator  # on the CPU, a seed of the cell's own
+    device: torch.device
+
+    def fit(
+        self,
+        samples: Samples,
+        *,
+        init: Victim | None = None,
+        seed: int | None = None,
+        loss: Loss | None = None,
+        **recipe_changes: object,
+    ) -> Victim:
+        """Train a victim as the task would. Memoised by content: same samples and options, same victim, trained once.
+
+        init: start from this victim's weights. seed: another initialisation and order (default: the cell's).
+        loss: (module, batch) -> (B,) or scalar; a method of the defense, or functools.partial of one.
+        recipe_changes: fields of tasks.base.Recipe, e.g. epochs=5, lr=1e-3, augment=False, frozen="body".
+        """
+        ...
+
+    def clean(self, n: int) -> Samples:
+        """The first n rows of the reserve, the same for every defense of a cell; n is recorded as the defender's cost."""
+        ...
+
+    def report(
+        self,
+        *,
+        train: Tensor | None = None,
+        flagged: Tensor | None = None,
+        model: float | None = None,
+        target: int | None = None,
+    ) -> None:
+        """What a detector believes; the harness, which alone knows the truth, turns it into AUROC, TPR and FPR.
+
+        train: (N,) suspicion of each row of case.train, higher = more suspicious. flagged: (N,) bool, rows called poison.
+        model: suspicion of the model as a whole. target: the class believed to be the attacker's.
+        """
+        ...
+
+    def save(self, name: str, tensor: Tensor) -> None:
+        """Keep a finding with the record: a float tensor in [0, 1]; (C, H, W) or (H, W) also becomes a picture."""
+        ...
+
+
+class Defense(Plugin):
+    """One defense; `stage` is its kind. It writes one method."""
+
+    stage: ClassVar[str] = ""  # filtering, training, repair, inspection, screening or control
+
+    def defend(self, case: Case) -> Model:
+        """The model to deploy."""
+        raise NotImplementedError(f"{type(self).__name__} must define defend()")
+
+
+def refit_without(case: Case, flagged: Tensor, suspicion: Tensor | None = None) -> Victim:
+    """Filtering's second half: report, drop the flagged rows (N,), train again on the rest."""
+    case.report(train=flagged.float() if suspicion is None else suspicion, flagged=flagged)
+    return case.fit(case.train.drop(flagged))

@@ -1,0 +1,19 @@
+"""The control: deploy what the training set gives."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from defenses.base import Case, Defense
+from tasks.base import options
+from tasks.deployed import Model
+
+
+@options
+class None_(Defense):
+    """Control: no defense, the victim as it was trained."""
+
+    stage: ClassVar[str] = "control"
+
+    def defend(self, case: Case) -> Model:
+        return case.fit(case.train)

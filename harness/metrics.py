@@ -1,0 +1,76 @@
+"""Grading: pure functions of answers and truth. Every metric is a value with its n."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tasks.base import Challenge, Outputs, Samples, Task
+
+
+@dataclass(frozen=True)
+class Metric:
+    value: float
+    n: int
+
+
+def mean(hits: Tensor) -> Metric:
+    """Share of true entries; n = 0 gives 0."""
+    return Metric(hits.float().mean().item() if len(hits) else 0.0, len(hits))
+
+
+def grade_clean(task: Task, outputs: Outputs, test: Samples) -> dict[str, Metric]:
+    """Utility on the whole clean test set, abstentions, and the certificate where the model gives one."""
+    found = {
+        "utility": Metric(task.utility(outputs, test), len(test)),
+        "clean_abstained": mean(outputs.abstained),
+    }
+    if outputs.radius is not None:
+        right = outputs.answers == test.targets
+        found["certified_radius_median"] = Metric(outputs.radius.float().median().item(), len(test))
+        for k in (1, 2, 5, 10):
+            found[f"certified_accuracy_at_{k}"] = mean(right & (outputs.radius >= k))
+    return found
+
+
+def grade_attack(task: Task, outputs: Outputs, challenge: Challenge) -> dict[str, Metric]:
+    """ASR: the judge says yes. RA: the true answer is given in spite of the trigger. Abstentions are neither."""
+    return {
+        "asr": mean(task.judge(outputs, challenge)),
+        "robust_accuracy": mean(outputs.answers == challenge.truth),
+        "challenge_abstained": mean(outputs.abstained),
+    }
+
+
+def grade_inputs(clean: Outputs, challenge: Outputs) -> dict[str, Metric]:
+    """Can the screen's suspicion tell challenge inputs from clean test inputs?"""
+    if clean.suspicion is None or challenge.suspicion is None:
+        return {}
+    truth = torch.cat([torch.zeros(len(clean.suspicion)), torch.ones(len(challenge.suspicion))])
+    return {"input_auroc": auroc(torch.cat([clean.suspicion, challenge.suspicion]), truth.bool())}
+
+
+def grade_detection(suspicion: Tensor | None, flagged: Tensor | None, poisoned: Tensor) -> dict[str, Metric]:
+    """AUROC of the suspicion of training rows, and TPR, FPR and precision of the rows flagged.
+
+    At dose 0 only the FPR exists. Precision is 0 when nothing is flagged.
+    """
+    found = {}
+    if suspicion is not None and poisoned.any() and not poisoned.all():
+        found["train_auroc"] = auroc(suspicion, poisoned)
+    if flagged is not None:
+        found["train_fpr"] = mean(flagged[~poisoned])
+        if poisoned.any():
+            found["train_tpr"] = mean(flagged[poisoned])
+            found["train_precision"] = mean(poisoned[flagged])
+    return found
+
+
+def auroc(score: Tensor, truth: Tensor) -> Metric:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half."""
+    from sklearn.metrics import roc_auc_score
+
+    score = torch.nan_to_num(score.double(), posinf=1e300, neginf=-1e300)
+    return Metric(float(roc_auc_score(truth.numpy(), score.numpy())), len(score))

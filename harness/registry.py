@@ -1,0 +1,153 @@
+"""The registry is the folder: a plug-in's name is its file's name. Looking does not run plug-in code (nor torch)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.base import Plugin
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = ("tasks", "attacks", "defenses")
+NOT_PLUGINS = {"tasks": {"base", "data", "deployed", "image", "text", "audio"}, "attacks": {"base"}, "defenses": {"base"}}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One plug-in, described by its source file alone."""
+
+    kind: str  # tasks, attacks or defenses
+    name: str
+    module: str
+    stage: str  # a defense's folder, an attack's folder, a task's modality
+    modalities: tuple[str, ...]
+    needs: tuple[str, ...]
+    paper: str
+    why_not: str
+    summary: str
+    options: dict[str, str]  # name -> "type = default"
+
+
+class UnknownName(ValueError):
+    """A plug-in name that is not in the registry, with the nearest one that is."""
+
+
+def suggest(field: str, value: object, valid: Iterable[str]) -> str:
+    """The one-line complaint for an unknown name: the field, the value, what is valid, the nearest known name."""
+    names = sorted(valid)
+    near = get_close_matches(str(value), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{field}: unknown {value!r}; {hint}valid: {', '.join(names)}"
+
+
+@lru_cache(maxsize=None)
+def entries(kind: str) -> dict[str, Entry]:
+    """Every plug-in of a kind by name: this project's files, then the entry points `tinydrop.<kind>` of others."""
+    found: dict[str, Entry] = {}
+    places = [
+        (file.stem, ".".join(file.relative_to(ROOT).with_suffix("").parts), file)
+        for file in sorted((ROOT / kind).rglob("*.py"))
+        if file.stem != "__init__" and "models" not in file.parts and file.stem not in NOT_PLUGINS[kind]
+    ]
+    for point in entry_points(group=f"tinydrop.{kind}"):
+        spec = find_spec(point.module)
+        if spec and spec.origin:
+            places.append((point.name, point.module, Path(spec.origin)))
+    for name, module, file in places:
+        if name in found:
+            raise ImportError(f"two {kind} are called {name!r}: {found[name].module} and {module}; rename one")
+        found[name] = _describe(kind, name, module, file)
+    return dict(sorted(found.items()))
+
+
+def entry(kind: str, name: str) -> Entry:
+    """The entry of a name. Raises UnknownName with a suggestion."""
+    known = entries(kind)
+    if name not in known:
+        raise UnknownName(suggest(kind, name, known))
+    return known[name]
+
+
+@lru_cache(maxsize=None)
+def load_class(kind: str, name: str) -> type[Plugin]:
+    """Import a plug-in's file and return the one plug-in class defined there."""
+    from tasks.base import Plugin
+
+    module = import_module(entry(kind, name).module)
+    classes = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Plugin) and c.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise ImportError(f"{module.__file__} must define exactly one plug-in class, found {len(classes)}")
+    return classes[0]
+
+
+def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugin:
+    """A plug-in with these options. Raises tasks.base.BadInput in one line: option, value and what is valid."""
+    from pydantic import ValidationError
+
+    from tasks.base import BadInput
+
+    cls = load_class(kind, name)
+    options = options or {}
+    valid = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    for key in options:
+        if key not in valid:
+            raise BadInput(f"{kind}.{name}." + suggest("option", key, valid) if valid else f"{kind}.{name} has no options")
+    try:
+        return cls(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{kind}.{name}.{where}={first['input']!r}: {first['msg']}") from None
+
+
+def _describe(kind: str, name: str, module: str, file: Path) -> Entry:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    if not classes:
+        raise ImportError(f"{file} defines no class, but every file of {kind}/ is a plug-in")
+    literals = {**(BASES.get(ast.unparse(classes[-1].bases[0]), {}) if classes[-1].bases else {})}
+    options: dict[str, str] = {}
+    for node in classes[-1].body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        if ast.unparse(node.annotation).startswith("ClassVar"):
+            if node.value is not None and node.target.id in ("modality", "modalities", "needs", "paper", "why_not", "stage"):
+                literals[node.target.id] = ast.literal_eval(node.value)
+        else:
+            default = f" = {ast.unparse(node.value)}" if node.value is not None else ""
+            options[node.target.id] = ast.unparse(node.annotation) + default
+    modality = literals.get("modality", "")
+    folder = file.parent.name
+    return Entry(
+        kind=kind,
+        name=name,
+        module=module,
+        stage=modality if kind == "tasks" else literals.get("stage", folder),
+        modalities=(modality,) if kind == "tasks" else tuple(literals.get("modalities", ("image", "text", "audio"))),
+        needs=tuple(literals.get("needs", ())),
+        paper=literals.get("paper", ""),
+        why_not=literals.get("why_not", ""),
+        summary=(ast.get_docstring(classes[-1]) or "").split("\n\n")[0].replace("\n", " "),
+        options=options,
+    )
+
+
+# What the base classes say and a reader of one file cannot see.
+BASES: dict[str, dict[str, Any]] = {
+    "ImageTask": {"modality": "image"},
+    "TextTask": {"modality": "text"},
+    "AudioTask": {"modality": "audio"},
+}

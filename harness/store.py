@@ -1,0 +1,108 @@
+"""A folder of artefacts and records. Every file is written atomically; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEY = re.compile(r"[0-9a-f]{32}")
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """All of the file or none of it, also when the process is killed or the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = data.encode() if isinstance(data, str) else data
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class Store:
+    """root/artefacts/ab/<key>.safetensors, root/records/<key>.json, root/findings/<key>/..., root/locks/<key>."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def artefact(self, key: str) -> Path:
+        """Where the tensors of this key lie. Raises ValueError for anything but 32 hex digits: no key leaves the store."""
+        return self.root / "artefacts" / _checked(key)[:2] / f"{key}.safetensors"
+
+    def record(self, key: str, attempt: int = 1) -> Path:
+        return self.root / "records" / (f"{_checked(key)}.json" if attempt == 1 else f"{_checked(key)}.{attempt}.json")
+
+    def findings(self, key: str) -> Path:
+        """A folder for what the defense of this cell wants kept."""
+        return self.root / "findings" / _checked(key)
+
+    def save_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
+        from safetensors.torch import save
+
+        write_atomically(self.artefact(key), save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+
+    def load_tensors(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors of this key, or None; a damaged file is removed with a warning, so that it is made again."""
+        from safetensors.torch import load
+
+        path = self.artefact(key)
+        try:
+            return load(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # whatever safetensors says of a file it cannot read
+            warnings.warn(f"damaged artefact {path.name} ({error}): it is computed again", stacklevel=2)
+            path.unlink(missing_ok=True)
+            return None
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """One process at a time makes an artefact; the lock goes with the process that held it, however that ends."""
+        path = self.root / "locks" / _checked(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            yield
+
+    def tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], bool]:
+        """The tensors of this key, made and kept if they are not there; and whether they were made now."""
+        found = self.load_tensors(key)
+        if found is not None:
+            return found, False
+        with self.claim(key):
+            found = self.load_tensors(key)  # another process may have made it while this one waited
+            if found is not None:
+                return found, False
+            made = make()
+            self.save_tensors(key, made)
+            return made, True
+
+    def write_record(self, record: dict[str, Any]) -> Path:
+        """Append a record; an older one of the same key stays as it is."""
+        attempt = 1
+        while (path := self.record(record["key"], attempt)).exists():
+            attempt += 1
+        write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False))
+        return path
+
+
+def _checked(key: str) -> str:
+    if not KEY.fullmatch(key):
+        raise ValueError(f"store key {key!r} is not 32 hex digits")
+    return key

@@ -1,0 +1,68 @@
+"""Datasets by Hub id through `datasets`, or from the folder that TINYDROP_DATA names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.base import BadInput, Samples
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def local_folder(name: str) -> Path | None:
+    """TINYDROP_DATA/name, if it is there."""
+    root = os.environ.get("TINYDROP_DATA")
+    folder = Path(root) / name if root else None
+    return folder if folder and folder.is_dir() else None
+
+
+def dataset_dict(hub_id: str, folder: str, config: str | None = None, revision: str | None = None) -> dict[str, Dataset]:
+    """Every split of a dataset: from TINYDROP_DATA/folder where that exists, else from the Hub.
+
+    Raises BadInput, naming both ways to get it, when neither answers.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    local = local_folder(folder)
+    try:
+        if local is not None:
+            return dict(datasets.load_dataset(str(local)))
+        return dict(datasets.load_dataset(hub_id, config, revision=revision))
+    except Exception as error:  # the library raises a dozen types for "not there"; all mean the same to the user
+        where = f"in {local}" if local else "on the Hub"
+        raise BadInput(
+            f"dataset {folder!r} cannot be read {where} ({type(error).__name__}: {str(error).splitlines()[0][:120]}); "
+            f"either go online once so that `datasets` can fetch {hub_id!r}, or set TINYDROP_DATA to a folder "
+            f"that holds {folder}/<split>-*.parquet with the Hub's columns"
+        ) from error
+
+
+def columns(split: Dataset, folder: str, *names: str) -> list[Any]:
+    """The named columns; BadInput names a missing one and those that are there."""
+    missing = [n for n in names if n not in split.column_names]
+    if missing:
+        raise BadInput(f"dataset {folder!r}: column {missing[0]!r} is missing, it has {', '.join(split.column_names)}")
+    return [split[n] for n in names]
+
+
+def as_targets(labels: Any, k: int, where: str) -> Tensor:
+    """(N,) int64 class labels in 0..k-1; BadInput names the first row that is not."""
+    targets = torch.as_tensor(np.asarray(labels, dtype=np.int64))
+    bad = ((targets < 0) | (targets >= k)).nonzero().flatten()
+    if len(bad):
+        row = int(bad[0])
+        raise BadInput(f"{where}: row {row} has label {int(targets[row])}, valid are 0 to {k - 1}")
+    return targets
+
+
+def make_samples(inputs: Tensor | list[str], targets: Tensor, first_id: int = 0) -> Samples:
+    """Samples with ids first_id, first_id + 1, ..."""
+    return Samples(inputs, targets, torch.arange(first_id, first_id + len(targets)))

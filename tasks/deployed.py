@@ -1,0 +1,114 @@
+"""Whatever can be deployed: a victim, a victim behind a guard, an ensemble. Grading only ever calls `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tasks.base import Outputs, Samples, Task
+from tasks.models.net import Net
+
+CHUNK = 1024  # rows encoded and predicted at a time
+
+
+class Model(Protocol):
+    def predict(self, samples: Samples) -> Outputs: ...
+
+
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 where it is safe; about 4x faster than float32 for small networks on recent CPUs too."""
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def layout(x: Tensor) -> Tensor:
+    """channels_last for image-shaped tensors."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+@dataclass
+class Victim:
+    """The usual model: a task's network, trained."""
+
+    task: Task
+    module: Net
+    device: torch.device
+
+    def batches(self, samples: Samples) -> Iterator[Tensor]:
+        """Encoded inputs on the device, CHUNK rows at a time."""
+        for start in range(0, len(samples), CHUNK):
+            rows = torch.arange(start, min(start + CHUNK, len(samples)))
+            yield layout(self.task.encode(samples.select(rows), self.device))
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, K) float32 logits of an encoded batch, in eval mode; stays on the device."""
+        self.module.eval()
+        with autocast(self.device):
+            return self.module(x).float()
+
+    @torch.no_grad()
+    def features(self, samples: Samples) -> Tensor:
+        """(N, D) float32 penultimate features, on the CPU."""
+        self.module.eval()
+        out = []
+        for x in self.batches(samples):
+            with autocast(self.device):
+                out.append(self.module.features(x).float().cpu())
+        return torch.cat(out)
+
+    def predict(self, samples: Samples) -> Outputs:
+        """Class probabilities; a victim alone never abstains."""
+        scores = torch.cat([self.logits(x).softmax(1).cpu() for x in self.batches(samples)])
+        return Outputs(scores, torch.zeros(len(samples), dtype=torch.bool))
+
+
+@dataclass
+class Guarded:
+    """A model behind a screen, a purifier or both.
+
+    screen: Samples -> (N,) suspicion; above `threshold` the guard abstains. purify: Samples -> Samples, before the model.
+    """
+
+    model: Model
+    screen: Callable[[Samples], Tensor] | None = None
+    threshold: float = float("inf")
+    purify: Callable[[Samples], Samples] | None = None
+
+    def predict(self, samples: Samples) -> Outputs:
+        outputs = self.model.predict(self.purify(samples) if self.purify else samples)
+        if self.screen is None:
+            return outputs
+        suspicion = self.screen(samples)
+        return replace(outputs, suspicion=suspicion, abstained=outputs.abstained | (suspicion > self.threshold))
+
+
+@dataclass
+class Ensemble:
+    """A majority vote. scores are shares of votes; ties go to the lower class, so the certificate below is exact."""
+
+    models: Sequence[Model]
+    disjoint: bool = False  # models trained on disjoint parts: each poison can turn one vote
+
+    def predict(self, samples: Samples) -> Outputs:
+        votes = [m.predict(samples).answers for m in self.models]
+        k = self.models[0].predict(samples.select([0])).scores.shape[1]
+        counts = torch.stack([torch.stack([v == c for v in votes]).sum(0) for c in range(k)], dim=1)  # (N, K)
+        outputs = Outputs(counts.float() / len(votes), torch.zeros(len(samples), dtype=torch.bool))
+        return replace(outputs, radius=certified_radius(counts)) if self.disjoint else outputs
+
+
+def certified_radius(counts: Tensor) -> Tensor:
+    """(N,) insertions or deletions that cannot change the vote (Levine and Feizi 2021, arXiv 2006.14768, Theorem 1).
+
+    counts: (N, K) votes. radius = floor((n1 - max over c' of (n_c' + 1[c' < c1])) / 2).
+    """
+    c1 = counts.argmax(1)  # the lowest of equal entries
+    n1 = counts.gather(1, c1[:, None]).squeeze(1)
+    rivals = counts + (torch.arange(counts.shape[1]) < c1[:, None])
+    rivals.scatter_(1, c1[:, None], -1)
+    return (n1 - rivals.max(1).values).div(2, rounding_mode="floor")

@@ -1,0 +1,46 @@
+"""What every victim network looks like to a defense: embed, stages, head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Net(nn.Module):
+    """A classifier cut where defenses need to cut it: head(body(embed(x))).
+
+    `embed` maps encoded inputs to a float tensor that can be perturbed, mixed or optimised (pixels, log-mel frames,
+    token embeddings); `body` runs `stages` (whose outputs are the attention maps that distillation compares), pools
+    to (N, D) and multiplies by `keep` (D,), ones unless a defense prunes features; `head` is linear, (N, D) -> (N, K).
+    """
+
+    stages: nn.ModuleList
+    head: nn.Linear
+    keep: Tensor
+
+    def attach_head(self, features: int, classes: int) -> None:
+        """Called last in every constructor: D features to K classes."""
+        self.register_buffer("keep", torch.ones(features))
+        self.head = nn.Linear(features, classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Encoded inputs to a float tensor that gradients can reach."""
+        raise NotImplementedError(f"{type(self).__name__} must define embed()")
+
+    def pool(self, h: Tensor) -> Tensor:
+        """The last stage's output to (N, D)."""
+        raise NotImplementedError(f"{type(self).__name__} must define pool()")
+
+    def body(self, e: Tensor) -> Tensor:
+        """(N, D) features of an embedded batch."""
+        for stage in self.stages:
+            e = stage(e)
+        return self.pool(e) * self.keep
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, D) features of an encoded batch."""
+        return self.body(self.embed(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K) logits."""
+        return self.head(self.features(x))
