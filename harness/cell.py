@@ -32,7 +32,8 @@ class Result:
     gpu_bytes: dict[str, int] = field(default_factory=dict)
     fits: list[dict[str, Any]] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
-    dataset: str = ""
+    dataset: str = ""  # fingerprint of the clean training set
+    train_size: int = 0
 
 
 @dataclass
@@ -65,7 +66,7 @@ def run(
     stage = Stage(result, device)
     with stage("load"):
         splits = task.load()
-        result.dataset = splits.train.fingerprint[:32]
+        result.dataset, result.train_size = splits.train.fingerprint[:32], len(splits.train)
     with stage("poison"):
         scene = Scene(task, splits.train, Fitter(task, store, device, derive(seed, "surrogate"), compiled), device)
         poisoned = poison_set(attack, scene, dose, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -98,10 +98,12 @@ def _run(
     if recipe.frozen == "body":
         freeze_body(module)
     forward, optimizer, criterion = module, optimiser(module, recipe), loss or task.loss
+    hooks, precision = None, autocast(x.device)
     if recipe.dp_clip is not None:
         from harness.private import privatise
 
-        forward, optimizer = privatise(module, optimizer, recipe, n, batches, seed)
+        hooks, optimizer = privatise(module, optimizer, recipe, n, batches, seed)
+        precision = nullcontext()  # what is clipped are gradients in float32
     elif compiled:
         forward = torch.compile(module)  # type: ignore[assignment]
     schedule = None
@@ -110,11 +112,12 @@ def _run(
     step = 0
     for _ in range(recipe.epochs):
         forward.train(recipe.frozen == "none")  # a frozen body keeps its batch-norm statistics too
+        module.head.train()  # linear, so the same in both modes, but opacus looks at layers in train mode only
         total = torch.zeros((), device=x.device)
         for rows in torch.randperm(n, generator=order).to(x.device).tensor_split(batches):
             xb = task.augment(x[rows], rng) if recipe.augment else x[rows]
             batch = Batch(layout(xb), y[rows], rows, rng, progress=step / max(1, steps - 1))
-            with autocast(x.device):
+            with precision:
                 value = criterion(forward, batch).mean()
             optimizer.zero_grad(set_to_none=True)
             value.backward()
@@ -125,3 +128,5 @@ def _run(
             step += 1
         if not torch.isfinite(total):
             raise Diverged(f"the training loss is not finite after {step} steps (lr={recipe.lr}, epochs={recipe.epochs})")
+    if hooks is not None:
+        hooks.to_standard_module()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
@@ -101,10 +101,10 @@ def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugi
 
     cls = load_class(kind, name)
     options = options or {}
-    valid = cls.__dataclass_fields__  # type: ignore[attr-defined]
+    valid = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in options:
         if key not in valid:
-            raise BadInput(f"{kind}.{name}." + suggest("option", key, valid) if valid else f"{kind}.{name} has no options")
+            raise BadInput(suggest(f"{kind}.{name}", key, valid) if valid else f"{kind}.{name} has no options; found {key!r}")
     try:
         return cls(**options)
     except ValidationError as error:

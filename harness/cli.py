@@ -1,0 +1,259 @@
+"""The command line. Nothing heavy is imported before a verb needs it: `--help` must answer at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.records import Record
+    from harness.store import Store
+
+app = typer.Typer(
+    name="tinydrop",
+    help="How many training samples does it take to backdoor a model, and how many more once it is defended?\n\n"
+    "Start with:  tinydrop run quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out = Console()
+err = Console(stderr=True)
+
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
+Kind = Literal["tasks", "attacks", "defenses"]
+
+
+def main() -> None:
+    """The command `tinydrop`. Exit codes: 0 all done or not applicable, 1 some cells failed, 2 unusable input."""
+    warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False, markup=False)
+    try:
+        app()
+    except KeyboardInterrupt:
+        err.print("stopped; every finished cell is kept, the same command goes on from here")
+        sys.exit(130)
+    except Exception as error:
+        if not _expected(error):
+            raise
+        _refuse(" ".join(str(error).split()))
+
+
+def _expected(error: Exception) -> bool:
+    """Mistakes of the user or of the disk, which need a line and not a traceback."""
+    from harness.grid import BadGrid
+    from harness.records import NewerSchema
+    from harness.registry import UnknownName
+
+    return isinstance(error, BadGrid | UnknownName | NewerSchema | OSError)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind | None, typer.Argument(help="tasks, attacks or defenses; all without it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for scripts.")] = False,
+) -> None:
+    """What there is: name, modality, kind, needs, paper and one line.
+
+    Example:  tinydrop list defenses
+    """
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from harness.registry import KINDS, entries
+
+    chosen = [e for k in ([kind] if kind else KINDS) for e in entries(k).values()]
+    if as_json:
+        print(json.dumps([asdict(e) for e in chosen], indent=1))
+        return
+    for k in [kind] if kind else KINDS:
+        table = Table(title=k, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in ("name", "modality", "kind", "needs", "paper", "what it does"):
+            table.add_column(column, no_wrap=column == "name")
+        for e in entries(k).values():
+            table.add_row(e.name, ", ".join(e.modalities), e.stage, ", ".join(e.needs), e.paper, e.summary)
+        out.print(table)
+        out.print()
+
+
+@app.command()
+def run(
+    grid: Annotated[str, typer.Argument(metavar="GRID", help="A preset (quickstart, ...) or a YAML file.")],
+    to: Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/GRID")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value: doses=[0,5], digits.epochs=5, ...; repeatable.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")] = False,
+    wandb: Annotated[Literal["offline", "online", "disabled"], typer.Option(help="Log to Weights & Biases.")] = "disabled",
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Deterministic GPU kernels (slower).")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the victims (pays on long runs).")] = False,
+) -> None:
+    """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
+
+    Example:  tinydrop run quickstart --set seeds=[0,1,2] --jobs 2
+    """
+    from harness import grid as grids
+    from harness.progress import duration, watching
+    from harness.run import default_jobs, estimate, execute, folder, plan, relevant
+    from harness.store import Store
+    from harness.wandb_log import logger
+    from harness.work import Settings
+
+    chosen = grids.read(grid, changes or [])
+    store = Store(folder(grid, to))
+    todo = plan(chosen, store, retry)
+    seconds = estimate(todo, store)
+    out.print(
+        f"{len(todo.cells)} cells in {store.root}: {len(todo.cells) - len(todo.todo)} already recorded, {len(todo.todo)} "
+        f"to run on {todo.victims} undefended victims (defenses that retrain add their own)",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    jobs = default_jobs(device) if jobs is None else jobs
+    if todo.todo and seconds is not None:
+        out.print(f"about {duration(seconds / max(1, jobs))} of work left with {max(1, jobs)} worker(s)", highlight=False)
+    elif dry_run and todo.todo:
+        out.print("no time estimate before the first cell of this folder has run")
+    if dry_run:
+        return
+    settings = Settings(
+        store=str(store.root), device=device, timeout=chosen.timeout, deterministic=deterministic, compiled=compiled
+    )
+    with logger(wandb, grid, chosen, store) as log:
+        with watching(out, len(todo.todo)) as watch:
+            for event in execute(todo, settings, jobs):
+                watch(event)
+                if event.record is not None:
+                    log.cell(event.record)
+        done = relevant(todo, store)
+        _, figures = _report(store, done)
+        log.finish(figures)
+    out.print(f"records: {store.root / 'records'}", highlight=False, soft_wrap=True)
+    out.print(f"csv:     {store.root / 'report' / 'summary.csv'}  (one row per cell: cells.csv)", highlight=False, soft_wrap=True)
+    out.print(f"figures: {store.root / 'report'}/*.png", highlight=False, soft_wrap=True)
+    bad = [r for r in done if r.status in ("failed", "timed out")]
+    if bad:
+        err.print(f"{len(bad)} cells failed: see `tinydrop status {store.root}`; `--retry` runs them again", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(dir_: Dir, as_json: Annotated[bool, typer.Option("--json", help="Counts and reasons, for scripts.")] = False) -> None:
+    """Counts of done, failed, timed out, not applicable and pending cells, with the reasons.
+
+    Example:  tinydrop status runs/quickstart
+    """
+    from collections import Counter
+
+    from rich.table import Table
+
+    from harness.records import planned
+    from harness.store import Store
+
+    counts = Counter({"done": 0, "failed": 0, "timed out": 0, "not applicable": 0, "pending": 0})
+    reasons: Counter[tuple[str, str]] = Counter()
+    for _, record in planned(Store(dir_)):
+        state = record.status if record else "pending"
+        counts[state] += 1
+        if record and record.reason:
+            reasons[state, record.reason] += 1
+    if as_json:
+        listed = [{"status": s, "reason": r, "cells": n} for (s, r), n in reasons.most_common()]
+        print(json.dumps({**counts, "total": counts.total(), "reasons": listed}, indent=1))
+        return
+    out.print(", ".join(f"{n} {state}" for state, n in counts.items()) + f" of {counts.total()}", highlight=False)
+    if reasons:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for column in ("cells", "status", "reason"):
+            table.add_column(column)
+        for (state, reason), n in reasons.most_common():
+            table.add_row(str(n), state, reason)
+        out.print(table)
+
+
+@app.command()
+def report(
+    dir_: Dir,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write the summary table here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="The same as JSON.")] = None,
+) -> None:
+    """Print the table and rewrite CSV and figures from the records.
+
+    Example:  tinydrop report runs/quickstart --csv table.csv
+    """
+    from harness import report as reports
+    from harness.records import planned
+    from harness.store import Store, write_atomically
+
+    store = Store(dir_)
+    found = [record for _, record in planned(store) if record is not None]
+    if not found:
+        _refuse(f"DIR: {str(dir_)!r} has no finished cell yet; see `tinydrop status {dir_}`")
+    summary, _ = _report(store, found)
+    for path, text in ((csv, reports.as_csv), (json_file, reports.as_json)):
+        if path is not None:
+            write_atomically(path, text(summary))
+            out.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    dir_: Dir,
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="Key (its first digits do) or label of a cell.")],
+) -> None:
+    """One record, human-readable, traceback included.
+
+    Example:  tinydrop show runs/quickstart digits/badnets/10/none/0
+    """
+    from harness.records import load_all
+    from harness.registry import suggest
+    from harness.store import Store
+
+    found = load_all(Store(dir_))
+    hits = [r for r in found.values() if r.key.startswith(cell) or r.label == cell]
+    if len(hits) != 1:
+        many = f"CELL: {cell!r} fits {len(hits)} cells; give more of the key"
+        _refuse(many if hits else suggest("CELL", cell, sorted(r.label for r in found.values())[:2000])[:600])
+    _show(hits[0])
+
+
+def _show(record: Record) -> None:
+    tree = record.model_dump(exclude={"traceback", "metrics", "fits"})
+    out.print(f"[bold]{record.label}[/]  {record.status}  {record.reason}", highlight=False, soft_wrap=True)
+    for name, metric in sorted(record.metrics.items()):
+        out.print(f"  {name:26} {metric.value:.4f}  (n = {metric.n})", highlight=False)
+    out.print(json.dumps(tree, indent=1), highlight=False, markup=False, soft_wrap=True)
+    out.print(f"fits: {len(record.fits)}, {record.fit_seconds:.1f} s of training behind this cell", highlight=False)
+    if record.traceback:
+        out.print(record.traceback, highlight=False, markup=False, soft_wrap=True)
+
+
+def _report(store: Store, found: list[Record]) -> tuple[pd.DataFrame, list[Path]]:
+    from harness import report as reports
+
+    summary, figures = reports.write(store, found)
+    for task in dict.fromkeys(summary.task) if not summary.empty else ():
+        out.print(reports.printed(summary, task))
+    return summary, figures
+
+
+def _refuse(message: str) -> NoReturn:
+    err.print(f"error: {message}", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

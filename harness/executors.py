@@ -1,0 +1,166 @@
+"""Cells in worker processes: a cell that kills its worker costs one record, not the run."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from harness.grid import Cell
+from harness.records import Record, save
+from harness.store import Store
+from harness.work import Settings, blank_record, prepare, run_cell
+
+GRACE = 30.0  # seconds after a cell's timeout before its worker, stuck outside Python, is killed
+
+
+@dataclass(frozen=True)
+class Event:
+    """A cell began (record is None) or ended."""
+
+    cell: Cell
+    record: Record | None = None
+
+
+def run_inline(groups: list[list[Cell]], settings: Settings) -> Iterator[Event]:
+    """In this process: for tests and debuggers."""
+    device, store = prepare(settings), Store(settings.store)
+    for group in groups:
+        for cell in group:
+            yield Event(cell)
+            record = run_cell(cell, settings, device)
+            save(store, record)
+            yield Event(cell, record)
+
+
+def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
+    """In `jobs` spawned processes that share the CPU threads. Groups keep together, so a victim stays in one process.
+
+    Leaving the iterator early (Ctrl-C) stops the workers; what they had not finished is not recorded.
+    """
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // jobs)
+    settings = replace(settings, threads=threads)
+    todo = deque(groups)
+    workers = [_Worker(settings) for _ in range(min(jobs, len(groups)))]
+    try:
+        while todo or any(w.cells for w in workers):
+            for worker in workers:
+                if not worker.cells and todo:
+                    worker.give(todo.popleft())
+            yield from _collect(workers)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+@dataclass
+class _Worker:
+    settings: Settings
+    cells: deque[Cell] = field(default_factory=deque)  # given and not yet ended; the first one is running
+    since: float = 0.0
+    process: SpawnProcess = field(init=False)
+    pipe: Connection = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spawn()
+
+    def spawn(self) -> None:
+        context = mp.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        previous = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = str(self.settings.threads)  # read when the child loads its libraries
+        try:
+            self.process = context.Process(target=_serve, args=(theirs, self.settings), daemon=True)
+            self.process.start()
+        finally:
+            if previous is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = previous
+        theirs.close()
+
+    def give(self, cells: list[Cell]) -> None:
+        self.cells = deque(cells)
+        self.pipe.send(cells)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+
+def _collect(workers: list[_Worker]) -> Iterator[Event]:
+    """What the workers say within a second, and the records of those that died or hang."""
+    busy = {w.pipe: w for w in workers if w.cells}
+    for pipe in wait(list(busy), timeout=1.0):
+        worker = busy[pipe]  # type: ignore[index]
+        try:
+            event = worker.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            worker.process.join()
+            code = worker.process.exitcode or 0
+            how = f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
+            yield from _bury(worker, "failed", f"the worker process died: {how}")
+            continue
+        if event.record is None:
+            worker.since = time.monotonic()
+        else:
+            worker.cells.popleft()
+            worker.since = 0.0
+        yield event
+    for worker in workers:
+        limit = worker.settings.timeout + GRACE
+        if worker.cells and worker.since and time.monotonic() - worker.since > limit:
+            worker.process.kill()
+            worker.process.join()
+            yield from _bury(worker, "timed out", f"more than {limit:g} s; the worker did not answer and was killed")
+
+
+def _bury(worker: _Worker, status: str, reason: str) -> Iterator[Event]:
+    """Record the cell that took its worker down, and give the rest of the group to a new one."""
+    cell = worker.cells.popleft()
+    record = blank_record(cell, datetime.now(UTC).isoformat(timespec="seconds"))
+    record.status, record.reason = status, reason  # type: ignore[assignment]
+    save(Store(worker.settings.store), record)
+    rest = list(worker.cells)
+    worker.since = 0.0
+    worker.pipe.close()
+    worker.spawn()
+    worker.cells.clear()
+    if rest:
+        worker.give(rest)
+    yield Event(cell, record)
+
+
+def _serve(pipe: Connection, settings: Settings) -> None:
+    """A worker: cells in, events out, until the driver closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    threading.Thread(target=_die_with_driver, daemon=True).start()
+    device, store = prepare(settings), Store(settings.store)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            for cell in pipe.recv():
+                pipe.send(Event(cell))
+                record = run_cell(cell, settings, device)
+                save(store, record)
+                pipe.send(Event(cell, record))
+
+
+def _die_with_driver() -> None:
+    # A worker that outlived a killed driver would write a record that the resumed run writes too.
+    driver = mp.parent_process()
+    if driver is not None:
+        wait([driver.sentinel])
+        os._exit(1)

@@ -1,0 +1,230 @@
+"""A grid, as the user writes it, and the cells it expands to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from harness.registry import KINDS, UnknownName, create, entries, entry, suggest
+
+if TYPE_CHECKING:
+    from tasks.base import Plugin
+
+PRESETS = Path(__file__).parent / "presets"
+GRADING = tuple(f"harness.{m}" for m in ("cell", "case", "metrics", "poison", "fit", "private"))  # code of every cell
+FIELDS = ("tasks", "attacks", "doses", "defenses", "seeds", "timeout", "description")
+
+
+class BadGrid(ValueError):
+    """A grid that cannot be run: one line with the field, the value and what is valid."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A plug-in by name, with the options that differ from its defaults."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """name, or name(option=value, ...): unique inside a grid, and what tables show."""
+        return self.name + (f"({', '.join(f'{k}={v}' for k, v in self.options)})" if self.options else "")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """task x attack x dose x defense x seed. Attacks meet only tasks of their modality; defenses meet every task."""
+
+    tasks: tuple[Spec, ...]
+    attacks: tuple[Spec, ...]
+    doses: tuple[int, ...]
+    defenses: tuple[Spec, ...]
+    seeds: tuple[int, ...]
+    timeout: float = 3600.0  # seconds a cell may take
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement. `key` changes with the options, the seed and the source of everything that makes the result."""
+
+    key: str
+    task: Spec
+    attack: Spec
+    dose: int
+    defense: Spec
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.task.label}/{self.attack.label}/{self.dose}/{self.defense.label}/{self.seed}"
+
+    @property
+    def group(self) -> tuple[str, str, int, int]:
+        """Cells of a group share one poison set and one undefended victim."""
+        return self.task.label, self.attack.label, self.dose, self.seed
+
+
+def read(source: str, changes: Iterable[str] = ()) -> Grid:
+    """A grid from a preset's name or a YAML file, with `key=value` changes. Raises BadGrid."""
+    path = Path(source)
+    presets = {p.stem: p for p in sorted(PRESETS.glob("*.yaml"))}
+    if source in presets and not path.is_file():
+        path = presets[source]
+    elif not path.is_file():
+        raise BadGrid(f"{suggest('GRID', source, presets)}; or the path of a YAML file")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadGrid(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(tree, dict):
+        raise BadGrid(f"{path}: must be a mapping with {', '.join(FIELDS[:5])}; found {type(tree).__name__}")
+    for change in changes:
+        _apply(tree, change)
+    return parse(tree)
+
+
+def parse(tree: dict[str, Any]) -> Grid:
+    """A validated grid from a mapping; every mistake is a BadGrid of one line."""
+    for key in tree:
+        if key not in FIELDS:
+            raise BadGrid(suggest("grid", key, FIELDS))
+    lists = {field: _list(tree, field) for field in FIELDS[:5]}
+    specs = {kind: tuple(_spec(kind, item) for item in lists[kind]) for kind in KINDS}
+    doses, seeds = (tuple(_count(field, item) for item in lists[field]) for field in ("doses", "seeds"))
+    for field, values in {**{k: [s.label for s in v] for k, v in specs.items()}, "doses": doses, "seeds": seeds}.items():
+        twice = sorted({str(v) for v in values if list(values).count(v) > 1})
+        if twice:
+            raise BadGrid(f"{field}: {twice[0]} is listed twice; list every entry once")
+    timeout = tree.get("timeout", Grid.timeout)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+        raise BadGrid(f"timeout: {timeout!r} is not a number of seconds above 0")
+    _check_pairs(specs["tasks"], specs["attacks"])
+    return Grid(
+        specs["tasks"], specs["attacks"], doses, specs["defenses"], seeds, timeout, str(tree.get("description", ""))
+    )
+
+
+def expand(grid: Grid) -> list[Cell]:
+    """Every cell, grouped so that what shares a victim stands together; attack `none` has dose 0 only."""
+    from harness.content import code_hash, digest
+
+    plugins = {(k, s): _create(k, s) for k in KINDS for s in getattr(grid, k)}
+    hashes = {at: digest(p) for at, p in plugins.items()}
+    grading = code_hash(*GRADING)
+    cells = []
+    for task in grid.tasks:
+        for attack in grid.attacks:
+            if not meets(task, attack):
+                continue
+            stem = grading + hashes["tasks", task] + hashes["attacks", attack]
+            for dose in (0,) if attack.name == "none" else grid.doses:
+                for seed in grid.seeds:
+                    prefix = hashlib.sha256(f"{stem}:{dose}:{seed}:".encode())
+                    for defense in grid.defenses:
+                        h = prefix.copy()
+                        h.update(hashes["defenses", defense].encode())
+                        cells.append(Cell(h.hexdigest()[:32], task, attack, dose, defense, seed))
+    return cells
+
+
+def meets(task: Spec, attack: Spec) -> bool:
+    """Is the attack made for the task's modality?"""
+    return entry("tasks", task.name).modalities[0] in entry("attacks", attack.name).modalities
+
+
+def groups(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
+    """Runs of cells that share a victim, in order."""
+    run: list[Cell] = []
+    for cell in cells:
+        if run and cell.group != run[0].group:
+            yield run
+            run = []
+        run.append(cell)
+    if run:
+        yield run
+
+
+def _create(kind: str, spec: Spec) -> Plugin:
+    from tasks.base import BadInput
+
+    try:
+        return create(kind, spec.name, dict(spec.options))
+    except BadInput as error:
+        raise BadGrid(str(error)) from None
+
+
+def _list(tree: dict[str, Any], field: str) -> list[Any]:
+    if field not in tree:
+        raise BadGrid(f"{field}: missing; a grid has {', '.join(FIELDS[:5])}")
+    value = tree[field]
+    value = value if isinstance(value, list) else [value]
+    if not value:
+        raise BadGrid(f"{field}: is empty; name at least one")
+    return value
+
+
+def _spec(kind: str, item: Any) -> Spec:
+    if isinstance(item, str):
+        item = {"name": item}
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        raise BadGrid(f"{kind}: {item!r} is neither a name nor a mapping with `name` and options")
+    name = item["name"]
+    try:
+        entry(kind, name)
+    except UnknownName as error:
+        raise BadGrid(str(error)) from None
+    options = {k: v for k, v in item.items() if k != "name"}
+    for key, value in options.items():
+        if isinstance(value, dict):
+            raise BadGrid(f"{kind}.{name}.{key}: {value!r} is a mapping; options are plain values or lists")
+    return Spec(name, tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(options.items())))
+
+
+def _count(field: str, item: Any) -> int:
+    if isinstance(item, bool) or not isinstance(item, int) or item < 0:
+        raise BadGrid(f"{field}: {item!r} is not a whole number of 0 or more")
+    return item
+
+
+def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
+    for attack in attacks:
+        if not any(meets(task, attack) for task in tasks):
+            kinds = ", ".join(entry("attacks", attack.name).modalities)
+            fitting = [n for n, e in entries("tasks").items() if e.modalities[0] in entry("attacks", attack.name).modalities]
+            raise BadGrid(f"attacks: {attack.name!r} is for {kinds} and no such task is listed; valid: {', '.join(fitting)}")
+
+
+def _apply(tree: dict[str, Any], change: str) -> None:
+    """key=value: a grid field (doses=[0,5]), or an option of every entry of that name (digits.epochs=5)."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise BadGrid(f"--set {change!r}: write key=value, e.g. doses=[0,5] or digits.epochs=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadGrid(f"--set {change!r}: the value is not readable as YAML") from None
+    name, dot, option = key.partition(".")
+    if not dot:
+        if key not in FIELDS:
+            raise BadGrid(suggest("--set", key, FIELDS))
+        tree[key] = value
+        return
+    found = False
+    for kind in KINDS:
+        items = tree.get(kind, [])
+        items = items if isinstance(items, list) else [items]
+        for i, item in enumerate(items):
+            spec = {"name": item} if isinstance(item, str) else item
+            if isinstance(spec, dict) and spec.get("name") == name:
+                items[i], found = {**spec, option: value}, True
+        tree[kind] = items
+    if not found:
+        names = {i if isinstance(i, str) else i.get("name", "") for k in KINDS for i in tree.get(k, [])}
+        raise BadGrid(suggest("--set", name, names) + " (the plug-ins of this grid)")

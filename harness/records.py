@@ -1,0 +1,128 @@
+"""Records: what a cell gave, as JSON; and the plan that says which cells there should be."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.store import Store, write_atomically
+
+SCHEMA = 1
+Status = Literal["done", "failed", "not applicable", "timed out"]
+
+
+class NewerSchema(RuntimeError):
+    """The store was written by a newer tinydrop."""
+
+
+class Measured(BaseModel):
+    value: float
+    n: int
+
+
+class Plugged(BaseModel):
+    """A plug-in as it was run: every option with its value."""
+
+    name: str
+    label: str
+    options: dict[str, Any]
+
+
+class Record(BaseModel):
+    """One cell's outcome with everything needed to believe and repeat it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    key: str
+    label: str
+    task: Plugged
+    modality: str
+    attack: Plugged
+    dose: int
+    train_size: int | None = None
+    defense: Plugged
+    stage: str
+    seed: int
+    status: Status
+    reason: str = ""  # of a cell that is not done, one line
+    traceback: str = ""
+    metrics: dict[str, Measured] = {}
+    seconds: dict[str, float] = {}  # load, poison, defend, grade; total
+    fit_seconds: float = 0.0  # training time behind this cell, also where a victim was shared
+    fits: list[dict[str, Any]] = []  # key, seconds and whether it was trained now, of every fit
+    clean_used: int = 0  # clean rows the defense drew from the reserve
+    findings: dict[str, str] = {}  # name -> file under the store
+    peak_memory_bytes: int = 0  # of the process so far
+    gpu_peak_bytes: dict[str, int] = {}
+    dataset_fingerprint: str = ""
+    started: str = ""  # ISO 8601, UTC
+    provenance: dict[str, Any] = {}  # version, commit, dirty, libraries, device, threads
+
+
+def save(store: Store, record: Record) -> Path:
+    return store.write_record(record.model_dump())
+
+
+def load_all(store: Store) -> dict[str, Record]:
+    """The newest readable record of every key; a damaged file is named in a warning and counts as missing.
+
+    Raises NewerSchema when any record was written by a newer version.
+    """
+    found: dict[str, Record] = {}
+    for path in sorted((store.root / "records").glob("*.json"), key=_attempt):
+        record = load(path)
+        if record is not None:
+            found[record.key] = record
+    return found
+
+
+def load(path: Path) -> Record | None:
+    """One record, or None with a warning when the file is damaged."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if tree.get("schema_version", 0) > SCHEMA:
+            raise NewerSchema(f"{path}: schema {tree['schema_version']}, this tinydrop reads up to {SCHEMA}; upgrade it")
+        return Record.model_validate(tree)
+    except (ValidationError, ValueError, AttributeError, OSError) as error:
+        warnings.warn(f"damaged record {path.name} ({str(error).splitlines()[0]}): it counts as missing", stacklevel=2)
+        return None
+
+
+def recorded_keys(store: Store) -> set[str]:
+    """Keys with a record of any kind, from the file names alone."""
+    folder = store.root / "records"
+    return {p.name.partition(".")[0] for p in folder.iterdir() if p.suffix == ".json"} if folder.is_dir() else set()
+
+
+def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) -> None:
+    """plan.json: the cells of the newest run of this folder, so that `status` can name what is pending."""
+    write_atomically(store.root / "plan.json", json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))
+
+
+def read_plan(store: Store) -> list[dict[str, Any]]:
+    """The planned cells (key and label each). Raises FileNotFoundError with the way out."""
+    path = store.root / "plan.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"DIR: {str(store.root)!r} holds no run (no plan.json); start one with `tinydrop run`")
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    if tree.get("schema_version", 0) > SCHEMA:
+        raise NewerSchema(f"{path}: schema {tree['schema_version']}, this tinydrop reads up to {SCHEMA}; upgrade it")
+    return list(tree["cells"])
+
+
+def planned(store: Store) -> Iterator[tuple[dict[str, Any], Record | None]]:
+    """Every planned cell with its record, if there is one."""
+    found = load_all(store)
+    for cell in read_plan(store):
+        yield cell, found.get(cell["key"])
+
+
+def _attempt(path: Path) -> tuple[str, int]:
+    stem, _, attempt = path.stem.partition(".")
+    return stem, int(attempt) if attempt.isdigit() else 1

@@ -1,0 +1,157 @@
+"""Tables from records: one row per cell, one row per task x attack x defense x dose, and what is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from scipy import stats
+
+from harness.records import Record
+from harness.store import Store, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+GATE = 0.5  # undefended ASR that an attack must reach at some dose before any defense gets credit against it
+ROW = ["task", "attack", "defense"]
+
+
+def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per record: cell, status, every metric (and its n as <metric>_n), costs."""
+    rows = []
+    for r in records:
+        row = {
+            "task": r.task.label, "modality": r.modality, "attack": r.attack.label, "defense": r.defense.label,
+            "stage": r.stage, "dose": r.dose, "seed": r.seed, "status": r.status, "reason": r.reason,
+            "train_size": r.train_size,
+        }  # fmt: skip
+        for name, metric in r.metrics.items():
+            row[name], row[f"{name}_n"] = metric.value, metric.n
+        row |= {
+            "seconds": r.seconds.get("total"), "fit_seconds": r.fit_seconds, "clean_used": r.clean_used,
+            "device": r.provenance.get("device", ""), "commit": r.provenance.get("commit", ""), "key": r.key,
+        }  # fmt: skip
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    return frame.sort_values([*ROW, "dose", "seed"], ignore_index=True) if rows else frame
+
+
+def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, attack, defense and dose: means over seeds with 95 % t intervals, coverage, and the gate.
+
+    `gate` is False where the undefended attack never reaches GATE: no defense earns credit there.
+    """
+    if cells.empty:
+        return cells
+    rows = []
+    for (task, attack, defense, dose), part in cells.groupby([*ROW, "dose"], sort=False):
+        done = part[part.status == "done"]
+        row = {"task": task, "attack": attack, "defense": defense, "stage": part.stage.iloc[0], "dose": dose}
+        row |= {f"n_{s.replace(' ', '_')}": int((part.status == s).sum()) for s in STATUSES}
+        for name in MEANS:
+            if name in done and done[name].notna().any():
+                values = done[name].dropna()
+                row[name] = values.mean()
+                if name in ("asr", "utility"):
+                    row[f"{name}_low"], row[f"{name}_high"] = interval(values)
+                    row[f"{name}_max" if name == "asr" else f"{name}_min"] = values.max() if name == "asr" else values.min()
+        row["reason"] = "; ".join(sorted(set(part.reason) - {""}))
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    if "asr" in frame:
+        undefended = frame[frame.defense == "none"].groupby(["task", "attack"]).asr.max()
+        frame["gate"] = [undefended.get((t, a), float("nan")) >= GATE for t, a in zip(frame.task, frame.attack)]
+    return frame
+
+
+STATUSES = ("done", "failed", "timed out", "not applicable")
+MEANS = (
+    "asr", "asr_floor", "utility", "robust_accuracy", "train_auroc", "train_tpr", "train_fpr", "train_precision",
+    "input_auroc", "clean_abstained", "challenge_abstained", "model_suspicion", "target_found",
+    "certified_radius_median", "certified_accuracy_at_1", "fit_seconds", "seconds", "clean_used",
+)  # fmt: skip
+
+
+def interval(values: pd.Series) -> tuple[float, float]:
+    """95 % t interval of the mean over seeds; (nan, nan) for one seed, whose spread is unknown."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return values.mean() - half, values.mean() + half
+
+
+def printed(summary: pd.DataFrame, task: str) -> Table:
+    """One task's table: ASR by dose for every attack and defense, clean metric, cost."""
+    from rich.table import Table
+
+    part = summary[summary.task == task]
+    doses = sorted(part.dose.unique())
+    table = Table(title=f"{task}: ASR by dose (mean over seeds)", title_justify="left")
+    for column in ("attack", "defense"):
+        table.add_column(column, no_wrap=True)
+    for column in (*map(str, doses), "clean", "Δ clean", "train s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("note")
+    for attack, rows in part.groupby("attack", sort=False):
+        base = rows[rows.defense == "none"].get("utility", pd.Series(dtype=float)).mean()
+        for defense, line in rows.groupby("defense", sort=False):
+            by_dose = line.set_index("dose")
+            shown = [_share(by_dose, dose, "asr") for dose in doses]
+            clean = line.utility.mean() if "utility" in line else float("nan")
+            delta = f"{clean - base:+.3f}" if clean == clean and base == base and defense != "none" else ""
+            cost = f"{line.fit_seconds.mean():.1f}" if "fit_seconds" in line and line.fit_seconds.notna().any() else ""
+            table.add_row(str(attack), str(defense), *shown, _number(clean), delta, cost, _note(line))
+        table.add_section()
+    return table
+
+
+def write(store: Store, records: Iterable[Record]) -> tuple[pd.DataFrame, list[Path]]:
+    """Rewrite report/ from the records: cells.csv, summary.csv, summary.json and the figures; returns summary, figures."""
+    from harness import figures
+
+    cells = cells_frame(records)
+    summary = summary_frame(cells)
+    folder = store.root / "report"
+    write_atomically(folder / "cells.csv", as_csv(cells))
+    write_atomically(folder / "summary.csv", as_csv(summary))
+    write_atomically(folder / "summary.json", as_json(summary))
+    return summary, figures.write(summary, folder)
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    out = StringIO()
+    frame.to_csv(out, index=False, float_format="%.6g", lineterminator="\n")
+    return out.getvalue()
+
+
+def as_json(frame: pd.DataFrame) -> str:
+    return json.dumps(json.loads(frame.to_json(orient="records", double_precision=6)), indent=1)
+
+
+def _share(by_dose: pd.DataFrame, dose: int, name: str) -> str:
+    if dose not in by_dose.index or name not in by_dose:
+        return "-"
+    row = by_dose.loc[dose]
+    if row.n_done:
+        return _number(row[name])
+    return "n/a" if row.n_not_applicable else "timeout" if row.n_timed_out else "failed"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if value == value else "-"
+
+
+def _note(line: pd.DataFrame) -> str:
+    bad = int(line.n_failed.sum() + line.n_timed_out.sum())
+    notes = [f"{bad} failed"] if bad else []
+    if not line.n_done.sum() and line.n_not_applicable.sum():
+        notes.append(line.reason.iloc[0])
+    if "gate" in line and line.get("asr", pd.Series(dtype=float)).notna().any() and not line.gate.iloc[0]:
+        notes.append("attack too weak for credit")
+    return "; ".join(notes)

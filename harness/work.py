@@ -1,0 +1,217 @@
+"""One cell, from its plan to its record: whatever happens inside becomes a status, and the run goes on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import signal
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+import harness
+from harness.grid import Cell, Spec
+from harness.records import Measured, Plugged, Record
+from harness.registry import create, entry
+from harness.store import Store, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+    from attacks.base import Attack
+    from defenses.base import Defense
+    from harness.cell import Result
+    from tasks.base import Plugin, Task
+
+LIBRARIES = ("torch", "torchvision", "datasets", "transformers", "opacus", "scikit-learn", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How cells are run, the same for all of a run."""
+
+    store: str
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int = 0  # per process; 0 leaves torch's own choice
+    timeout: float = 3600.0  # seconds per cell
+    deterministic: bool = False
+    compiled: bool = False
+
+
+class CellTimeout(BaseException):
+    """Not an Exception: a plug-in's `except Exception` must not swallow it."""
+
+
+def prepare(settings: Settings) -> torch.device:
+    """Once per process, before the first cell: threads, determinism and the device."""
+    import torch
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
+    """Run a cell and return its record; only KeyboardInterrupt and a kill get through."""
+    from harness import cell as way
+    from tasks.base import BadInput, NotApplicable
+
+    store = Store(settings.store)
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    record = blank_record(cell, started)
+    try:
+        task, attack, defense = (_plugin(k, s) for k, s in _specs(cell))
+        with time_limit(settings.timeout):
+            result = way.run(
+                cast("Task", task), cast("Attack", attack), cell.dose, cast("Defense", defense), cell.seed, store, device,
+                settings.compiled,
+            )  # fmt: skip
+        _fill(record, result, store)
+        record.status = "done"
+    except NotApplicable as error:
+        record.status, record.reason = "not applicable", _one_line(error)
+    except CellTimeout:
+        record.status, record.reason = "timed out", f"more than {settings.timeout:g} s (the grid's `timeout`)"
+    except BadInput as error:
+        record.status, record.reason = "failed", _one_line(error)
+    except MemoryError as error:
+        record.status, record.reason, record.traceback = "failed", "out of memory", _trace(error)
+    except Exception as error:
+        memory = type(error).__name__ == "OutOfMemoryError"
+        record.reason = "out of GPU memory" if memory else f"{type(error).__name__}: {_one_line(error)}"
+        record.status, record.traceback = "failed", _trace(error)
+    record.seconds["total"] = time.perf_counter() - clock
+    record.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    record.provenance = provenance(settings, str(device))
+    return record
+
+
+def blank_record(cell: Cell, started: str = "") -> Record:
+    """What is known of a cell before it runs."""
+    plugged = {}
+    for kind, spec in _specs(cell):
+        options = _plugin(kind, spec).options()
+        plugged[kind] = Plugged(name=spec.name, label=spec.label, options=options)
+    return Record(
+        key=cell.key, label=cell.label, dose=cell.dose, seed=cell.seed, status="failed", started=started,
+        task=plugged["tasks"], attack=plugged["attacks"], defense=plugged["defenses"],
+        modality=entry("tasks", cell.task.name).modalities[0], stage=entry("defenses", cell.defense.name).stage,
+    )  # fmt: skip
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise CellTimeout in the main thread after this long."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise CellTimeout
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@lru_cache(maxsize=None)
+def provenance(settings: Settings, device: str) -> dict[str, Any]:
+    """Everything outside the cell that a reader needs to repeat it."""
+    import torch
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return ""
+
+    def git(*words: str) -> str:
+        root = Path(__file__).resolve().parent.parent
+        answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+
+    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else ""
+    return {
+        "tinydrop": harness.__version__,
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: installed(name) for name in LIBRARIES},
+        "device": gpu or device,
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "settings": {k: v for k, v in asdict(settings).items() if k != "store"},
+    }
+
+
+def _specs(cell: Cell) -> tuple[tuple[str, Spec], ...]:
+    return ("tasks", cell.task), ("attacks", cell.attack), ("defenses", cell.defense)
+
+
+@lru_cache(maxsize=512)
+def _plugin(kind: str, spec: Spec) -> Plugin:
+    return create(kind, spec.name, dict(spec.options))
+
+
+def _fill(record: Record, result: Result, store: Store) -> None:
+    record.metrics = {k: Measured(value=m.value, n=m.n) for k, m in result.metrics.items()}
+    record.seconds = dict(result.seconds)
+    record.gpu_peak_bytes = dict(result.gpu_bytes)
+    record.fits = result.fits
+    record.fit_seconds = sum({f["key"]: f["seconds"] for f in result.fits}.values())
+    record.clean_used = result.findings.clean_used
+    record.dataset_fingerprint = result.dataset
+    record.train_size = result.train_size
+    for name, tensor in result.findings.saved.items():
+        record.findings |= _keep(store, record.key, name, tensor)
+
+
+def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
+    """A finding as safetensors, and as a PNG if it has the shape of a picture."""
+    import io
+
+    from PIL import Image
+    from safetensors.torch import save
+
+    folder = store.findings(key)
+    write_atomically(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))
+    kept = {name: str((folder / f"{name}.safetensors").relative_to(store.root))}
+    picture = tensor.squeeze()
+    if picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3):
+        pixels = (picture.clamp(0, 1) * 255).round().byte()
+        array = (pixels if picture.ndim == 2 else pixels.permute(1, 2, 0)).numpy()
+        scale = max(1, 128 // max(array.shape[:2]))  # a trigger of a few pixels should be seen without a magnifier
+        image = Image.fromarray(array).resize((array.shape[1] * scale, array.shape[0] * scale), Image.Resampling.NEAREST)
+        data = io.BytesIO()
+        image.save(data, "PNG")
+        write_atomically(folder / f"{name}.png", data.getvalue())
+        kept[f"{name}.png"] = str((folder / f"{name}.png").relative_to(store.root))
+    return kept
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
+
+

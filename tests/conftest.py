@@ -1,0 +1,49 @@
+"""Shared pieces of the tests: tiny tasks, a store, and where the real datasets are."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the tests must not depend on a network
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.registry import create, entries, load_class
+from harness.store import Store
+from tasks.base import Task
+
+CPU = torch.device("cpu")
+USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their own tests make the files
+EMBEDDED = {"image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones"}
+
+
+@lru_cache(maxsize=None)
+def tiny(name: str) -> Task:
+    """A task cut down to what a contract needs: a hundred rows, one epoch. Skips where the real data is absent."""
+    local = load_class("tasks", name).dataset == "embedded"  # type: ignore[attr-defined]
+    if not local and not os.environ.get("TINYDROP_DATA"):
+        pytest.skip(f"{name} needs real data: set TINYDROP_DATA to the folder that holds it")
+    small = {"train_size": 120, "test_size": 40, "reserve_size": 60, "epochs": 1}
+    task = create("tasks", name, small)
+    assert isinstance(task, Task)
+    return task
+
+
+def task_names() -> list[str]:
+    return [name for name in entries("tasks") if name not in USER_DATA]
+
+
+@pytest.fixture()
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_threads() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,283 @@
+"""Runs from the command line: resume after a kill, workers that die, exit codes, wandb, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from harness import grid as grids
+from harness.cli import app
+from harness.grid import PRESETS
+from harness.run import plan
+from harness.store import Store
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ["digits.train_size=150", "digits.epochs=2", "digits.test_size=60"]
+
+
+def tinydrop(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user has it."""
+    words = [sys.executable, "-W", "error::DeprecationWarning:harness", "-m", "harness.cli", *map(str, args)]
+    environment = {**os.environ, "COLUMNS": "200", **env}
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+
+
+def grid_file(folder: Path, **changes: Any) -> Path:
+    tree = {
+        "tasks": [{"name": "digits", "train_size": 150, "epochs": 2, "test_size": 60}],
+        "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "oracle", "random_filter"], "seeds": [0, 1],
+        **changes,
+    }  # fmt: skip
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """What a run measured, without times."""
+    frame = pd.read_csv(folder / "report" / "cells.csv")
+    return frame.drop(columns=["seconds", "fit_seconds", "commit"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = tinydrop("run", grid_file(folder), "--out", folder / "run", "--jobs", 0)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_a_run_prints_the_table_and_says_where_things_are(undisturbed: Path) -> None:
+    again = tinydrop("run", undisturbed.parent / "grid.yaml", "--out", undisturbed)
+    assert again.returncode == 0
+    assert "12 already recorded, 0 to run" in again.stdout
+    for words in ("badnets", "random_filter", "ASR by dose", "records:", "summary.csv", "figures:"):
+        assert words in again.stdout
+    assert {p.name for p in (undisturbed / "report").iterdir()} >= {
+        "cells.csv", "summary.csv", "summary.json", "digits_train_size_150_epochs_2_test_size_60_-dose.png",
+    } or len(list((undisturbed / "report").glob("*-dose.png"))) == 1  # fmt: skip
+
+
+def test_dry_run_prints_the_plan_and_an_estimate(undisturbed: Path, tmp_path: Path) -> None:
+    fresh = tinydrop("run", undisturbed.parent / "grid.yaml", "--out", tmp_path / "new", "--dry-run")
+    assert "12 cells" in fresh.stdout
+    assert "12 to run on 4 undefended victims" in fresh.stdout
+    assert "no time estimate" in fresh.stdout
+    assert not (tmp_path / "new").exists(), "a dry run writes nothing"
+    more = tinydrop(
+        "run", undisturbed.parent / "grid.yaml", "--out", undisturbed, "--set", "seeds=[0,1,2]", "--dry-run"
+    )
+    assert "12 already recorded, 6 to run on 2 undefended victims" in more.stdout
+    assert "of work left" in more.stdout
+
+
+def test_two_workers_give_the_same_table(undisturbed: Path, tmp_path: Path) -> None:
+    done = tinydrop("run", grid_file(tmp_path), "--out", tmp_path / "run", "--jobs", 2, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    ours = table(tmp_path / "run")
+    assert len(ours) == 12
+    assert list(ours.status.unique()) == ["done"]
+    trained = [
+        fit["key"]
+        for path in (tmp_path / "run" / "records").iterdir()
+        for fit in json.loads(path.read_text())["fits"]
+        if fit["trained"]
+    ]
+    assert len(trained) == len(set(trained)), "no victim is trained twice"
+
+
+def test_kill_and_resume(tmp_path: Path) -> None:
+    """The quickstart's YAML, shrunk; killed in the middle, started again: the same table as an undisturbed run."""
+    small = {"digits": 150, "synthetic_reviews": 120, "synthetic_tones": 120}
+    tree = yaml.safe_load((PRESETS / "quickstart.yaml").read_text())
+    tree |= {
+        "tasks": [{"name": t, "train_size": small[t], "epochs": 1, "test_size": 40, "reserve_size": 60} for t in tree["tasks"]],
+        "doses": [0, 3], "seeds": [0], "defenses": ["none", "oracle", "random_filter", "spectral_signatures"],
+    }  # fmt: skip
+    file = tmp_path / "quick.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    words = [sys.executable, "-m", "harness.cli", "run", str(file), "--jobs", "1", "--out"]
+    cells = len(grids.expand(grids.read(str(file))))
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([*words, str(killed)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(list(killed.glob("records/*.json"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {p.name: p.read_bytes() for p in killed.glob("records/*.json")}
+    assert 5 <= len(before) < cells
+    done = subprocess.run([*words, str(killed)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    after = {p.name: p.read_bytes() for p in killed.glob("records/*.json")}
+    assert len(after) == cells, "no record lost or doubled"
+    assert all(after[name] == data for name, data in before.items()), "finished cells are not run again"
+    whole = tmp_path / "whole"
+    assert subprocess.run([*words, str(whole)], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    pd.testing.assert_frame_equal(table(killed), table(whole))
+
+
+def test_failures_are_kept_and_the_run_goes_on(tmp_path: Path) -> None:
+    file = grid_file(tmp_path, doses=[0, 4, 99999], seeds=[0], defenses=["none", "oracle"])
+    done = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 1)
+    assert done.returncode == 1, "some cells failed, the others are kept"
+    assert "the eligible pool of badnets" in done.stdout
+    counts = json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)
+    assert (counts["done"], counts["failed"], counts["pending"], counts["total"]) == (4, 2, 0, 6)
+    assert counts["reasons"][0]["cells"] == 2
+    assert "2 failed" in tinydrop("status", tmp_path / "run").stdout
+    again = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 1, "--dry-run")
+    assert "0 to run" in again.stdout, "a recorded failure is not repeated unasked"
+    retry = tinydrop("run", file, "--out", tmp_path / "run", "--retry", "--dry-run")
+    assert "2 to run" in retry.stdout
+
+
+def test_show(undisturbed: Path) -> None:
+    record = json.loads(next((undisturbed / "records").iterdir()).read_text())
+    for name in (record["key"][:10], record["label"]):
+        shown = tinydrop("show", undisturbed, name)
+        assert shown.returncode == 0
+        assert record["label"] in shown.stdout
+        assert "utility" in shown.stdout
+        assert "libraries" in shown.stdout
+    missing = tinydrop("show", undisturbed, "digits/badnet/4/none/0")
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("error: CELL: unknown")
+
+
+def test_report_writes_where_asked(undisturbed: Path, tmp_path: Path) -> None:
+    done = tinydrop("report", undisturbed, "--csv", tmp_path / "t.csv", "--json", tmp_path / "t.json")
+    assert done.returncode == 0, done.stderr
+    summary = pd.read_csv(tmp_path / "t.csv")
+    assert len(summary) == 6
+    assert list(summary.n_done) == [2] * 6
+    assert (summary.asr_low <= summary.asr).all()
+    assert len(json.loads((tmp_path / "t.json").read_text())) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "quickstrat"], "error: GRID: unknown 'quickstrat'; did you mean 'quickstart'?"),
+        (["run", "quickstart", "--set", "doses=[-1]"], "error: doses: -1 is not a whole number"),
+        (["status", "no/such/dir"], "error: DIR: 'no/such/dir' holds no run"),
+        (["report", "no/such/dir"], "error: DIR: 'no/such/dir' holds no run"),
+    ],
+)
+def test_unusable_input_exits_with_2_and_one_line(words: list[str], message: str) -> None:
+    done = tinydrop(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_store_of_a_newer_schema_exits_with_2(undisturbed: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(undisturbed, tmp_path / "copy")
+    path = next((copy / "records").iterdir())
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    done = tinydrop("report", copy)
+    assert done.returncode == 2
+    assert "schema 99" in done.stderr
+
+
+def test_a_worker_that_dies_costs_one_cell(tmp_path: Path) -> None:
+    """A plug-in that kills its process, as an out-of-memory killer would."""
+    script = tmp_path / "driver.py"
+    script.write_text(
+        """
+import os, sys, signal
+from dataclasses import replace
+from harness import executors, grid as grids, records, work
+from harness.run import execute, plan
+from harness.store import Store
+from harness.work import Settings
+real = work.run_cell
+def deadly(cell, settings, device):
+    if cell.defense.name == "oracle":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(cell, settings, device)
+executors.run_cell = deadly
+if __name__ == "__main__":
+    store = Store(sys.argv[2])
+    todo = plan(grids.read(sys.argv[1]), store)
+    for event in execute(todo, Settings(store=sys.argv[2]), 1):
+        pass
+    print(sorted((r.defense.name, r.status, r.reason) for r in records.load_all(store).values()))
+"""
+    )
+    file = grid_file(tmp_path, doses=[0], seeds=[0])
+    done = subprocess.run(
+        [sys.executable, str(script), str(file), str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert "('oracle', 'failed', 'the worker process died: signal 9 (out of memory?)')" in done.stdout, done.stderr
+    assert "('none', 'done', '')" in done.stdout
+    assert "('random_filter', 'done', '')" in done.stdout
+
+
+def test_wandb_offline_writes_a_real_run(tmp_path: Path) -> None:
+    file = grid_file(tmp_path, seeds=[0], defenses=["none"])
+    done = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 0, "--wandb", "offline")
+    assert done.returncode == 0, done.stderr
+    assert "wandb is off" not in done.stderr
+    runs = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(runs) == 1
+    assert runs[0].stat().st_size > 1000
+    tables = list((tmp_path / "run" / "wandb").glob("offline-run-*/files/media/table/cells_*.table.json"))
+    assert len(json.loads(tables[0].read_text())["data"]) == 2, "a row per cell"
+
+
+def test_wandb_without_a_login_does_not_stop_the_run(tmp_path: Path) -> None:
+    file = grid_file(tmp_path, seeds=[0], doses=[0], defenses=["none"])
+    home = tmp_path / "home"
+    home.mkdir()
+    done = tinydrop(
+        "run", file, "--out", tmp_path / "run", "--jobs", 0, "--wandb", "online", HOME=str(home), WANDB_API_KEY=""
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not logged in" in done.stderr
+
+
+def test_list() -> None:
+    for kind in ("tasks", "attacks", "defenses"):
+        rows = json.loads(tinydrop("list", kind, "--json").stdout)
+        assert rows
+        assert all(row["name"] and row["modalities"] and row["stage"] for row in rows)
+    text = tinydrop("list").stdout
+    assert "badnets" in text
+    assert "oracle" in text
+    assert "digits" in text
+
+
+def test_looking_does_not_import_torch() -> None:
+    code = "import sys; from harness.cli import app; from harness.registry import entries; entries('tasks'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("verb", ["list", "run", "status", "report", "show"])
+def test_every_verb_helps_with_an_example(verb: str) -> None:
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(app, [verb, "--help"])
+    assert done.exit_code == 0
+    assert f"tinydrop {verb}" in " ".join(done.output.split())
+    assert "Example" in done.output
+
+
+def test_a_plan_looks_records_up_by_name(undisturbed: Path) -> None:
+    todo = plan(grids.read(str(undisturbed.parent / "grid.yaml")), Store(undisturbed))
+    assert todo.todo == []
+    assert todo.victims == 0

@@ -1,0 +1,135 @@
+"""The store: atomic, content-addressed, and patient with damage."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import records
+from harness.content import derive, digest, import_closure, source_hash
+from harness.records import SCHEMA, NewerSchema, Record
+from harness.registry import create
+from harness.store import Store, write_atomically
+
+KEY = "0" * 31 + "a"
+
+
+def record(**changes: object) -> Record:
+    plug = {"name": "x", "label": "x", "options": {}}
+    tree = {"key": KEY, "label": "x/x/0/x/0", "task": plug, "attack": plug, "defense": plug, "modality": "image",
+            "dose": 0, "seed": 0, "stage": "control", "status": "done", **changes}  # fmt: skip
+    return Record.model_validate(tree)
+
+
+def test_tensors_are_made_once(store: Store) -> None:
+    made = []
+
+    def make() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"w": torch.arange(6.0).reshape(2, 3)}
+
+    first, new = store.tensors(KEY, make)
+    second, again = store.tensors(KEY, make)
+    assert (new, again, len(made)) == (True, False, 1)
+    assert torch.equal(first["w"], second["w"])
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", None])
+def test_a_damaged_artefact_is_made_again_with_a_warning(store: Store, damage: bytes | None) -> None:
+    store.save_tensors(KEY, {"w": torch.ones(50)})
+    path = store.artefact(KEY)
+    path.write_bytes(path.read_bytes()[:-7] if damage is None else damage)
+    with pytest.warns(UserWarning, match="damaged artefact"):
+        found, new = store.tensors(KEY, lambda: {"w": torch.zeros(2)})
+    assert new
+    assert torch.equal(found["w"], torch.zeros(2))
+
+
+@pytest.mark.parametrize("key", ["../../etc/passwd", "a" * 31, "A" * 32, "0" * 31 + "/", ""])
+def test_no_key_leaves_the_store(store: Store, key: str) -> None:
+    for place in (store.artefact, store.record, store.findings):
+        with pytest.raises(ValueError, match="32 hex digits"):
+            place(key)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "f.json"
+    write_atomically(target, "old")
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(target, "new")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["f.json"]
+
+
+def test_records_round_trip_and_are_append_only(store: Store) -> None:
+    first = records.save(store, record(status="failed", reason="once"))
+    second = records.save(store, record(seconds={"total": 1.5}))
+    assert first != second
+    assert first.exists()
+    found = records.load_all(store)
+    assert found[KEY].status == "done", "the newest attempt counts"
+    assert found[KEY].seconds == {"total": 1.5}
+    assert records.recorded_keys(store) == {KEY}
+
+
+def test_a_truncated_record_counts_as_missing(store: Store) -> None:
+    path = records.save(store, record())
+    path.write_text(path.read_text()[:100])
+    with pytest.warns(UserWarning, match="damaged record"):
+        assert records.load_all(store) == {}
+
+
+def test_a_newer_schema_is_refused(store: Store) -> None:
+    path = records.save(store, record())
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": SCHEMA + 1}))
+    with pytest.raises(NewerSchema, match="upgrade"):
+        records.load_all(store)
+
+
+def test_digest_tells_contents_apart() -> None:
+    same = [torch.arange(4), {"b": 2, "a": 1}, ("x", 1.0), None]
+    assert digest(*same) == digest(torch.arange(4), {"a": 1, "b": 2}, ["x", 1.0], None)
+    different = {
+        digest(x)
+        for x in (1, 1.0, "1", True, None, b"1", [1], {"1": 1}, torch.tensor(1), torch.tensor([1]), torch.tensor([1.0]))
+    }
+    assert len(different) == 11
+    assert digest(["a", "b"], "c") != digest(["a"], "b", "c")
+    with pytest.raises(TypeError, match="no stable content"):
+        digest(lambda: 1)
+
+
+def test_digest_of_a_plugin_sees_options_and_source() -> None:
+    assert digest(create("attacks", "badnets")) == digest(create("attacks", "badnets", {"size": 3}))
+    assert digest(create("attacks", "badnets")) != digest(create("attacks", "badnets", {"size": 4}))
+    assert source_hash("attacks.image.badnets") != source_hash("attacks.image.blended")
+    assert {"attacks.image.badnets", "attacks.base", "tasks.base"} <= import_closure("attacks.image.badnets")
+    assert not any(m.startswith(("harness", "defenses")) for m in import_closure("attacks.image.badnets"))
+
+
+def test_comments_and_docstrings_do_not_change_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sources = ['"""Doc."""\nx = 1\n', '"""Other."""\n# why\nx = 1\n', "x = 2\n"]
+    hashes = []
+    for i, text in enumerate(sources):
+        (tmp_path / f"tinydrop_probe_{i}.py").write_text(text)
+        hashes.append(source_hash(f"tinydrop_probe_{i}"))
+    bodies = [h for h in hashes]
+    assert len(set(bodies)) == 3, "names count"
+    from harness import content
+
+    assert content._syntax("tinydrop_probe_0") == content._syntax("tinydrop_probe_1")
+    assert content._syntax("tinydrop_probe_0") != content._syntax("tinydrop_probe_2")
+
+
+def test_derived_seeds_differ() -> None:
+    assert len({derive(s, label) for s in range(20) for label in ("poison", "inject", "defense")}) == 60
