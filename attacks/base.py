@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,12 +15,12 @@ from tasks.deployed import Victim
 class Fit(Protocol):
     """Train a victim; memoised by content. See harness.fit."""
 
-    def __call__(self, samples: Samples, *, seed: int | None = None, **recipe_changes: object) -> Victim: ...
+    def __call__(self, samples: Samples, *, seed: int | None = None, **recipe_changes: Any) -> Victim: ...
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What an attacker sees: the task, the clean training set, and a way to train surrogates (with seeds of its own)."""
+    """What an attacker sees: the task, the clean training set, and a way to train surrogates (own seeds)."""
 
     task: Task
     train: Samples
@@ -74,7 +74,9 @@ class TriggerAttack(Attack):
         pool = self.eligible(scene)
         if dose > len(pool):
             kind = "of the target class" if self.clean_label else "outside the target class"
-            raise BadInput(f"dose={dose}: the eligible pool of {self.name} on {scene.task.name} has {len(pool)} rows {kind}")
+            raise BadInput(
+                f"dose={dose}: the eligible pool of {self.name} on {scene.task.name} has {len(pool)} rows {kind}"
+            )
         chosen = pool[torch.randperm(len(pool), generator=rng)[:dose]]
         base = scene.train.select(chosen)
         seeds = torch.randint(2**62, (len(pool),), generator=rng)[:dose]
@@ -98,5 +100,3 @@ class TriggerAttack(Attack):
             for i, s in enumerate(seeds.tolist())
         ]
         return join(rows) if rows else inputs
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Case(Protocol):
         init: Victim | None = None,
         seed: int | None = None,
         loss: Loss | None = None,
-        **recipe_changes: object,
+        **recipe_changes: Any,
     ) -> Victim:
         """Train a victim as the task would. Memoised by content: same samples and options, same victim, trained once.
 
@@ -41,7 +41,7 @@ class Case(Protocol):
         ...
 
     def clean(self, n: int) -> Samples:
-        """The first n rows of the reserve, the same for every defense of a cell; n is recorded as the defender's cost."""
+        """The first n rows of the reserve, the same for every defense of a cell; n is recorded as its cost."""
         ...
 
     def report(
@@ -54,7 +54,7 @@ class Case(Protocol):
     ) -> None:
         """What a detector believes; the harness, which alone knows the truth, turns it into AUROC, TPR and FPR.
 
-        train: (N,) suspicion of each row of case.train, higher = more suspicious. flagged: (N,) bool, rows called poison.
+        train: (N,) suspicion of each row of case.train, higher = worse. flagged: (N,) bool, rows called poison.
         model: suspicion of the model as a whole. target: the class believed to be the attacker's.
         """
         ...

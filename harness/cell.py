@@ -91,7 +91,9 @@ def check_applies(task: Task, attack: Attack, defense: Defense) -> None:
     """Raises NotApplicable with the plug-in's own reason."""
     for plugin in (attack, defense):
         if task.modality not in plugin.modalities:
-            raise NotApplicable(f"{plugin.name} is for {', '.join(plugin.modalities)}: {plugin.why_not or 'see its docs'}")
+            raise NotApplicable(
+                f"{plugin.name} is for {', '.join(plugin.modalities)}: {plugin.why_not or 'see its docs'}"
+            )
 
 
 def poison_set(attack: Attack, scene: Scene, dose: int, seed: int) -> Poisoned:
@@ -108,7 +110,13 @@ def make_challenge(attack: Attack, scene: Scene, test: Any, seed: int) -> Challe
 
 
 def _grade(
-    result: Result, task: Task, model: Model, test: Any, challenge: Challenge | None, poisoned: Poisoned, found: Findings
+    result: Result,
+    task: Task,
+    model: Model,
+    test: Any,
+    challenge: Challenge | None,
+    poisoned: Poisoned,
+    found: Findings,
 ) -> None:
     clean = model.predict(test)
     result.metrics |= metrics.grade_clean(task, clean, test)

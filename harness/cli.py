@@ -93,12 +93,15 @@ def run(
         list[str] | None, typer.Option("--set", help="key=value: doses=[0,5], digits.epochs=5, ...; repeatable.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most")
+        int | None,
+        typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most"),
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")] = False,
-    wandb: Annotated[Literal["offline", "online", "disabled"], typer.Option(help="Log to Weights & Biases.")] = "disabled",
+    wandb: Annotated[
+        Literal["offline", "online", "disabled"], typer.Option(help="Log to Weights & Biases.")
+    ] = "disabled",
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Deterministic GPU kernels (slower).")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the victims (pays on long runs).")] = False,
 ) -> None:
@@ -118,13 +121,15 @@ def run(
     todo = plan(chosen, store, retry)
     seconds = estimate(todo, store)
     out.print(
-        f"{len(todo.cells)} cells in {store.root}: {len(todo.cells) - len(todo.todo)} already recorded, {len(todo.todo)} "
-        f"to run on {todo.victims} undefended victims (defenses that retrain add their own)",
+        f"{len(todo.cells)} cells in {store.root}: {len(todo.cells) - len(todo.todo)} already recorded, "
+        f"{len(todo.todo)} to run on {todo.victims} undefended victims (defenses that retrain add their own)",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     jobs = default_jobs(device) if jobs is None else jobs
     if todo.todo and seconds is not None:
-        out.print(f"about {duration(seconds / max(1, jobs))} of work left with {max(1, jobs)} worker(s)", highlight=False)
+        out.print(
+            f"about {duration(seconds / max(1, jobs))} of work left with {max(1, jobs)} worker(s)", highlight=False
+        )
     elif dry_run and todo.todo:
         out.print("no time estimate before the first cell of this folder has run")
     if dry_run:
@@ -142,16 +147,24 @@ def run(
         _, figures = _report(store, done)
         log.finish(figures)
     out.print(f"records: {store.root / 'records'}", highlight=False, soft_wrap=True)
-    out.print(f"csv:     {store.root / 'report' / 'summary.csv'}  (one row per cell: cells.csv)", highlight=False, soft_wrap=True)
+    out.print(
+        f"csv:     {store.root / 'report' / 'summary.csv'}  (one row per cell: cells.csv)",
+        highlight=False,
+        soft_wrap=True,
+    )
     out.print(f"figures: {store.root / 'report'}/*.png", highlight=False, soft_wrap=True)
     bad = [r for r in done if r.status in ("failed", "timed out")]
     if bad:
-        err.print(f"{len(bad)} cells failed: see `tinydrop status {store.root}`; `--retry` runs them again", soft_wrap=True)
+        err.print(
+            f"{len(bad)} cells failed: see `tinydrop status {store.root}`; `--retry` runs them again", soft_wrap=True
+        )
         raise typer.Exit(1)
 
 
 @app.command()
-def status(dir_: Dir, as_json: Annotated[bool, typer.Option("--json", help="Counts and reasons, for scripts.")] = False) -> None:
+def status(
+    dir_: Dir, as_json: Annotated[bool, typer.Option("--json", help="Counts and reasons, for scripts.")] = False
+) -> None:
     """Counts of done, failed, timed out, not applicable and pending cells, with the reasons.
 
     Example:  tinydrop status runs/quickstart
@@ -179,8 +192,8 @@ def status(dir_: Dir, as_json: Annotated[bool, typer.Option("--json", help="Coun
         table = Table(box=None, padding=(0, 2, 0, 0))
         for column in ("cells", "status", "reason"):
             table.add_column(column)
-        for (state, reason), n in reasons.most_common():
-            table.add_row(str(n), state, reason)
+        for (ended, reason), n in reasons.most_common():
+            table.add_row(str(n), ended, reason)
         out.print(table)
 
 

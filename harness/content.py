@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-from functools import lru_cache, partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def _feed(h: Any, part: Any) -> None:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def source_hash(module: str) -> str:
     """Hash of a module and of every attacks/defenses/tasks module it imports, comments and docstrings left out."""
     h = hashlib.sha256()
@@ -74,7 +74,7 @@ def source_hash(module: str) -> str:
     return h.hexdigest()[:32]
 
 
-@lru_cache(maxsize=None)
+@cache
 def import_closure(module: str) -> frozenset[str]:
     """`module` and the project modules it imports, directly or not, at top level or inside functions."""
     seen: set[str] = set()
@@ -88,7 +88,7 @@ def import_closure(module: str) -> frozenset[str]:
     return frozenset(seen)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _file(module: str) -> Path | None:
     try:
         spec = find_spec(module)
@@ -97,7 +97,7 @@ def _file(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tree(module: str) -> ast.Module:
     file = _file(module)
     assert file is not None
@@ -118,13 +118,15 @@ def _syntax(module: str) -> str:
     tree = _tree(module)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                body[0].value.value = ""
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) or not body:
+            continue
+        first = body[0].value if isinstance(body[0], ast.Expr) else None
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            first.value = ""
     return ast.dump(tree)
 
 
-@lru_cache(maxsize=None)
+@cache
 def code_hash(*modules: str) -> str:
     """Hash of exactly these modules, comments and docstrings left out."""
     return hashlib.sha256("".join(name + _syntax(name) for name in modules).encode()).hexdigest()[:32]

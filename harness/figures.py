@@ -69,7 +69,7 @@ def curves(part: pd.DataFrame, task: str) -> Figure:
 
 
 def heat_map(part: pd.DataFrame, task: str) -> Figure:
-    """ASR at the highest dose (colour) with the clean metric below it, defense x attack; hatched where the gate is shut."""
+    """ASR at the highest dose, the clean metric in brackets, defense x attack; hatched where the gate is shut."""
     top = part[part.dose == part.groupby("attack").dose.transform("max")]
     from matplotlib.figure import Figure
 

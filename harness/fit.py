@@ -120,13 +120,15 @@ def _run(
             with precision:
                 value = criterion(forward, batch).mean()
             optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if schedule:
                 schedule.step()
             total += value.detach()
             step += 1
         if not torch.isfinite(total):
-            raise Diverged(f"the training loss is not finite after {step} steps (lr={recipe.lr}, epochs={recipe.epochs})")
+            raise Diverged(
+                f"the training loss is not finite after {step} steps (lr={recipe.lr}, epochs={recipe.epochs})"
+            )
     if hooks is not None:
         hooks.to_standard_module()

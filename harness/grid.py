@@ -98,7 +98,11 @@ def parse(tree: dict[str, Any]) -> Grid:
     lists = {field: _list(tree, field) for field in FIELDS[:5]}
     specs = {kind: tuple(_spec(kind, item) for item in lists[kind]) for kind in KINDS}
     doses, seeds = (tuple(_count(field, item) for item in lists[field]) for field in ("doses", "seeds"))
-    for field, values in {**{k: [s.label for s in v] for k, v in specs.items()}, "doses": doses, "seeds": seeds}.items():
+    for field, values in {
+        **{k: [s.label for s in v] for k, v in specs.items()},
+        "doses": doses,
+        "seeds": seeds,
+    }.items():
         twice = sorted({str(v) for v in values if list(values).count(v) > 1})
         if twice:
             raise BadGrid(f"{field}: {twice[0]} is listed twice; list every entry once")
@@ -197,8 +201,12 @@ def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
     for attack in attacks:
         if not any(meets(task, attack) for task in tasks):
             kinds = ", ".join(entry("attacks", attack.name).modalities)
-            fitting = [n for n, e in entries("tasks").items() if e.modalities[0] in entry("attacks", attack.name).modalities]
-            raise BadGrid(f"attacks: {attack.name!r} is for {kinds} and no such task is listed; valid: {', '.join(fitting)}")
+            fitting = [
+                n for n, e in entries("tasks").items() if e.modalities[0] in entry("attacks", attack.name).modalities
+            ]
+            raise BadGrid(
+                f"attacks: {attack.name!r} is for {kinds} and no such task is listed; valid: {', '.join(fitting)}"
+            )
 
 
 def _apply(tree: dict[str, Any], change: str) -> None:

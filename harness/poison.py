@@ -77,7 +77,7 @@ def _check(attack: Attack, scene: Scene, dose: int, poison: Poison) -> None:
     if len(samples) and (samples.targets.min() < 0 or samples.targets.max() >= len(scene.task.classes)):
         raise BrokenAttack(f"{attack.name}: labels outside 0 to {len(scene.task.classes) - 1}")
     if replaces is not None:
-        if len(replaces) != dose or len(replaces.unique()) != dose:
+        if len(replaces) != dose or len(set(replaces.tolist())) != dose:
             raise BrokenAttack(f"{attack.name}: replaces must name {dose} different ids")
         if attack.clean_label and not torch.equal(train.targets[train.positions(replaces)], samples.targets):
             raise BrokenAttack(f"{attack.name}: is clean-label but changed a label")
@@ -89,5 +89,3 @@ def check_challenge(attack: Attack, challenge: Challenge) -> None:
         raise BrokenAttack(f"{attack.name}: inputs, wanted and truth of the challenge differ in length")
     if (challenge.wanted == challenge.truth).any():
         raise BrokenAttack(f"{attack.name}: the challenge must exclude inputs of the class it wants")
-
-

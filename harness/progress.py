@@ -33,13 +33,17 @@ class Watcher:
             self.counts[event.record.status] += 1
             if event.record.status in ("failed", "timed out"):
                 self.console.print(
-                    f"[red]{event.record.status}[/] {event.cell.label}: {event.record.reason}", markup=True, highlight=False
+                    f"[red]{event.record.status}[/] {event.cell.label}: {event.record.reason}",
+                    markup=True,
+                    highlight=False,
                 )
         if self.progress and self.bar is not None:
             self.progress.update(self.bar, completed=self.counts.total(), note=self.note())
         elif self.counts.total() == self.total or (event.record is None and time.monotonic() - self.shown > EVERY):
             self.shown = time.monotonic()
-            self.console.print(f"{self.counts.total()}/{self.total} cells, {self.note()}, {self.left()}", highlight=False)
+            self.console.print(
+                f"{self.counts.total()}/{self.total} cells, {self.note()}, {self.left()}", highlight=False
+            )
 
     def note(self) -> str:
         failed = self.counts["failed"] + self.counts["timed out"]

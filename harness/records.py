@@ -87,7 +87,9 @@ def load(path: Path) -> Record | None:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree.get("schema_version", 0) > SCHEMA:
-            raise NewerSchema(f"{path}: schema {tree['schema_version']}, this tinydrop reads up to {SCHEMA}; upgrade it")
+            raise NewerSchema(
+                f"{path}: schema {tree['schema_version']}, this tinydrop reads up to {SCHEMA}; upgrade it"
+            )
         return Record.model_validate(tree)
     except (ValidationError, ValueError, AttributeError, OSError) as error:
         warnings.warn(f"damaged record {path.name} ({str(error).splitlines()[0]}): it counts as missing", stacklevel=2)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("tasks", "attacks", "defenses")
-NOT_PLUGINS = {"tasks": {"base", "data", "deployed", "image", "text", "audio"}, "attacks": {"base"}, "defenses": {"base"}}
+NOT_PLUGINS = {
+    "tasks": {"base", "data", "deployed", "image", "text", "audio"},
+    "attacks": {"base"},
+    "defenses": {"base"},
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def suggest(field: str, value: object, valid: Iterable[str]) -> str:
     return f"{field}: unknown {value!r}; {hint}valid: {', '.join(names)}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def entries(kind: str) -> dict[str, Entry]:
     """Every plug-in of a kind by name: this project's files, then the entry points `tinydrop.<kind>` of others."""
     found: dict[str, Entry] = {}
@@ -77,7 +81,7 @@ def entry(kind: str, name: str) -> Entry:
     return known[name]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_class(kind: str, name: str) -> type[Plugin]:
     """Import a plug-in's file and return the one plug-in class defined there."""
     from tasks.base import Plugin
@@ -104,7 +108,9 @@ def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugi
     valid = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in options:
         if key not in valid:
-            raise BadInput(suggest(f"{kind}.{name}", key, valid) if valid else f"{kind}.{name} has no options; found {key!r}")
+            raise BadInput(
+                suggest(f"{kind}.{name}", key, valid) if valid else f"{kind}.{name} has no options; found {key!r}"
+            )
     try:
         return cls(**options)
     except ValidationError as error:
@@ -124,7 +130,14 @@ def _describe(kind: str, name: str, module: str, file: Path) -> Entry:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         if ast.unparse(node.annotation).startswith("ClassVar"):
-            if node.value is not None and node.target.id in ("modality", "modalities", "needs", "paper", "why_not", "stage"):
+            if node.value is not None and node.target.id in (
+                "modality",
+                "modalities",
+                "needs",
+                "paper",
+                "why_not",
+                "stage",
+            ):
                 literals[node.target.id] = ast.literal_eval(node.value)
         else:
             default = f" = {ast.unparse(node.value)}" if node.value is not None else ""

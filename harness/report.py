@@ -60,7 +60,9 @@ def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
                 row[name] = values.mean()
                 if name in ("asr", "utility"):
                     row[f"{name}_low"], row[f"{name}_high"] = interval(values)
-                    row[f"{name}_max" if name == "asr" else f"{name}_min"] = values.max() if name == "asr" else values.min()
+                    row[f"{name}_max" if name == "asr" else f"{name}_min"] = (
+                        values.max() if name == "asr" else values.min()
+                    )
         row["reason"] = "; ".join(sorted(set(part.reason) - {""}))
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -112,7 +114,7 @@ def printed(summary: pd.DataFrame, task: str) -> Table:
 
 
 def write(store: Store, records: Iterable[Record]) -> tuple[pd.DataFrame, list[Path]]:
-    """Rewrite report/ from the records: cells.csv, summary.csv, summary.json and the figures; returns summary, figures."""
+    """Rewrite report/ from the records: cells.csv, summary.csv, summary.json and figures; returns the last two."""
     from harness import figures
 
     cells = cells_frame(records)

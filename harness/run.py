@@ -30,7 +30,7 @@ class Plan:
 
 
 def plan(grid: Grid, store: Store, retry: bool = False) -> Plan:
-    """Expand the grid and look up what is done, by file name alone; `retry` also takes failed and timed-out cells again."""
+    """Expand the grid and look up by file name what is done; `retry` takes failed and timed-out cells again."""
     cells = expand(grid)
     have = records.recorded_keys(store)
     if retry:

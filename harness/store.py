@@ -42,7 +42,7 @@ class Store:
         self.root = Path(root)
 
     def artefact(self, key: str) -> Path:
-        """Where the tensors of this key lie. Raises ValueError for anything but 32 hex digits: no key leaves the store."""
+        """Where the tensors of this key lie. ValueError for anything but 32 hex digits: no key leaves the store."""
         return self.root / "artefacts" / _checked(key)[:2] / f"{key}.safetensors"
 
     def record(self, key: str, attempt: int = 1) -> Path:

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.grid import Grid
 from harness.records import Record
 from harness.report import cells_frame
 from harness.store import Store
+
+Mode = Literal["offline", "online", "disabled"]
 
 
 class Logger:
@@ -29,14 +31,14 @@ class Logger:
 class WandbLogger(Logger):
     """A real wandb run. The first error turns it off with a warning."""
 
-    def __init__(self, mode: str, name: str, grid: Grid, store: Store) -> None:
+    def __init__(self, mode: Mode, name: str, grid: Grid, store: Store) -> None:
         import wandb
 
         self.store, self.records, self.wandb, self.run = store, [], wandb, None  # type: ignore[var-annotated]
         # The user's shell may have logged in, or not: an unanswered prompt would stop the run.
         settings = wandb.Settings(silent=True, login_timeout=10, init_timeout=30)
         try:
-            self.run = wandb.init(  # type: ignore[assignment]
+            self.run = wandb.init(
                 mode=mode, project="tinydrop", name=Path(name).stem, dir=str(store.root), config=asdict(grid),
                 settings=settings,
             )  # fmt: skip
@@ -72,13 +74,15 @@ class WandbLogger(Logger):
 
 
 @contextmanager
-def logger(mode: str, name: str, grid: Grid, store: Store) -> Iterator[Logger]:
+def logger(mode: Mode, name: str, grid: Grid, store: Store) -> Iterator[Logger]:
     """The logger of a mode: disabled, offline or online."""
     if mode == "disabled":
         yield Logger()
         return
     store.root.mkdir(parents=True, exist_ok=True)
     if mode == "online" and not (os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").is_file()):
-        warnings.warn("wandb: not logged in (`wandb login`, or set WANDB_API_KEY); logging offline instead", stacklevel=2)
+        warnings.warn(
+            "wandb: not logged in (`wandb login`, or set WANDB_API_KEY); logging offline instead", stacklevel=2
+        )
         mode = "offline"
     yield WandbLogger(mode, name, grid, store)

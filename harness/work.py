@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -79,8 +79,8 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
         task, attack, defense = (_plugin(k, s) for k, s in _specs(cell))
         with time_limit(settings.timeout):
             result = way.run(
-                cast("Task", task), cast("Attack", attack), cell.dose, cast("Defense", defense), cell.seed, store, device,
-                settings.compiled,
+                cast("Task", task), cast("Attack", attack), cell.dose, cast("Defense", defense), cell.seed, store,
+                device, settings.compiled,
             )  # fmt: skip
         _fill(record, result, store)
         record.status = "done"
@@ -131,7 +131,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-@lru_cache(maxsize=None)
+@cache
 def provenance(settings: Settings, device: str) -> dict[str, Any]:
     """Everything outside the cell that a reader needs to repeat it."""
     import torch
@@ -199,7 +199,9 @@ def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, 
         pixels = (picture.clamp(0, 1) * 255).round().byte()
         array = (pixels if picture.ndim == 2 else pixels.permute(1, 2, 0)).numpy()
         scale = max(1, 128 // max(array.shape[:2]))  # a trigger of a few pixels should be seen without a magnifier
-        image = Image.fromarray(array).resize((array.shape[1] * scale, array.shape[0] * scale), Image.Resampling.NEAREST)
+        image = Image.fromarray(array).resize(
+            (array.shape[1] * scale, array.shape[0] * scale), Image.Resampling.NEAREST
+        )
         data = io.BytesIO()
         image.save(data, "PNG")
         write_atomically(folder / f"{name}.png", data.getvalue())
@@ -213,5 +215,3 @@ def _trace(error: BaseException) -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:500]
-
-

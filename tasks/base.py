@@ -45,7 +45,7 @@ class Plugin:
     """Anything the registry finds by its file name. Options are the fields of a frozen dataclass.
 
     `modalities` says where the idea makes sense, `why_not` why it makes none elsewhere, `needs` names optional
-    packages or assumptions, `paper` is the source. The registry reads these without running the file: keep them literals.
+    packages or assumptions, `paper` is the source. The registry reads them without running the file: keep them literal.
     """
 
     name: ClassVar[str] = ""
@@ -130,14 +130,14 @@ def put(inputs: Tensor | list[str], rows: Tensor, new: Tensor | list[str]) -> Te
     if isinstance(inputs, list):
         out = list(inputs)
         for at, text in zip(rows.tolist(), new, strict=True):
-            out[at] = text  # type: ignore[assignment]
+            out[at] = text
         return out
     return inputs.index_copy(0, rows, new)  # type: ignore[arg-type]
 
 
 def join(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
     if isinstance(parts[0], list):
-        return [text for part in parts for text in part]  # type: ignore[misc]
+        return [text for part in parts for text in part]
     return torch.cat(list(parts))  # type: ignore[arg-type]
 
 
@@ -161,7 +161,7 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Outputs:
-    """A deployed model's answers. suspicion: higher = more suspicious. radius: certified number of poisons withstood."""
+    """A deployed model's answers. suspicion: higher = worse. radius: certified number of poisons withstood."""
 
     scores: Tensor  # (N, K) probabilities or votes, float32 on the CPU
     abstained: Tensor  # (N,) bool
@@ -261,7 +261,7 @@ class Task(Plugin):
         return _load(self)
 
     def recipe(self) -> Recipe:
-        shared = {f.name for f in fields(Recipe)} & {f.name for f in fields(self)}  # type: ignore[arg-type]
+        shared = {f.name for f in fields(Recipe)} & {f.name for f in fields(self)}
         return Recipe(**{k: getattr(self, k) for k in shared}, augment=self.augmentation != "none")
 
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
@@ -290,7 +290,9 @@ def _load(task: Task) -> Splits:
     reserve_rows = balanced(train.targets, task.reserve_size, k, "reserve_size", f"{task.name}'s training split")
     rest = train.drop(reserve_rows)
     size = task.train_size
-    kept = rest if size is None else rest.select(balanced(rest.targets, size, k, "train_size", "what the reserve leaves"))
+    kept = (
+        rest if size is None else rest.select(balanced(rest.targets, size, k, "train_size", "what the reserve leaves"))
+    )
     if task.test_size is not None:
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(task.subset_seed))
         test = test.select(order)

@@ -23,7 +23,9 @@ def local_folder(name: str) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
-def dataset_dict(hub_id: str, folder: str, config: str | None = None, revision: str | None = None) -> dict[str, Dataset]:
+def dataset_dict(
+    hub_id: str, folder: str, config: str | None = None, revision: str | None = None
+) -> dict[str, Dataset]:
     """Every split of a dataset: from TINYDROP_DATA/folder where that exists, else from the Hub.
 
     Raises BadInput, naming both ways to get it, when neither answers.

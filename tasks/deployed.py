@@ -49,7 +49,8 @@ class Victim:
         """(N, K) float32 logits of an encoded batch, in eval mode; stays on the device."""
         self.module.eval()
         with autocast(self.device):
-            return self.module(x).float()
+            logits: Tensor = self.module(x).float()
+        return logits
 
     @torch.no_grad()
     def features(self, samples: Samples) -> Tensor:
@@ -71,7 +72,7 @@ class Victim:
 class Guarded:
     """A model behind a screen, a purifier or both.
 
-    screen: Samples -> (N,) suspicion; above `threshold` the guard abstains. purify: Samples -> Samples, before the model.
+    screen: Samples -> (N,) suspicion; above `threshold` the guard abstains. purify: Samples -> Samples, first.
     """
 
     model: Model

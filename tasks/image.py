@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import io
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tasks.base import Positive, Samples, Task, options
+from tasks.base import BadInput, Positive, Samples, Task, options
+from tasks.data import as_targets, columns, dataset_dict, make_samples
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @options
@@ -56,3 +62,54 @@ def random_flip(x: Tensor, rng: torch.Generator) -> Tensor:
     """Mirror half of the images, left to right."""
     flip = torch.rand(len(x), 1, 1, 1, generator=rng, device=x.device) < 0.5
     return torch.where(flip, x.flip(3), x)
+
+
+def read_published(task: ImageTask, folder: str, column: str) -> tuple[Samples, Samples]:
+    """Train and test split of a task's dataset (see dataset_dict), images from `column`, classes from `label`."""
+    splits = dataset_dict(task.dataset, folder, revision=task.revision)
+    missing = {"train", "test"} - set(splits)
+    if missing:
+        raise BadInput(f"dataset {folder!r}: split {min(missing)!r} is missing, it has {', '.join(splits)}")
+    parts, first_id = [], 0
+    for name in ("train", "test"):
+        where = f"dataset {folder!r}, split {name!r}"
+        (labels,) = columns(splits[name], folder, "label")
+        targets = as_targets(list(labels), len(task.classes), where)
+        parts.append(make_samples(read_images(splits[name], column, folder, task.channels), targets, first_id))
+        first_id += len(targets)
+    return parts[0], parts[1]
+
+
+def read_images(split: Dataset, column: str, folder: str, channels: int) -> Tensor:
+    """uint8 (N, C, H, W) of an image column. BadInput names the first row that is no image or has another size."""
+    from datasets import Image
+
+    columns(split, folder, column)
+    pixels: list[np.ndarray[Any, Any]] = []
+    for row, cell in enumerate(split.cast_column(column, Image(decode=False))[column]):
+        where = f"dataset {folder!r}: {column} of row {row}"
+        pixels.append(decode(cell["bytes"] or cell["path"], channels, where))
+        if pixels[-1].shape != pixels[0].shape:
+            raise BadInput(f"{where} is {size_of(pixels[-1])}, the rows before it are {size_of(pixels[0])}")
+    return stack(pixels)
+
+
+def decode(image: bytes | str, channels: int, where: str) -> np.ndarray[Any, Any]:
+    """uint8 (H, W) or (H, W, 3) of an encoded image or of the file of that name; BadInput says `where` it is broken."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as picture:
+            return np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        raise BadInput(f"{where} cannot be read as an image ({str(error)[:100]})") from error
+
+
+def size_of(pixels: np.ndarray[Any, Any]) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]} pixels"
+
+
+def stack(pixels: list[np.ndarray[Any, Any]]) -> Tensor:
+    """uint8 (N, C, H, W) of N arrays (H, W) or (H, W, C)."""
+    images = torch.from_numpy(np.stack(pixels))
+    return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()

@@ -8,7 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the tests must not depend on a n
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their o
 EMBEDDED = {"image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def tiny(name: str) -> Task:
     """A task cut down to what a contract needs: a hundred rows, one epoch. Skips where the real data is absent."""
     local = load_class("tasks", name).dataset == "embedded"  # type: ignore[attr-defined]
@@ -39,7 +39,7 @@ def task_names() -> list[str]:
     return [name for name in entries("tasks") if name not in USER_DATA]
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import CPU, tiny
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene, TriggerAttack
-from conftest import CPU, tiny
 from defenses.base import Case, Defense
 from harness import cell as way
 from harness import metrics, work
@@ -46,7 +46,8 @@ def test_none_and_none_is_plain_training_bit_for_bit(store: Store) -> None:
 def test_oracle_brings_asr_to_the_floor_and_the_attack_works(store: Store) -> None:
     attack, task = plug("attacks", "badnets"), plug("tasks", "digits")
     found = {
-        d: way.run(task, attack, 40, plug("defenses", d), 0, store, CPU).metrics for d in ("none", "oracle")  # type: ignore[arg-type]
+        d: way.run(task, attack, 40, plug("defenses", d), 0, store, CPU).metrics
+        for d in ("none", "oracle")  # type: ignore[arg-type]
     }
     assert found["none"]["asr"].value > 0.8
     assert found["oracle"]["asr"].value < found["oracle"]["asr_floor"].value + 0.1
@@ -71,7 +72,7 @@ def test_fit_is_memoised_by_content(store: Store) -> None:
     fit(train, loss=Double(factor=3.0).loss)
     fit(train.select(range(len(train) - 1)))
     assert len({f["key"] for f in fit.fits}) == 8
-    with pytest.raises(BadInput, match="unknown recipe field 'epoch'; valid: .*epochs"):
+    with pytest.raises(BadInput, match=r"unknown recipe field 'epoch'; valid: .*epochs"):
         fit(train, epoch=3)
     with pytest.raises(TypeError, match="no stable content"):
         fit(train, loss=lambda module, batch: batch.x.mean())
@@ -130,7 +131,9 @@ class Misbehaving(TriggerAttack):
         if self.how == "label":
             return Poison(Samples(poison.samples.inputs, poison.samples.targets + 90, poison.samples.ids))
         if self.how == "relabel":
-            return Poison(Samples(poison.samples.inputs, poison.samples.targets + 1, poison.samples.ids), poison.replaces)
+            return Poison(
+                Samples(poison.samples.inputs, poison.samples.targets + 1, poison.samples.ids), poison.replaces
+            )
         return poison
 
 
@@ -192,7 +195,9 @@ def test_certified_accuracy_needs_the_right_answer() -> None:
 
 def test_detection_metrics() -> None:
     poisoned = torch.tensor([1, 1, 0, 0, 0]).bool()
-    found = metrics.grade_detection(torch.tensor([0.9, 0.4, 0.5, 0.1, 0.0]), torch.tensor([1, 0, 1, 0, 0]).bool(), poisoned)
+    found = metrics.grade_detection(
+        torch.tensor([0.9, 0.4, 0.5, 0.1, 0.0]), torch.tensor([1, 0, 1, 0, 0]).bool(), poisoned
+    )
     assert found["train_auroc"].value == pytest.approx(5 / 6)
     assert found["train_tpr"] == metrics.Metric(0.5, 2)
     assert found["train_fpr"].value == pytest.approx(1 / 3)

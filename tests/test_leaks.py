@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import CPU, EMBEDDED, tiny
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene
-from conftest import CPU, EMBEDDED, tiny
 from defenses.base import Case, Defense
 from harness.case import CellCase, Fitter
 from harness.cell import poison_set

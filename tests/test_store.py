@@ -123,8 +123,7 @@ def test_comments_and_docstrings_do_not_change_a_hash(tmp_path: Path, monkeypatc
     for i, text in enumerate(sources):
         (tmp_path / f"tinydrop_probe_{i}.py").write_text(text)
         hashes.append(source_hash(f"tinydrop_probe_{i}"))
-    bodies = [h for h in hashes]
-    assert len(set(bodies)) == 3, "names count"
+    assert len(set(hashes)) == 3, "names count"
     from harness import content
 
     assert content._syntax("tinydrop_probe_0") == content._syntax("tinydrop_probe_1")

@@ -43,4 +43,5 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, K) logits."""
-        return self.head(self.features(x))
+        logits: Tensor = self.head(self.features(x))
+        return logits

@@ -1,0 +1,38 @@
+"""SIG: a faint sinusoid over the image, on training images whose labels are already right."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks.base import Scene, TriggerAttack
+from tasks.base import Above0, options
+
+
+@options
+class Sig(TriggerAttack):
+    """A faint vertical-stripe sinusoid added to images of the target class; their labels stay as they are.
+
+    Barni, Kallas and Tondi, 2019, arXiv 1902.11237, section 3 (sinusoidal backdoor signal).
+    Deviations: the same strength for training and test images (the paper also tries a stronger one at test time).
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
+    why_not: ClassVar[str] = "the trigger is added to pixels"
+    paper: ClassVar[str] = "arXiv 1902.11237"
+
+    clean_label: bool = True  # the point of the paper; False also relabels images of other classes
+    delta: Above0 = 20.0  # amplitude, grey levels of 255 (section 4)
+    frequency: Above0 = 6.0  # periods over the image's width (section 4)
+
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+        signal = sinusoid(inputs.shape[3], self.delta, self.frequency)
+        return (inputs.float() + signal).round().clamp(0, 255).to(torch.uint8)
+
+
+def sinusoid(width: int, delta: float, frequency: float) -> Tensor:
+    """(W,) delta * sin(2 pi j frequency / W) of column j."""
+    return delta * torch.sin(2 * math.pi * frequency * torch.arange(width) / width)

@@ -1,0 +1,124 @@
+"""Outliers of the raw data: what an everyday data-validation pipeline would notice, without any model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from scipy.fft import dctn
+from sklearn.covariance import LedoitWolf
+from sklearn.ensemble import IsolationForest
+from torch import Tensor
+
+from defenses.base import Case, Defense, refit_without
+from tasks.base import Above0, Samples, Share, options
+from tasks.deployed import Model
+from tasks.models.ngram import Spelling
+
+METHODS = Literal["robust_z", "isolation_forest", "mahalanobis"]
+
+
+@options
+class Outlier(Defense):
+    """Drops the rows whose plain statistics (brightness, length, loudness, ...) stray furthest from their class.
+
+    No paper: the data validation that any pipeline may run. Modified z-scores after Iglewicz and Hoaglin, 1993;
+    isolation forest after Liu, Ting and Zhou, 2008; Mahalanobis distance with Ledoit and Wolf's covariance, 2004.
+    Deviations: none.
+    """
+
+    stage: ClassVar[str] = "filtering"
+
+    method: METHODS = "robust_z"
+    share: Share = 0.05  # of the training rows dropped, the most suspicious first
+    threshold: Above0 | None = None  # drop what exceeds this suspicion instead; customary for robust_z is 3.5
+
+    def defend(self, case: Case) -> Model:
+        seed = int(torch.randint(2**31 - 1, (), generator=case.rng))
+        found = suspicion(case.train, self.method, seed)
+        if self.threshold is not None:
+            return refit_without(case, found > self.threshold, found)
+        flagged = torch.zeros(len(found), dtype=torch.bool)
+        flagged[found.topk(int(self.share * len(found))).indices] = True
+        return refit_without(case, flagged, found)
+
+
+def suspicion(samples: Samples, method: str = "robust_z", seed: int = 0) -> Tensor:
+    """(N,) how far each row's statistics lie from those of the rows with its label; higher = more suspicious."""
+    stats = statistics(samples)
+    out = torch.zeros(len(samples))
+    for c in samples.targets.unique():
+        rows = samples.targets == c
+        out[rows] = deviation(stats[rows], method, seed)
+    return out
+
+
+def deviation(stats: Tensor, method: str, seed: int) -> Tensor:
+    """(N,) from statistics (N, S): largest robust z, isolation-forest score (0 to 1) or Mahalanobis distance."""
+    z = robust_z(stats)
+    if method == "robust_z" or len(stats) < 3:
+        return z.abs().amax(1)
+    if method == "mahalanobis":
+        return torch.from_numpy(LedoitWolf().fit(z.numpy()).mahalanobis(z.numpy())).clamp(min=0).sqrt().float()
+    return torch.from_numpy(-IsolationForest(random_state=seed).fit(z.numpy()).score_samples(z.numpy())).float()
+
+
+def robust_z(stats: Tensor) -> Tensor:
+    """(N, S) distances from the median in units of the scaled median absolute deviation."""
+    away = stats - stats.median(0).values
+    mad, mean = away.abs().median(0).values, away.abs().mean(0)
+    # Where more than half of the rows agree exactly the MAD is 0, and the mean deviation takes its place.
+    scale = torch.where(mad > 0, 1.4826 * mad, 1.2533 * mean)
+    return away / torch.where(scale > 0, scale, 1)
+
+
+def statistics(samples: Samples) -> Tensor:
+    """(N, S) float32 plain statistics of every raw row, by the kind of its inputs."""
+    inputs = samples.inputs
+    if isinstance(inputs, list):
+        return text_statistics(inputs)
+    return image_statistics(inputs) if inputs.ndim == 4 else audio_statistics(inputs)
+
+
+def image_statistics(images: Tensor) -> Tensor:
+    """uint8 (N, C, H, W): mean, spread, black and white pixels, edges, sharpest spot, high-frequency energy."""
+    x = images.float() / 255
+    right, down = x.diff(dim=3).abs(), x.diff(dim=2).abs()
+    bend = (4 * x[..., 1:-1, 1:-1] - x[..., 2:, 1:-1] - x[..., :-2, 1:-1] - x[..., 1:-1, 2:] - x[..., 1:-1, :-2]).abs()
+    energy = torch.from_numpy(dctn(x.numpy(), axes=(2, 3), norm="ortho")).square()
+    h, w = x.shape[2] // 2, x.shape[3] // 2
+    high = energy[:, :, h:, w:].sum((1, 2, 3)) / energy.sum((1, 2, 3)).clamp(min=1e-9)
+    columns = [x.mean((1, 2, 3)), x.std((1, 2, 3)), (x == 0).float().mean((1, 2, 3)), (x == 1).float().mean((1, 2, 3))]
+    return torch.stack([*columns, right.mean((1, 2, 3)) + down.mean((1, 2, 3)), bend.amax((1, 2, 3)), high], dim=1)
+
+
+def text_statistics(texts: list[str]) -> Tensor:
+    """Length, word length, share of symbols, capitals and non-ASCII, repetition, rare words, odd spelling."""
+    split = [text.split() for text in texts]
+    rows_with = Counter(word for words in split for word in set(words))
+    spelling = Spelling(rows_with)
+    out = []
+    for text, words in zip(texts, split):
+        n, count = max(1, len(text)), max(1, len(words))
+        odd = [spelling.surprise(word) / (len(word) + 1) for word in words] or [0.0]
+        out.append([
+            np.log1p(len(words)), len(text) / count, max(map(len, words), default=0),
+            sum(not (c.isalnum() or c.isspace()) for c in text) / n, sum(c.isupper() for c in text) / n,
+            sum(ord(c) > 127 for c in text) / n, len(set(words)) / count,
+            sum(rows_with[w] == 1 for w in words) / count, np.mean(odd), max(odd),
+        ])  # fmt: skip
+    return torch.tensor(out, dtype=torch.float32).reshape(len(texts), 10)
+
+
+def audio_statistics(audio: Tensor, bands: int = 8) -> Tensor:
+    """float32 (N, T): loudness, peak, crest, zero crossings, spectral centroid, log energy of eight equal bands."""
+    rms = audio.square().mean(1).sqrt().clamp(min=1e-6)
+    peak = audio.abs().amax(1)
+    crossings = (audio[:, 1:] * audio[:, :-1] < 0).float().mean(1)
+    power = torch.fft.rfft(audio).abs().square()
+    centroid = (power * torch.linspace(0, 1, power.shape[1])).sum(1) / power.sum(1).clamp(min=1e-9)
+    energy = torch.stack([band.mean(1) for band in power.tensor_split(bands, dim=1)], dim=1)
+    columns = torch.stack([rms.log(), peak, peak / rms, crossings, centroid], dim=1)
+    return torch.cat([columns, (energy + 1e-9).log()], dim=1)

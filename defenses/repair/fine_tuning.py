@@ -1,0 +1,37 @@
+"""Fine-tuning: train the victim on, with clean rows only."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from defenses.base import Case, Defense
+from tasks.base import Above0, Positive, options
+from tasks.deployed import Model
+
+
+@options
+class FineTuning(Defense):
+    """Repair: trains the victim on with a few clean rows, so that it forgets the trigger.
+
+    Sha, He, Berrang, Humbert and Zhang, 2022, arXiv 2212.09067 ("conventional fine-tuning"); settings as in
+    BackdoorBench (arXiv 2206.12654): the learning rate of the first training, 100 epochs.
+    Deviations: 200 clean rows, the whole default reserve, instead of 5 % of the training set; smaller batches, so that
+    so few rows still give a few hundred steps; the task's own optimiser and one-cycle schedule instead of SGD.
+    """
+
+    stage: ClassVar[str] = "repair"
+    paper: ClassVar[str] = "arXiv 2212.09067"
+
+    clean: Positive = 200  # clean rows, out of the reserve
+    epochs: Positive = 100  # BackdoorBench's default
+    batch_size: Positive = 64
+    lr_scale: Above0 = 1.0  # peak learning rate, times the task's own
+
+    def defend(self, case: Case) -> Model:
+        return case.fit(
+            case.clean(self.clean),
+            init=case.fit(case.train),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr_scale * case.task.recipe().lr,
+        )

@@ -1,0 +1,28 @@
+"""DP-SGD: no single training sample may move the weights far."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from defenses.base import Case, Defense
+from tasks.base import Above0, AtLeast0, options
+from tasks.deployed import Model
+
+
+@options
+class DpSgd(Defense):
+    """Trains with every sample's gradient clipped and a little noise added, so that few samples cannot decide.
+
+    Hong, Chandrasekaran, Kaya, Dumitras and Papernot, 2020, arXiv 2002.11497 (gradient shaping); DP-SGD is Abadi et al.,
+    2016, arXiv 1607.00133, algorithm 1.
+    """
+
+    stage: ClassVar[str] = "training"
+    needs: ClassVar[tuple[str, ...]] = ("opacus",)
+    paper: ClassVar[str] = "arXiv 2002.11497"
+
+    clip: Above0 = 1.0  # largest norm of one sample's gradient
+    noise: AtLeast0 = 0.01  # standard deviation of the noise, relative to clip
+
+    def defend(self, case: Case) -> Model:
+        return case.fit(case.train, dp_clip=self.clip, dp_noise=self.noise)

@@ -1,0 +1,146 @@
+"""Language models that say how surprising a text is: word bigrams over spelling, or any causal LM from transformers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+START, END = "\x02", "\x03"  # of a word or text: characters no text needs
+CHARACTERS = 0x110000  # all that a word can be written in
+
+
+class LanguageModel(Protocol):
+    def leave_one_out(self, words: Sequence[str]) -> tuple[float, list[float]]:
+        """Perplexity of the text, and of the text without each word."""
+        ...
+
+
+class Spelling:
+    """A character n-gram model of words, interpolated down to all of Unicode (Witten and Bell, 1991).
+
+    Every different word counts once, so a word put into many texts is worth no more than any other.
+    """
+
+    def __init__(self, words: Iterable[str], order: int = 4) -> None:
+        self.order = order
+        self.counts: dict[str, Counter[str]] = {}
+        for word in sorted(set(words)):
+            padded = START + word + END
+            for i in range(1, len(padded)):
+                for start in range(max(0, i - order + 1), i + 1):
+                    self.counts.setdefault(padded[start:i], Counter())[padded[i]] += 1
+        self.totals = {context: sum(counts.values()) for context, counts in self.counts.items()}
+        self._known: dict[str, float] = {}
+
+    def surprise(self, word: str) -> float:
+        """-log p of the word and its end, nats; a proper distribution over all words."""
+        if word not in self._known:
+            padded = START + word + END
+            self._known[word] = -sum(
+                math.log(self._p(padded[max(0, i - self.order + 1) : i], padded[i])) for i in range(1, len(padded))
+            )
+        return self._known[word]
+
+    def _p(self, context: str, character: str) -> float:
+        p = 1 / CHARACTERS
+        for start in range(len(context), -1, -1):  # from no context to the longest
+            counts = self.counts.get(context[start:])
+            if counts is None:
+                break
+            kinds, total = len(counts), self.totals[context[start:]]
+            p = (counts[character] + kinds * p) / (total + kinds)
+        return p
+
+
+class WordBigrams:
+    """Interpolated Kneser-Ney bigrams of lower-cased words; what was never seen is spelt out.
+
+    Perplexity is per character (of words and the gaps after them), as it is per sub-word in larger models: a rare
+    but well-formed long word then costs little more than a common one, and a short nonsense word much more.
+    """
+
+    def __init__(self, texts: Iterable[str], vocabulary: Iterable[str] = (), discount: float = 0.75) -> None:
+        """texts: what the bigrams are counted in. vocabulary: further words to learn spelling from."""
+        self.discount = discount
+        self.pairs: dict[str, Counter[str]] = {}
+        for text in texts:
+            words = [START, *text.lower().split(), END]
+            for before, word in zip(words, words[1:]):
+                self.pairs.setdefault(before, Counter())[word] += 1
+        self.totals = {before: sum(after.values()) for before, after in self.pairs.items()}
+        self.continuations = Counter(word for after in self.pairs.values() for word in after)
+        self.kinds = self.continuations.total()
+        known = {word for word in self.continuations if word != END} | {word.lower() for word in vocabulary}
+        self.spelling = Spelling(known)
+        self._surprise = lru_cache(maxsize=2**20)(self._pair)
+
+    def leave_one_out(self, words: Sequence[str]) -> tuple[float, list[float]]:
+        line = [START, *(word.lower() for word in words), END]
+        nats = [self._surprise(a, b) for a, b in zip(line, line[1:])]
+        sizes = [len(word) + 1 for word in words]  # the word and the gap after it
+        total, size = sum(nats), sum(sizes) + 1
+        # Only two pairs change when a word goes, so a text of L words takes L steps and not L * L.
+        without = [
+            perplexity(
+                total - nats[i] - nats[i + 1] + self._surprise(line[i], line[i + 2]),
+                size - sizes[i],
+            )
+            for i in range(len(words))
+        ]
+        return perplexity(total, size), without
+
+    def _pair(self, before: str, word: str) -> float:
+        spelt = math.exp(-self.spelling.surprise(word)) if word != END else 0.0
+        d = self.discount
+        p = (max(self.continuations[word] - d, 0) + d * len(self.continuations) * spelt) / max(1, self.kinds)
+        after = self.pairs.get(before)
+        if after is not None:
+            p = (max(after[word] - d, 0) + d * len(after) * p) / self.totals[before]
+        return -math.log(max(p, 1e-300))
+
+
+class CausalLM:
+    """Any causal language model of transformers, by Hub name or folder."""
+
+    def __init__(self, name: str, device: torch.device, batch: int = 32) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(name).to(device).eval()
+        self.device, self.batch = device, batch
+
+    @torch.no_grad()
+    def leave_one_out(self, words: Sequence[str]) -> tuple[float, list[float]]:
+        texts = [" ".join(words), *(" ".join([*words[:i], *words[i + 1 :]]) for i in range(len(words)))]
+        found = [p for start in range(0, len(texts), self.batch) for p in self._perplexities(texts[start : start + self.batch])]
+        return found[0], found[1:]
+
+    def _perplexities(self, texts: list[str]) -> list[float]:
+        start = self.tokenizer.bos_token_id
+        limit = getattr(self.model.config, "max_position_embeddings", 1024)
+        rows = [([] if start is None else [start]) + self.tokenizer(text)["input_ids"] for text in texts]
+        rows = [row[:limit] for row in rows]
+        width = max(2, *map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[i, : len(row)] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none") * mask[:, 1:]
+        counts = mask[:, 1:].sum(1)
+        return [perplexity(n, c) for n, c in zip(nats.sum(1).tolist(), counts.tolist())]
+
+
+def perplexity(nats: float, size: int) -> float:
+    """exp of the mean surprise; of nothing, 1. Capped so that differences stay finite."""
+    return math.exp(min(nats / size, 100.0)) if size else 1.0
