@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from harness.content import derive
 from harness.metrics import Metric
 from harness.poison import Poisoned, canonical, check_challenge, craft, inject
 from harness.store import Store
-from tasks.base import Challenge, NotApplicable, Task, sealed
+from tasks.base import Challenge, NotApplicable, Samples, Task, _load, sealed
 from tasks.deployed import Model
 
 
@@ -56,35 +57,84 @@ class Stage:
                 self.result.gpu_bytes[name] = torch.cuda.max_memory_allocated(self.device)
 
 
+class BrokenDefense(RuntimeError):
+    """A defense did what its contract forbids."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where cells are run: the store, the device, and whether victims are compiled."""
+
+    store: Store
+    device: torch.device
+    compiled: bool = False
+
+    def fitter(self, task: Task, seed: int) -> Fitter:
+        return Fitter(task, self.store, self.device, seed, self.compiled)
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What one attack makes of one task: shared by all defenses of a column."""
+
+    poisoned: Poisoned
+    challenge: Challenge | None
+
+
 def run(
     task: Task, attack: Attack, dose: int, defense: Defense, seed: int, store: Store, device: torch.device,
     compiled: bool = False,
 ) -> Result:  # fmt: skip
     """Run one cell. Raises NotApplicable, BadInput, or whatever a plug-in raises; the caller records it."""
     check_applies(task, attack, defense)
+    bench = Bench(store, device, compiled)
     result = Result()
     stage = Stage(result, device)
     with stage("load"):
         splits = task.load()
         result.dataset, result.train_size = splits.train.fingerprint[:32], len(splits.train)
     with stage("poison"):
-        scene = Scene(task, splits.train, Fitter(task, store, device, derive(seed, "surrogate"), compiled), device)
-        poisoned = poison_set(attack, scene, dose, seed)
-    fitter = Fitter(task, store, device, seed, compiled)
-    case = CellCase(poisoned.train, splits.reserve, fitter, _rng(seed, "defense"))
+        threat = make_threat(task, attack, dose, seed, bench)
+    fitter, rng = bench.fitter(task, seed), _rng(seed, "defense")
+    case = CellCase(threat.poisoned.train, splits.reserve, fitter, rng)
     if type(defense) is Oracle:
-        case = CellOracleCase(poisoned.train, splits.reserve, fitter, _rng(seed, "defense"))
-        case.poisoned = poisoned.mask
+        case = CellOracleCase(threat.poisoned.train, splits.reserve, fitter, rng)
+        case.poisoned = threat.poisoned.mask
+    before = threat.poisoned.train.fingerprint
     with stage("defend"), sealed():
         model = defense.defend(case)
+    check_untouched(threat.poisoned.train, before, defense)
     result.fits, result.findings = fitter.fits, case.findings
     with stage("grade"):
-        challenge = make_challenge(attack, scene, splits.test, seed)
-        _grade(result, task, model, splits.test, challenge, poisoned, case.findings)
-        if challenge is not None:  # the chance floor: what an unpoisoned, undefended victim answers to the same inputs
-            clean = Fitter(task, store, device, seed, compiled)(splits.train)
-            result.metrics["asr_floor"] = metrics.grade_attack(task, clean.predict(challenge.inputs), challenge)["asr"]
+        _grade(result, task, model, splits.test, threat, case.findings)
+        if threat.challenge is not None:
+            result.metrics["asr_floor"] = chance_floor(task, attack, seed, bench)
     return result
+
+
+@lru_cache(maxsize=2)
+def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) -> Threat:
+    """Craft, check and inject the poison, and make the challenge: once for all defenses of a column."""
+    splits = task.load()
+    scene = Scene(task, splits.train, bench.fitter(task, derive(seed, "surrogate")), bench.device)
+    return Threat(poison_set(attack, scene, dose, seed), make_challenge(attack, scene, splits.test, seed))
+
+
+@lru_cache(maxsize=64)
+def chance_floor(task: Task, attack: Attack, seed: int, bench: Bench) -> Metric:
+    """The ASR of the unpoisoned, undefended victim on the same challenge."""
+    challenge = make_threat(task, attack, 0, seed, bench).challenge
+    assert challenge is not None
+    clean = bench.fitter(task, seed)(task.load().train)
+    return metrics.grade_attack(task, clean.predict(challenge.inputs), challenge)["asr"]
+
+
+def check_untouched(train: Samples, before: str, defense: Defense) -> None:
+    """Cells of a process share data: raises BrokenDefense, and forgets that data, if a defense wrote on it."""
+    if Samples(train.inputs, train.targets, train.ids).fingerprint != before:
+        make_threat.cache_clear()
+        _load.cache_clear()
+        raise BrokenDefense(f"{defense.name} changed case.train in place; work on a copy (select() makes one)")
 
 
 def check_applies(task: Task, attack: Attack, defense: Defense) -> None:
@@ -101,7 +151,7 @@ def poison_set(attack: Attack, scene: Scene, dose: int, seed: int) -> Poisoned:
     return inject(scene.train, poison, _rng(seed, "inject"))
 
 
-def make_challenge(attack: Attack, scene: Scene, test: Any, seed: int) -> Challenge | None:
+def make_challenge(attack: Attack, scene: Scene, test: Samples, seed: int) -> Challenge | None:
     challenge = attack.challenge(scene, test, _rng(seed, "challenge", attack.name))
     if challenge is None:
         return None
@@ -109,23 +159,15 @@ def make_challenge(attack: Attack, scene: Scene, test: Any, seed: int) -> Challe
     return Challenge(canonical(challenge.inputs, test, attack.name), challenge.wanted, challenge.truth)
 
 
-def _grade(
-    result: Result,
-    task: Task,
-    model: Model,
-    test: Any,
-    challenge: Challenge | None,
-    poisoned: Poisoned,
-    found: Findings,
-) -> None:
-    clean = model.predict(test)
+def _grade(result: Result, task: Task, model: Model, test: Samples, threat: Threat, found: Findings) -> None:
+    clean, poisoned, challenge = model.predict(test), threat.poisoned.mask, threat.challenge
     result.metrics |= metrics.grade_clean(task, clean, test)
-    result.metrics |= metrics.grade_detection(found.train, found.flagged, poisoned.mask)
+    result.metrics |= metrics.grade_detection(found.train, found.flagged, poisoned)
     if challenge is not None:
         outputs = model.predict(challenge.inputs)
         result.metrics |= metrics.grade_attack(task, outputs, challenge)
         result.metrics |= metrics.grade_inputs(clean, outputs)
-        if found.target is not None and poisoned.mask.any():
+        if found.target is not None and poisoned.any():
             result.metrics["target_found"] = metrics.mean(challenge.wanted == found.target)
     if found.model is not None:
         result.metrics["model_suspicion"] = Metric(found.model, 1)

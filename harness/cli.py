@@ -44,7 +44,7 @@ def main() -> None:
     except Exception as error:
         if not _expected(error):
             raise
-        _refuse(" ".join(str(error).split()))
+        _refuse(_in_one_line(error))
 
 
 def _expected(error: Exception) -> bool:
@@ -54,6 +54,14 @@ def _expected(error: Exception) -> bool:
     from harness.registry import UnknownName
 
     return isinstance(error, BadGrid | UnknownName | NewerSchema | OSError)
+
+
+def _in_one_line(error: Exception) -> str:
+    from harness.store import DISK_FULL
+
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"the disk is full ({error}); free some space and run the same command again: finished cells are kept"
+    return " ".join(str(error).split())
 
 
 @app.command("list")
@@ -77,8 +85,11 @@ def list_(
         return
     for k in [kind] if kind else KINDS:
         table = Table(title=k, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for column in ("name", "modality", "kind", "needs", "paper", "what it does"):
-            table.add_column(column, no_wrap=column == "name")
+        table.add_column("name", no_wrap=True)
+        for column in ("modality", "kind", "needs"):
+            table.add_column(column)
+        table.add_column("paper", no_wrap=True, max_width=17)
+        table.add_column("what it does", ratio=1)
         for e in entries(k).values():
             table.add_row(e.name, ", ".join(e.modalities), e.stage, ", ".join(e.needs), e.paper, e.summary)
         out.print(table)

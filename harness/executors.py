@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 from harness.grid import Cell
 from harness.records import Record, save
@@ -33,7 +34,7 @@ class Event:
 
 def run_inline(groups: list[list[Cell]], settings: Settings) -> Iterator[Event]:
     """In this process: for tests and debuggers."""
-    device, store = prepare(settings), Store(settings.store)
+    device, store = prepare(settings), Store(Path(settings.store))
     for group in groups:
         for cell in group:
             yield Event(cell)
@@ -114,6 +115,8 @@ def _collect(workers: list[_Worker]) -> Iterator[Event]:
             how = f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
             yield from _bury(worker, "failed", f"the worker process died: {how}")
             continue
+        if isinstance(event, OSError):
+            raise event
         if event.record is None:
             worker.since = time.monotonic()
         else:
@@ -133,7 +136,7 @@ def _bury(worker: _Worker, status: str, reason: str) -> Iterator[Event]:
     cell = worker.cells.popleft()
     record = blank_record(cell, datetime.now(UTC).isoformat(timespec="seconds"))
     record.status, record.reason = status, reason  # type: ignore[assignment]
-    save(Store(worker.settings.store), record)
+    save(Store(Path(worker.settings.store)), record)
     rest = list(worker.cells)
     worker.since = 0.0
     worker.pipe.close()
@@ -148,13 +151,17 @@ def _serve(pipe: Connection, settings: Settings) -> None:
     """A worker: cells in, events out, until the driver closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     threading.Thread(target=_die_with_driver, daemon=True).start()
-    device, store = prepare(settings), Store(settings.store)
+    device, store = prepare(settings), Store(Path(settings.store))
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             for cell in pipe.recv():
                 pipe.send(Event(cell))
-                record = run_cell(cell, settings, device)
-                save(store, record)
+                try:
+                    record = run_cell(cell, settings, device)
+                    save(store, record)
+                except OSError as error:  # the disk is full: the driver stops the run, this cell stays pending
+                    pipe.send(error)
+                    return
                 pipe.send(Event(cell, record))
 
 

@@ -41,7 +41,7 @@ def plan(grid: Grid, store: Store, retry: bool = False) -> Plan:
 
 def execute(todo: Plan, settings: Settings, jobs: int) -> Iterator[Event]:
     """Run the missing cells; jobs = 0 runs them in this process. Records are on disk when their event comes."""
-    store = Store(settings.store)
+    store = Store(Path(settings.store))
     cells = [{"key": c.key, "label": c.label} for c in todo.cells]
     records.write_plan(store, asdict(todo.grid), cells)
     missing = list(groups(todo.todo))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -10,12 +11,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -35,11 +38,14 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         raise
 
 
+@dataclass(frozen=True)
 class Store:
     """root/artefacts/ab/<key>.safetensors, root/records/<key>.json, root/findings/<key>/..., root/locks/<key>."""
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
 
     def artefact(self, key: str) -> Path:
         """Where the tensors of this key lie. ValueError for anything but 32 hex digits: no key leaves the store."""

@@ -23,7 +23,7 @@ import harness
 from harness.grid import Cell, Spec
 from harness.records import Measured, Plugged, Record
 from harness.registry import create, entry
-from harness.store import Store, write_atomically
+from harness.store import DISK_FULL, Store, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -68,11 +68,11 @@ def prepare(settings: Settings) -> torch.device:
 
 
 def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
-    """Run a cell and return its record; only KeyboardInterrupt and a kill get through."""
+    """Run a cell and return its record; only KeyboardInterrupt, a kill and a full disk (OSError) get through."""
     from harness import cell as way
     from tasks.base import BadInput, NotApplicable
 
-    store = Store(settings.store)
+    store = Store(Path(settings.store))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     record = blank_record(cell, started)
     try:
@@ -90,6 +90,10 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
         record.status, record.reason = "timed out", f"more than {settings.timeout:g} s (the grid's `timeout`)"
     except BadInput as error:
         record.status, record.reason = "failed", _one_line(error)
+    except OSError as error:
+        if error.errno in DISK_FULL:  # no fault of the cell: it must be run again once there is space
+            raise
+        record.status, record.reason, record.traceback = "failed", f"OSError: {_one_line(error)}", _trace(error)
     except MemoryError as error:
         record.status, record.reason, record.traceback = "failed", "out of memory", _trace(error)
     except Exception as error:

@@ -88,6 +88,20 @@ class Double(Defense):
         return self.factor * torch.nn.functional.cross_entropy(module(batch.x).float(), batch.y)
 
 
+def test_a_defense_that_writes_on_the_training_set_is_caught(store: Store) -> None:
+    @options
+    class Scribbler(Defense):
+        def defend(self, case: Case) -> Any:
+            case.train.inputs[0] += 1  # type: ignore[index, operator]
+            return case.fit(case.train)
+
+    attack, before = plug("attacks", "badnets"), tiny("digits").load().train.fingerprint
+    with pytest.raises(way.BrokenDefense, match=r"Scribbler|test_cell changed case\.train in place"):
+        way.run(tiny("digits"), attack, 2, Scribbler(), 0, store, CPU)
+    result = way.run(tiny("digits"), attack, 0, plug("defenses", "none"), 0, store, CPU)
+    assert result.dataset == before[:32], "the next cell gets clean data again"
+
+
 def test_a_fresh_victim_every_time(store: Store) -> None:
     fit = Fitter(tiny("digits"), store, CPU, 0)
     first = fit(tiny("digits").load().train)

@@ -198,6 +198,7 @@ def test_a_worker_that_dies_costs_one_cell(tmp_path: Path) -> None:
     script.write_text(
         """
 import os, sys, signal
+from pathlib import Path
 from dataclasses import replace
 from harness import executors, grid as grids, records, work
 from harness.run import execute, plan
@@ -210,7 +211,7 @@ def deadly(cell, settings, device):
     return real(cell, settings, device)
 executors.run_cell = deadly
 if __name__ == "__main__":
-    store = Store(sys.argv[2])
+    store = Store(Path(sys.argv[2]))
     todo = plan(grids.read(sys.argv[1]), store)
     for event in execute(todo, Settings(store=sys.argv[2]), 1):
         pass
@@ -248,6 +249,25 @@ def test_wandb_without_a_login_does_not_stop_the_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "not logged in" in done.stderr
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, jobs: int) -> None:
+    import resource
+
+    file, folder = grid_file(tmp_path, seeds=[0]), tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "run", str(file), "--out", str(folder), "--jobs", str(jobs)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),  # smaller than a victim
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: the disk is full" in done.stderr
+    assert "free some space" in done.stderr
+    assert not list(folder.rglob("*.tmp")), "nothing half-written"
+    assert not list(folder.glob("records/*")), "the cell is pending, not failed"
+    again = tinydrop("run", file, "--out", folder, "--jobs", jobs)
+    assert again.returncode == 0, again.stderr
 
 
 def test_list() -> None:
