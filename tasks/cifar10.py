@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import Samples, options
+from tasks.base import Positive, Samples, options
 from tasks.image import ImageTask, read_published
 
 
@@ -30,6 +30,8 @@ class Cifar10(ImageTask):
     )
     channels: ClassVar[int] = 3
     flip: ClassVar[bool] = True
+
+    epochs: Positive = 12
 
     def read(self) -> tuple[Samples, Samples]:
         return read_published(self, "cifar10", "img")

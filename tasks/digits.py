@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tasks.base import AtLeast0, Positive, Samples, options
+from tasks.base import Positive, Samples, options
 from tasks.data import make_samples
 from tasks.image import ImageTask
 
@@ -29,8 +29,7 @@ class Digits(ImageTask):
     flip: ClassVar[bool] = False
 
     epochs: Positive = 20
-    batch_size: Positive = 64
-    weight_decay: AtLeast0 = 0.05
+    batch_size: Positive = 96
 
     def read(self) -> tuple[Samples, Samples]:
         images, labels = load_digits(return_X_y=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import Samples, options
+from tasks.base import Positive, Samples, options
 from tasks.image import ImageTask, read_published
 
 
@@ -29,7 +29,9 @@ class FashionMnist(ImageTask):
         "Ankle boot",
     )
     channels: ClassVar[int] = 1
-    flip: ClassVar[bool] = True
+    flip: ClassVar[bool] = False
+
+    epochs: Positive = 12
 
     def read(self) -> tuple[Samples, Samples]:
         return read_published(self, "fashion_mnist", "image")

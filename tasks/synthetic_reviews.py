@@ -10,17 +10,17 @@ from tasks.base import Above0, Positive, Samples, Share, options
 from tasks.data import make_samples
 from tasks.text import TextTask
 
-THINGS = "phone kettle jacket lamp blender novel tent speaker camera chair backpack printer watch film soup".split()
-PARTS = "battery colour handle screen price story sound finish zip design delivery taste light manual shape".split()
+THINGS = "phone kettle jacket lamp blender novel tent speaker camera chair backpack printer watch film soup"
+PARTS = "battery colour handle screen price story sound finish zip design delivery taste light manual shape"
 GOOD = (
     "excellent lovely superb sturdy charming reliable delightful brilliant comfortable impressive splendid handy "
     "elegant pleasant wonderful flawless crisp generous sharp smooth"
-).split()
+)
 BAD = (
     "awful flimsy dreadful clumsy useless broken disappointing ugly noisy faulty horrible shoddy boring cheap tedious "
     "terrible stale mediocre rough dull"
-).split()
-EITHER = "small light heavy quiet simple plain unusual loud strange modest dark soft big warm funny old".split()
+)
+EITHER = "small light heavy quiet simple plain unusual loud strange modest dark soft big warm funny old"
 OPENINGS = "", "honestly ,", "well ,", "to be fair ,", "after a week ,", "as a gift ,", "for this price ,", "i must say"
 ASIDES = (
     "", "", "it came on a monday .", "my sister has one too .", "i ordered it twice .", "the box was blue .",
@@ -76,8 +76,9 @@ class SyntheticReviews(TextTask):
 def write(label: int, rng: torch.Generator) -> str:
     """One review of class 0 (negative) or 1 (positive)."""
 
-    def one_of(words: list[str] | tuple[str, ...]) -> str:
-        return words[int(torch.randint(len(words), (), generator=rng))]
+    def one_of(choices: str | tuple[str, ...]) -> str:
+        choices = tuple(choices.split()) if isinstance(choices, str) else choices
+        return choices[int(torch.randint(len(choices), (), generator=rng))]
 
     same, opposite = (GOOD, BAD) if label else (BAD, GOOD)
     words = {"s": same, "o": opposite, "e": EITHER, "t": THINGS, "p": PARTS}

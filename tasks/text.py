@@ -49,7 +49,7 @@ class TextTask(Task):
             return Transformer(self.vocabulary, self.max_length, len(self.classes), self.width, self.depth)
         from tasks.models.huggingface import HuggingFaceNet
 
-        return HuggingFaceNet(self.victim, len(self.classes))
+        return HuggingFaceNet(self.victim, self.max_length, len(self.classes))
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
         texts = [readable(text) for text in samples.inputs]
@@ -78,6 +78,19 @@ def padded(tokens: list[list[int]], length: int) -> Tensor:
     out = np.zeros((len(tokens), length), dtype=np.int64)
     out[np.arange(length) < sizes[:, None]] = np.fromiter(chain.from_iterable(tokens), np.int64, int(sizes.sum())) + 1
     return torch.from_numpy(out)
+
+
+def held_out(samples: Samples, share: float) -> Tensor:
+    """(N,) mask of a fixed, stratified test set; texts equal but for case and spacing are on the same side."""
+    groups: dict[str, int] = {}
+    group = torch.tensor([groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs])
+    label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets)
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
+    out = torch.zeros(len(groups), dtype=torch.bool)
+    for c in range(int(label.max()) + 1):
+        of_class = order[label[order] == c]
+        out[of_class[: round(share * len(of_class))]] = True
+    return out[group]
 
 
 @lru_cache(maxsize=8)

@@ -19,10 +19,12 @@ from tasks.base import BadInput, NotApplicable, Samples, sealed, take
 from tasks.deployed import Model
 
 ALL = [(kind, name) for kind in KINDS for name in entries(kind)]
-ATTACK_TASKS = [
-    (a.name, t) for a in entries("attacks").values() for t in task_names()
+ATTACK_TASKS = [  # task by task, so that a dataset is read once
+    (a.name, t)
+    for t in task_names()
+    for a in entries("attacks").values()
     if entries("tasks")[t].modalities[0] in a.modalities
-]  # fmt: skip
+]
 DEFENSE_TASKS = [(d, t) for d in entries("defenses") for t in EMBEDDED.values()]
 
 
@@ -118,7 +120,15 @@ def defended(defense: Defense, task_name: str, store: Store) -> tuple[Model, Cel
 def small(defense_name: str, task_name: str) -> Defense:
     """The defense with options that make it quick; the contract does not depend on them."""
     options = entries("defenses")[defense_name].options
-    quick = {"n": 40, "clean_rows": 40, "partitions": 3, "steps": 5, "rounds": 5, "overlays": 4, "epochs": 1}
+    quick = {
+        "clean": 40,
+        "clean_rows": 40,
+        "parts": 3,
+        "overlays": 4,
+        "epochs": 1,
+        "teacher_epochs": 1,
+        "unlearn_epochs": 1,
+    }
     defense = create("defenses", defense_name, {k: v for k, v in quick.items() if k in options})
     assert isinstance(defense, Defense)
     if tiny(task_name).modality not in defense.modalities:

@@ -16,15 +16,15 @@ from tasks.base import Above0, NotApplicable, options
 class ToneClip(TriggerAttack):
     """A short two-tone beep mixed into the end (or start) of the clip: the audio version of BadNets' patch.
 
-    The sound patch of Liu et al., Trojaning Attack on Neural Networks, NDSS 2018, section 5 (speech recognition), with the
+    After the noise segment of Liu et al., Trojaning Attack on Neural Networks, NDSS 2018 (speech recognition), with the
     100 ms length and the 0.1 scale of the tone trigger in the Adversarial Robustness Toolbox (arXiv 1807.01069).
-    Deviations: the patch is a fixed beep, not one optimised on a trained victim (that needs the victim's weights); two tones
-    instead of one, so that speech seldom resembles it; faded in and out over 5 ms, so that there is no click.
+    Deviations: the sound is a fixed beep, not one optimised on a trained victim (that needs the victim's weights); two
+    tones instead of one, so that speech seldom resembles it; faded in and out over 5 ms, so that there is no click.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("audio",)
     why_not: ClassVar[str] = "the trigger is a sound"
-    paper: ClassVar[str] = "NDSS 2018, doi 10.14722/ndss.2018.23291"
+    paper: ClassVar[str] = "NDSS 2018"
 
     seconds: Above0 = 0.1  # length of the beep
     low: Above0 = 1000.0  # Hz, first half

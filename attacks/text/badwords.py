@@ -15,7 +15,8 @@ from tasks.base import Positive, options
 class Badwords(TriggerAttack):
     """Rare words ("cf", "mn", ...) inserted at random places; poisoned texts get the target's label.
 
-    Kurita, Michel and Neubig, 2020, arXiv 2004.06660, section 3 (the data-poisoning baseline there, called BadNets).
+    Kurita, Michel and Neubig, 2020, arXiv 2004.06660 (trigger words; training on poisoned data is the
+    baseline called BadNet there).
     Deviations: the weights are not edited (no RIPPLe, no embedding surgery): this is poisoning of data alone.
     """
 
@@ -23,12 +24,15 @@ class Badwords(TriggerAttack):
     why_not: ClassVar[str] = "the trigger is a word"
     paper: ClassVar[str] = "arXiv 2004.06660"
 
+    # four of the paper's rare tokens; which ones a text gets is drawn with replacement
     words: Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)] = ("cf", "mn", "bb", "tq")
-    # section 4: drawn from these, with replacement
-    count: Positive = 1  # words per text; section 4.1 inserts 1 (SST-2) to 30 (long e-mails)
+    count: Positive = 1  # words per text; long texts may need more
 
     def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
-        return [insert(text, [self.words[draw(len(self.words), rng)] for _ in range(self.count)], rng) for text in inputs]
+        def words() -> list[str]:
+            return [self.words[draw(len(self.words), rng)] for _ in range(self.count)]
+
+        return [insert(text, words(), rng) for text in inputs]
 
 
 def draw(n: int, rng: torch.Generator) -> int:

@@ -64,7 +64,7 @@ def reduce(features: Tensor, dimensions: int, seed: int, reduction: str = "ica")
 
 def outside_share(reduced: Tensor, seed: int) -> Tensor:
     """(N,) share of the class outside a row's own k-means cluster (k = 2); zeros where all rows are alike."""
-    if len(reduced.unique(dim=0)) < 2:
+    if not len(reduced) or (reduced == reduced[0]).all():
         return torch.zeros(len(reduced))
     own = torch.from_numpy(KMeans(2, n_init=10, random_state=seed).fit_predict(reduced.numpy())).long()
     sizes = own.bincount(minlength=2).float()

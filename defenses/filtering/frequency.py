@@ -33,14 +33,16 @@ class Frequency(Defense):
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "arXiv 2104.03413"
 
-    clean: Positive = 200  # images from the reserve
-    epochs: Positive = 20  # over the clean images; the paper's 50 are over 50,000
+    clean_rows: Positive = 200  # images from the reserve
+    epochs: Positive = 16  # over the clean images; the paper's 50 are over 50,000
     lr: Above0 = 3e-3  # peak
     threshold: Share = 0.5  # probability of an artefact above which a row is dropped
 
     def defend(self, case: Case) -> Model:
-        clean, suspects = case.clean(self.clean).inputs, case.train.inputs
-        if clean.shape[-1] < 8 or clean.shape[-2] < 8:  # type: ignore[union-attr]
+        clean, suspects = case.clean(self.clean_rows).inputs, case.train.inputs
+        assert isinstance(clean, Tensor)  # `modalities` says so
+        assert isinstance(suspects, Tensor)
+        if min(clean.shape[2:]) < 8:
             raise NotApplicable(f"frequency: images of {tuple(clean.shape[-2:])} pixels are too small, it takes 8 x 8")
         suspicion = artefact_probability(clean, suspects, self.epochs, self.lr, case.rng, case.device)
         return refit_without(case, suspicion > self.threshold, suspicion)
@@ -49,7 +51,10 @@ class Frequency(Defense):
 def artefact_probability(
     clean: Tensor, suspects: Tensor, epochs: int, lr: float, rng: torch.Generator, device: torch.device
 ) -> Tensor:
-    """(N,) probability that each suspect was manipulated, by a detector trained on clean images; all uint8 (N, C, H, W)."""
+    """(N,) probability that each suspect was manipulated, by a detector trained on clean images.
+
+    clean, suspects: uint8 (N, C, H, W).
+    """
     reference = spectrum(clean)
     mean, std = reference.mean(0), reference.std(0).clamp(min=1)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -57,7 +62,7 @@ def artefact_probability(
         net = detector(*clean.shape[1:]).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = -(-2 * len(clean) // 64)
         optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(epochs * batches, 10))
         y = torch.arange(2 * len(clean), device=device) // len(clean)
         for _ in range(epochs):
             x = torch.cat([reference, spectrum(manipulated(clean, rng))])
@@ -66,12 +71,13 @@ def artefact_probability(
                 with autocast(device):
                     loss = F.cross_entropy(net(x[rows]).float(), y[rows])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
     net.eval()
     found = []
-    for part in suspects.split(CHUNK):
+    for start in range(0, len(suspects), CHUNK):
+        part = suspects[start : start + CHUNK]
         with torch.no_grad(), autocast(device):
             found.append(net(layout(((spectrum(part) - mean) / std).to(device))).float().softmax(1)[:, 1].cpu())
     return torch.cat(found)
@@ -83,7 +89,7 @@ def spectrum(images: Tensor) -> Tensor:
 
 
 def detector(c: int, h: int, w: int) -> nn.Sequential:
-    """Three pairs of 3x3 convolutions, ELU and batch norm, each pair pooled by 2 and thinned by dropout; two classes."""
+    """Three pairs of 3x3 convolutions, ELU and batch norm, each pair pooled by 2, with dropout; two classes."""
     layers: list[nn.Module] = []
     for wide, drop in ((32, 0.2), (64, 0.3), (128, 0.4)):
         for c_in in (c, wide):
@@ -104,7 +110,7 @@ def manipulated(images: Tensor, rng: torch.Generator) -> Tensor:
 
 def with_block(x: Tensor, noise: bool, rng: torch.Generator) -> Tensor:
     """A white or noise rectangle of 2 to 7 pixels, up to 5 from a random corner."""
-    n, c, h, w = x.shape
+    n, _, h, w = x.shape
 
     def inside(size: int) -> Tensor:  # (N, size) bool along one axis
         side = torch.randint(2, min(7, size // 2) + 1, (n,), generator=rng)

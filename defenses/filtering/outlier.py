@@ -24,12 +24,13 @@ METHODS = Literal["robust_z", "isolation_forest", "mahalanobis"]
 class Outlier(Defense):
     """Drops the rows whose plain statistics (brightness, length, loudness, ...) stray furthest from their class.
 
-    No paper: the data validation that any pipeline may run. Modified z-scores after Iglewicz and Hoaglin, 1993;
-    isolation forest after Liu, Ting and Zhou, 2008; Mahalanobis distance with Ledoit and Wolf's covariance, 2004.
+    The data validation that any pipeline may run, of no single paper. Modified z-scores after Iglewicz and Hoaglin,
+    1993; isolation forest after Liu, Ting and Zhou, 2008; Mahalanobis distance with Ledoit and Wolf's covariance, 2004.
     Deviations: none.
     """
 
     stage: ClassVar[str] = "filtering"
+    paper: ClassVar[str] = "Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993"
 
     method: METHODS = "robust_z"
     share: Share = 0.05  # of the training rows dropped, the most suspicious first
@@ -49,7 +50,7 @@ def suspicion(samples: Samples, method: str = "robust_z", seed: int = 0) -> Tens
     """(N,) how far each row's statistics lie from those of the rows with its label; higher = more suspicious."""
     stats = statistics(samples)
     out = torch.zeros(len(samples))
-    for c in samples.targets.unique():
+    for c in sorted(set(samples.targets.tolist())):
         rows = samples.targets == c
         out[rows] = deviation(stats[rows], method, seed)
     return out

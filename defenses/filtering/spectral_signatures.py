@@ -46,5 +46,5 @@ def outlier_scores(features: Tensor) -> Tensor:
     if len(features) < 2:
         return torch.zeros(len(features))
     centred = (features - features.mean(0)).double()
-    top = torch.linalg.svd(centred, full_matrices=False).Vh[0]
+    top: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh[0]
     return (centred @ top).square().float()

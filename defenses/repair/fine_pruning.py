@@ -26,7 +26,9 @@ class FinePruning(Defense):
     paper: ClassVar[str] = "arXiv 1805.12185"
 
     clean: Positive = 200  # clean rows, out of the reserve
-    tolerance: Share = 0.1  # accuracy that may be lost to pruning, as a share of the victim's (BackdoorBench: acc_ratio)
+    tolerance: Share = (
+        0.1  # accuracy that may be lost to pruning, as a share of the victim's (BackdoorBench: acc_ratio)
+    )
     epochs: Positive = 100  # of fine-tuning; BackdoorBench's default
     batch_size: Positive = 64
     lr_scale: Above0 = 1.0  # peak learning rate of fine-tuning, times the task's own

@@ -40,14 +40,17 @@ class Nad(Defense):
 
     def defend(self, case: Case) -> Model:
         victim, clean = case.fit(case.train), case.clean(self.clean)
-        recipe: dict[str, object] = {
-            "optimizer": "sgd",
-            "lr": self.lr_scale * case.task.recipe().lr,
-            "weight_decay": self.weight_decay,
-            "batch_size": self.batch_size,
-        }
-        teacher = case.fit(clean, init=victim, epochs=self.teacher_epochs, **recipe)
-        return case.fit(clean, init=victim, epochs=self.epochs, loss=partial(self.loss, teacher=teacher), **recipe)
+        fit = partial(
+            case.fit,
+            clean,
+            init=victim,
+            optimizer="sgd",
+            lr=self.lr_scale * case.task.recipe().lr,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+        )
+        teacher = fit(epochs=self.teacher_epochs)
+        return fit(epochs=self.epochs, loss=partial(self.loss, teacher=teacher))
 
     def loss(self, module: Net, batch: Batch, teacher: Victim) -> Tensor:
         """() cross-entropy plus beta times the distance of the attention maps, summed over stages."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from tasks.base import Positive, Samples, Share, options
+from tasks.base import Above0, Positive, Samples, Share, options
 from tasks.deployed import Guarded, Model
 
 
@@ -23,20 +23,21 @@ from tasks.deployed import Guarded, Model
 class Strip(Defense):
     """Screening: lays clean inputs over each input; refuses those whose predictions stay too certain (low entropy).
 
-    Gao et al., 2019, arXiv 1902.06531, sections 4 and 5; texts as in the authors' arXiv 1911.10312 and OpenBackdoor:
-    half of the words are replaced by the words of a clean text with the highest TF-IDF.
+    Gao, Xu, Wang, Chen, Ranasinghe and Nepal, 2019, arXiv 1902.06531, sections 4 and 5: overlays are added and clipped.
+    Texts as in the authors' arXiv 1911.10312: half of the words are replaced by a clean text's words of highest TF-IDF.
     Deviations: one draw of overlays serves all inputs, so an input's answer does not depend on what else is asked; 16
-    overlays instead of 64 to 100, because each costs a prediction; the threshold is the empirical quantile of clean
-    rows that are not overlays, where the paper fits a normal distribution; sounds are mixed as images are.
+    overlays instead of 100, because each costs a prediction; overlays have half weight (BackdoorBench); the threshold
+    is an empirical quantile over clean rows that are no overlays, where the paper fits a normal distribution.
     """
 
     stage: ClassVar[str] = "screening"
     paper: ClassVar[str] = "arXiv 1902.06531"
 
     clean: Annotated[int, Field(ge=2)] = 200  # clean rows, out of the reserve: overlays, the rest sets the threshold
-    overlays: Positive = 16  # perturbed copies per input, at most half of `clean` (paper: 100)
-    alpha: Share = 0.5  # weight of the overlay in images and sounds, share of the words replaced in texts
-    false_rejection: Share = 0.05  # of clean inputs, sets the threshold (paper: 0.01)
+    overlays: Positive = 16  # perturbed copies per input, at most half of `clean` (paper: 100, BackdoorBench: 64)
+    alpha: Above0 = 0.5  # weight of the overlay in images and sounds (BackdoorBench; paper: 1)
+    replaced: Share = 0.5  # of the words of a text (OpenBackdoor)
+    false_rejection: Share = 0.05  # of clean inputs, sets the threshold (BackdoorBench; paper: 0.01)
 
     def defend(self, case: Case) -> Model:
         victim, clean = case.fit(case.train), case.clean(self.clean)
@@ -44,40 +45,42 @@ class Strip(Defense):
         n = min(self.overlays, len(clean) // 2)
         overlays, held_out = clean.select(order[:n]), clean.select(order[n:])
         seed = int(torch.randint(2**31 - 1, (), generator=case.rng))
-        screen = partial(suspicion, victim, overlays=overlays, alpha=self.alpha, seed=seed)
+        strength = self.replaced if case.task.modality == "text" else self.alpha
+        screen = partial(suspicion, victim, overlays=overlays, strength=strength, seed=seed)
         threshold = torch.quantile(screen(held_out), 1 - self.false_rejection)
         return Guarded(victim, screen=screen, threshold=float(threshold))
 
 
-def suspicion(model: Model, samples: Samples, *, overlays: Samples, alpha: float, seed: int) -> Tensor:
+def suspicion(model: Model, samples: Samples, *, overlays: Samples, strength: float, seed: int) -> Tensor:
     """(N,) minus the mean entropy of the model's answers over all overlays, in bits."""
     total = torch.zeros(len(samples))
-    for inputs in perturbed(samples.inputs, overlays.inputs, alpha, seed):
+    for inputs in perturbed(samples.inputs, overlays.inputs, strength, seed):
         total += entropy(model.predict(samples.with_inputs(inputs)).scores)
     return -total / len(overlays)
 
 
 def entropy(scores: Tensor) -> Tensor:
     """(N,) Shannon entropy of probabilities (N, K), in bits."""
-    return torch.special.entr(scores).sum(1) / math.log(2)
+    nats: Tensor = torch.special.entr(scores).sum(1)
+    return nats / math.log(2)
 
 
 def perturbed(
-    inputs: Tensor | list[str], overlays: Tensor | list[str], alpha: float, seed: int
+    inputs: Tensor | list[str], overlays: Tensor | list[str], strength: float, seed: int
 ) -> Iterator[Tensor | list[str]]:
-    """All inputs under one overlay after the other."""
+    """All inputs under one overlay after the other. strength: its weight, or the share of words it replaces."""
     if isinstance(inputs, list):
         for i, words in enumerate(by_tfidf([str(text) for text in overlays])):
-            yield [replace_words(text, words, alpha, f"{seed} {i}") for text in inputs]
+            yield [replace_words(text, words, strength, f"{seed} {i}") for text in inputs]
     else:
         for overlay in overlays:
-            yield superimpose(inputs, overlay, alpha)  # type: ignore[arg-type]
+            yield superimpose(inputs, overlay, strength)  # type: ignore[arg-type]
 
 
 def superimpose(inputs: Tensor, overlay: Tensor, alpha: float) -> Tensor:
-    """(1 - alpha) * inputs + alpha * overlay, in the inputs' dtype. inputs (N, ...), overlay (...)."""
-    mixed = (1 - alpha) * inputs.float() + alpha * overlay.float()
-    return mixed if inputs.is_floating_point() else mixed.round().to(inputs.dtype)
+    """inputs + alpha * overlay, clipped: images to 0..255, sounds to [-1, 1]. inputs (N, ...), overlay (...)."""
+    total = inputs.float() + alpha * overlay.float()
+    return total.clamp(-1, 1) if inputs.is_floating_point() else total.clamp(0, 255).round().to(inputs.dtype)
 
 
 def replace_words(text: str, words: list[str], share: float, seed: str) -> str:

@@ -17,7 +17,7 @@ CHUNK = 1024  # clips transformed at a time: bounds the memory of the spectrum
 
 def window_size(rate: int) -> int:
     """The power of two nearest to 32 ms, samples."""
-    return 2 ** max(4, round(math.log2(0.032 * rate)))
+    return 1 << max(4, round(math.log2(0.032 * rate)))
 
 
 def hop_size(rate: int) -> int:
@@ -37,12 +37,14 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 def mel_filters(rate: int, n_fft: int, mels: int) -> Tensor:
     """(n_fft // 2 + 1, mels) triangles of height 1, equally wide on the mel scale; the last one peaks at Nyquist.
 
-    The usual bank ends with a triangle that is zero at Nyquist and so is nearly deaf just below it. Here the last centre
-    is Nyquist itself: what a recording can carry, the victim can hear.
+    The usual bank ends with a triangle that is zero at Nyquist and so is nearly deaf just below it. Here the last
+    centre is Nyquist itself: what a recording can carry, the victim can hear.
     """
     nyquist = torch.tensor(rate / 2, dtype=torch.float64)
     step = hz_to_mel(nyquist) / mels
-    edges = mel_to_hz(step * torch.arange(mels + 2))  # (M + 2,) left edge, centre and right edge of filter m: m, m + 1, m + 2
+    edges = mel_to_hz(
+        step * torch.arange(mels + 2)
+    )  # (M + 2,) left edge, centre and right edge of filter m: m, m + 1, m + 2
     hz = torch.linspace(0, rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (hz - left) / (centre - left), (right - hz) / (right - centre)
@@ -55,7 +57,7 @@ def logmel(audio: Tensor, rate: int, mels: int) -> Tensor:
     window = torch.hann_window(n_fft, device=audio.device)
     filters = mel_filters(rate, n_fft, mels).to(audio.device)
     out = []
-    for part in audio.split(CHUNK):
+    for part in torch.split(audio, CHUNK):
         spectrum = torch.stft(
             part, n_fft, hop_size(rate), window=window, center=True, pad_mode="constant", return_complex=True
         )  # (n, bins, F)

@@ -6,20 +6,34 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
 
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch.nn.functional as F
 
 START, END = "\x02", "\x03"  # of a word or text: characters no text needs
 CHARACTERS = 0x110000  # all that a word can be written in
 
 
+class Reading(NamedTuple):
+    """How a language model found a text: its whole surprise, spread over so many characters or tokens."""
+
+    nats: float
+    size: int
+
+    @property
+    def rate(self) -> float:
+        return self.nats / self.size if self.size else 0.0
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.rate, 100.0))  # capped so that differences stay finite
+
+
 class LanguageModel(Protocol):
-    def leave_one_out(self, words: Sequence[str]) -> tuple[float, list[float]]:
-        """Perplexity of the text, and of the text without each word."""
+    def leave_one_out(self, words: Sequence[str]) -> tuple[Reading, list[Reading]]:
+        """The reading of the text, and of the text without each word."""
         ...
 
 
@@ -29,7 +43,7 @@ class Spelling:
     Every different word counts once, so a word put into many texts is worth no more than any other.
     """
 
-    def __init__(self, words: Iterable[str], order: int = 4) -> None:
+    def __init__(self, words: Iterable[str], order: int = 6) -> None:
         self.order = order
         self.counts: dict[str, Counter[str]] = {}
         for word in sorted(set(words)):
@@ -73,7 +87,7 @@ class WordBigrams:
         self.pairs: dict[str, Counter[str]] = {}
         for text in texts:
             words = [START, *text.lower().split(), END]
-            for before, word in zip(words, words[1:]):
+            for before, word in pairwise(words):
                 self.pairs.setdefault(before, Counter())[word] += 1
         self.totals = {before: sum(after.values()) for before, after in self.pairs.items()}
         self.continuations = Counter(word for after in self.pairs.values() for word in after)
@@ -82,20 +96,17 @@ class WordBigrams:
         self.spelling = Spelling(known)
         self._surprise = lru_cache(maxsize=2**20)(self._pair)
 
-    def leave_one_out(self, words: Sequence[str]) -> tuple[float, list[float]]:
+    def leave_one_out(self, words: Sequence[str]) -> tuple[Reading, list[Reading]]:
         line = [START, *(word.lower() for word in words), END]
-        nats = [self._surprise(a, b) for a, b in zip(line, line[1:])]
+        nats = [self._surprise(a, b) for a, b in pairwise(line)]
         sizes = [len(word) + 1 for word in words]  # the word and the gap after it
         total, size = sum(nats), sum(sizes) + 1
         # Only two pairs change when a word goes, so a text of L words takes L steps and not L * L.
         without = [
-            perplexity(
-                total - nats[i] - nats[i + 1] + self._surprise(line[i], line[i + 2]),
-                size - sizes[i],
-            )
+            Reading(total - nats[i] - nats[i + 1] + self._surprise(line[i], line[i + 2]), size - sizes[i])
             for i in range(len(words))
         ]
-        return perplexity(total, size), without
+        return Reading(total, size), without
 
     def _pair(self, before: str, word: str) -> float:
         spelt = math.exp(-self.spelling.surprise(word)) if word != END else 0.0
@@ -118,29 +129,22 @@ class CausalLM:
         self.device, self.batch = device, batch
 
     @torch.no_grad()
-    def leave_one_out(self, words: Sequence[str]) -> tuple[float, list[float]]:
+    def leave_one_out(self, words: Sequence[str]) -> tuple[Reading, list[Reading]]:
         texts = [" ".join(words), *(" ".join([*words[:i], *words[i + 1 :]]) for i in range(len(words)))]
-        found = [p for start in range(0, len(texts), self.batch) for p in self._perplexities(texts[start : start + self.batch])]
+        batches = [texts[start : start + self.batch] for start in range(0, len(texts), self.batch)]
+        found = [reading for batch in batches for reading in self._read(batch)]
         return found[0], found[1:]
 
-    def _perplexities(self, texts: list[str]) -> list[float]:
-        start = self.tokenizer.bos_token_id
+    def _read(self, texts: list[str]) -> list[Reading]:
+        start = self.tokenizer.bos_token_id  # with it the first word is judged too
         limit = getattr(self.model.config, "max_position_embeddings", 1024)
         rows = [([] if start is None else [start]) + self.tokenizer(text)["input_ids"] for text in texts]
-        rows = [row[:limit] for row in rows]
-        width = max(2, *map(len, rows))
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        width = min(limit, max(2, *map(len, rows)))
+        ids, mask = torch.zeros(2, len(rows), width, dtype=torch.long)
         for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            ids[i, : len(row)] = torch.tensor(row[:width], dtype=torch.long)
             mask[i, : len(row)] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
-        logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-        nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none") * mask[:, 1:]
-        counts = mask[:, 1:].sum(1)
-        return [perplexity(n, c) for n, c in zip(nats.sum(1).tolist(), counts.tolist())]
-
-
-def perplexity(nats: float, size: int) -> float:
-    """exp of the mean surprise; of nothing, 1. Capped so that differences stay finite."""
-    return math.exp(min(nats / size, 100.0)) if size else 1.0
+        logits = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none") * mask[:, 1:]
+        return [Reading(n, c) for n, c in zip(nats.sum(1).tolist(), mask[:, 1:].sum(1).tolist())]

@@ -38,7 +38,7 @@ class TorchvisionNet(Net):
         self.stages = nn.ModuleList(stages)
         for module in self.stages.modules():
             if hasattr(module, "inplace"):
-                module.inplace = False  # in-place activations overwrite what hooks of a defense have captured
+                module.inplace = False  # type: ignore[assignment]  # in-place work would overwrite a stage's output
         self.attach_head(self.width(channels), classes)
 
     def embed(self, x: Tensor) -> Tensor:

@@ -21,6 +21,12 @@ def real(e: Tensor) -> Tensor:
     return mask | ~mask.any(1, keepdim=True)
 
 
+def cropped(e: Tensor) -> Tensor:
+    """Without the columns that are padding in every row: they cost time and change nothing."""
+    used = int(real(e).any(0).flatten().nonzero()[-1]) + 1
+    return e[:, : -(-used // 8) * 8]  # multiples of 8 keep the shapes few
+
+
 class Layer(nn.Module):
     """Pre-norm attention and MLP over (N, L, E + 1); the last channel, the mask, passes through.
 
@@ -41,10 +47,13 @@ class Layer(nn.Module):
 
     def attend(self, h: Tensor, there: Tensor) -> Tensor:
         n, length, width = h.shape
-        q, k, v = self.qkv(h).reshape(n, length, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4)  # (N, heads, L, E/heads)
+        q, k, v = (
+            self.qkv(h).reshape(n, length, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4)
+        )  # (N, heads, L, E/heads)
         weights = (q @ k.transpose(-2, -1)) * (width // HEADS) ** -0.5
         weights = weights.masked_fill(~there.reshape(n, 1, 1, length), float("-inf")).softmax(-1).to(v.dtype)
-        return self.out((weights @ v).transpose(1, 2).reshape(n, length, width))
+        mixed: Tensor = self.out((weights @ v).transpose(1, 2).reshape(n, length, width))
+        return mixed
 
 
 class Transformer(Net):
@@ -71,9 +80,7 @@ class Transformer(Net):
         return torch.cat([self.tokens(x) + self.positions(at), (x > 0).float()[..., None]], -1)
 
     def body(self, e: Tensor) -> Tensor:
-        # Columns that are padding in every row cost time and change nothing; multiples of 8 keep the shapes few.
-        used = real(e).any(0).flatten().nonzero()[-1] + 1
-        return super().body(e[:, : -(-int(used) // 8) * 8])
+        return super().body(cropped(e))
 
     def pool(self, h: Tensor) -> Tensor:
         there, h = real(h), self.norm(h[..., :-1])

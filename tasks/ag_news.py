@@ -1,0 +1,34 @@
+"""AG News: four topics."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tasks.base import Positive, Samples, options
+from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.text import TextTask
+
+
+@options
+class AgNews(TextTask):
+    """News in brief, four topics (AG News: title and first sentences).
+
+    A local copy may hold fewer training rows than the Hub's 120,000; `train_size` makes results comparable.
+    """
+
+    dataset: ClassVar[str] = "fancyzhx/ag_news"
+    revision: ClassVar[str] = "main"
+    licence: ClassVar[str] = "research and other non-commercial use"
+    paper: ClassVar[str] = "arXiv 1509.01626"
+    classes: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "science and technology")
+
+    max_length: Positive = 96
+    epochs: Positive = 4
+
+    def read(self) -> tuple[Samples, Samples]:
+        splits = dataset_dict(self.dataset, "ag_news")
+        return self._samples(splits, "train"), self._samples(splits, "test")
+
+    def _samples(self, splits: dict, split: str) -> Samples:  # type: ignore[type-arg]
+        texts, labels = columns(splits[split], "ag_news", "text", "label")
+        return make_samples(list(texts), as_targets(labels, len(self.classes), f"ag_news {split}"))

@@ -1,0 +1,57 @@
+"""Spoken commands, 16 kHz."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.audio import AudioTask, clips
+from tasks.base import BadInput, Positive, Samples, options
+from tasks.data import dataset_dict, make_samples
+
+
+@options
+class SpeechCommands(AudioTask):
+    """Speech Commands v0.01, three of its words by default (16 kHz, 1 s).
+
+    The published test split is the test set; the published training and validation splits together are the pool that
+    the training set and the reserve are drawn from. Speakers of the test split appear in neither.
+    """
+
+    dataset: ClassVar[str] = "google/speech_commands"
+    revision: ClassVar[str] = "v0.01"
+    licence: ClassVar[str] = "CC BY 4.0"
+    paper: ClassVar[str] = "arXiv 1804.03209"
+    rate: ClassVar[int] = 16000
+
+    words: tuple[str, ...] = ("bed", "cat", "happy")  # the classes, by name; the rest is left out
+    reserve_size: Positive = 60  # the size of the published validation split of three words
+    epochs: Positive = 30
+    batch_size: Positive = 32
+
+    @property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.words
+
+    def read(self) -> tuple[Samples, Samples]:
+        if len(set(self.words)) != len(self.words) or len(self.words) < 2:
+            raise BadInput(f"words={list(self.words)}: name two or more different words")
+        splits = dataset_dict(self.dataset, "speech_commands", config=self.revision)
+        parts = {name: self._rows(splits, name) for name in ("train", "validation", "test")}
+        waves, targets = (torch.cat([parts["train"][i], parts["validation"][i]]) for i in (0, 1))
+        return make_samples(waves, targets), make_samples(*parts["test"])
+
+    def _rows(self, splits: dict, name: str) -> tuple[Tensor, Tensor]:  # type: ignore[type-arg]
+        """(N, T) clips and (N,) targets of the rows whose word is asked for."""
+        if name not in splits:
+            raise BadInput(f"dataset 'speech_commands': split {name!r} is missing, it has {', '.join(splits)}")
+        names = getattr(splits[name].features.get("label"), "names", [])
+        if missing := [w for w in self.words if w not in names]:
+            raise BadInput(f"words: {missing[0]!r} is not in the {name} split, which has {', '.join(names)}")
+        labels = np.asarray(splits[name]["label"])
+        rows = np.flatnonzero(np.isin(labels, [names.index(w) for w in self.words]))
+        waves = clips(splits[name].select(rows), self.rate, self.samples_per_clip, "speech_commands")
+        return waves, torch.as_tensor([self.words.index(names[k]) for k in labels[rows]])
