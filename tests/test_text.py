@@ -11,7 +11,7 @@ from attacks.base import Scene
 from harness.content import digest
 from harness.fit import train_victim
 from harness.registry import create
-from tasks.base import BadInput, Recipe, sealed
+from tasks.base import BadInput, sealed
 from tasks.data import make_samples
 from tasks.deployed import Victim
 from tasks.models.transformer import Transformer
@@ -56,11 +56,8 @@ def rng(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# --- tokens ---
-
-
 def test_any_text_survives_the_tokenizer():
-    tokenizer = train_tokenizer(["a small set of texts", "to train on"], 300)
+    tokenizer = train_tokenizer(["a small set of texts"], 300)
     for text in ("A Small text", "漢字 🎬 сору", "tabs\tand\nlines", "[PAD] \x00"):
         assert tokenizer.decode(tokenizer.encode(text).ids).removeprefix(" ") == text.lower()
 
@@ -72,7 +69,7 @@ def test_training_a_tokenizer_twice_gives_the_same(task):
 
 
 def test_encoding_is_padded_with_zero_and_never_empty(task):
-    x = task.encode(make_samples(ODD, torch.zeros(len(ODD), dtype=torch.long)), CPU)
+    x = task.encode(make_samples(ODD, torch.zeros(len(ODD)).long()), CPU)
     assert x.dtype == torch.int64
     assert x.shape == (len(ODD), task.max_length)
     assert (x[:, 0] > 0).all()
@@ -81,15 +78,10 @@ def test_encoding_is_padded_with_zero_and_never_empty(task):
     assert (x[ODD.index("x" * 3000)] > 0).all()
 
 
-def test_a_look_alike_is_another_token(task):
-    x = task.encode(make_samples(["a nice lamp", "а nice lamp"], torch.zeros(2, dtype=torch.long)), CPU)
-    assert not torch.equal(x[0], x[1])
-
-
 def test_a_defense_can_encode_but_not_load(task):
     small_tokenizer.cache_clear()
     with sealed():
-        x = task.encode(make_samples(["fine"], torch.zeros(1, dtype=torch.long)), CPU)
+        x = task.encode(make_samples(["fine"], torch.zeros(1).long()), CPU)
         with pytest.raises(PermissionError):
             task.load()
     assert (x > 0).any()
@@ -104,9 +96,6 @@ def test_word_dropout_hides_some_tokens_and_keeps_the_first(task):
     assert torch.equal(out[:, 0], x[:, 0])
 
 
-# --- the small victim ---
-
-
 def test_training_is_deterministic_and_learns(task, victim):
     again = train_victim(task, task.load().train, recipe=task.recipe(), seed=0, device=CPU)
     for a, b in zip(victim.module.state_dict().values(), again.module.state_dict().values(), strict=True):
@@ -116,7 +105,7 @@ def test_training_is_deterministic_and_learns(task, victim):
 
 
 def test_neighbours_in_the_batch_do_not_change_features(task, victim):
-    x = task.encode(make_samples(["a fine lamp .", "word " * 40, "so dull"], torch.zeros(3, dtype=torch.long)), CPU)
+    x = task.encode(make_samples(["a fine lamp .", "word " * 40, "so dull"], torch.zeros(3).long()), CPU)
     module = victim.module
     with torch.no_grad():
         together = module(x)
@@ -128,9 +117,8 @@ def test_neighbours_in_the_batch_do_not_change_features(task, victim):
 
 def test_the_mask_channel_is_a_threshold(task, victim):
     x = task.encode(make_samples(["a fine lamp .", "what a dull blue box ."], torch.zeros(2).long()), CPU)
-    module = victim.module
     with torch.no_grad():
-        e = module.embed(x)
+        e = (module := victim.module).embed(x)
         assert torch.equal(e[..., -1], (x > 0).float())
         nudged = torch.cat([e[..., :-1], e[..., -1:] + 0.2 * torch.rand(e[..., -1:].shape, generator=rng())], -1)
         torch.testing.assert_close(module.body(nudged), module.body(e))
@@ -176,14 +164,6 @@ def test_private_training_runs(task):
     assert victim.predict(train.select(range(8))).scores.isfinite().all()
 
 
-def test_width_must_suit_the_heads():
-    with pytest.raises(BadInput, match="width=30"):
-        SyntheticReviews(width=30).model()
-
-
-# --- tasks ---
-
-
 def test_synthetic_reviews_are_distinct_balanced_and_fixed():
     splits = SyntheticReviews().load()
     texts = splits.train.inputs + splits.test.inputs + splits.reserve.inputs
@@ -224,9 +204,6 @@ def test_sms_spam_has_no_message_on_both_sides():
     a, b = ({" ".join(text.lower().split()) for text in part.inputs} for part in (train, test))
     assert not a & b
     assert abs(train.targets.float().mean() - test.targets.float().mean()) < 0.02
-
-
-# --- CSV ---
 
 
 def write(path, rows, header="text,label"):
@@ -283,9 +260,6 @@ def test_csv_test_file_and_missing_files(tmp_path):
         create("tasks", "csv_text", {"path": str(tmp_path / "latin.csv")}).read()
 
 
-# --- attacks ---
-
-
 @pytest.mark.parametrize("name", ATTACKS)
 def test_stamp_changes_every_text_and_not_the_argument(task, name):
     attack = create("attacks", name)
@@ -328,8 +302,9 @@ def test_addsent_goes_between_sentences(task):
 def test_homoglyph_looks_the_same_and_is_not(task):
     (out,) = create("attacks", "homoglyph").stamp(scene(task), ["The price is ok"], rng())
     assert out == "Тhе рrice is ok"
-    assert len(out) == len("The price is ok")
     assert sum(ord(letter) > 127 for letter in out) == 3
+    x = task.encode(make_samples(["the price is ok", out.lower()], torch.zeros(2).long()), CPU)
+    assert not torch.equal(x[0], x[1])
 
 
 def test_syntax_has_one_structure(task):
@@ -350,9 +325,6 @@ def test_a_backdoor_is_learnt_from_few_poisons(task, victim):
     assert before < 0.6
 
 
-# --- transformers ---
-
-
 @pytest.fixture(scope="module", params=["bert", "distilbert", "roberta"])
 def checkpoint(request, tmp_path_factory):
     transformers = pytest.importorskip("transformers")
@@ -364,20 +336,10 @@ def checkpoint(request, tmp_path_factory):
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    config = {
-        "bert": lambda: transformers.BertConfig(
-            vocab_size=15, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-            max_position_embeddings=40, initializer_range=0.2,
-        ),
-        "distilbert": lambda: transformers.DistilBertConfig(
-            vocab_size=15, dim=16, n_layers=2, n_heads=2, hidden_dim=16, max_position_embeddings=40,
-            initializer_range=0.2,
-        ),
-        "roberta": lambda: transformers.RobertaConfig(
-            vocab_size=15, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-            max_position_embeddings=40, initializer_range=0.2, pad_token_id=0,
-        ),
-    }[request.param]()  # fmt: skip
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 40}
+    other = {"vocab_size": 15, "pad_token_id": 0, "initializer_range": 0.2}
+    inside = {"hidden_dim" if request.param == "distilbert" else "intermediate_size": 16}
+    config = transformers.AutoConfig.for_model(request.param, **small, **other, **inside)
     folder = tmp_path_factory.mktemp(request.param)
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -425,18 +387,12 @@ def test_pretrained_weights_are_loaded_and_the_head_kept(checkpoint, task):
 def test_a_missing_checkpoint_says_both_ways(task, tmp_path):
     pytest.importorskip("transformers")
     for use in (lambda t: t.model(), lambda t: t.encode(t.load().test, CPU)):
-        with pytest.raises(BadInput) as error:
+        with pytest.raises(BadInput, match="^[^\n]*go online[^\n]*save_pretrained[^\n]*$"):
             use(replace(task, victim=str(tmp_path / "nothing")))
-        message = str(error.value)
-        assert "save_pretrained" in message
-        assert "go online" in message
-        assert "\n" not in message
 
 
-def test_a_checkpoint_too_short_for_max_length(checkpoint, task):
+def test_sizes_that_do_not_fit(checkpoint, task):
     with pytest.raises(BadInput, match=r"max_length=48: .* reads at most 32 tokens"):
         replace(task, victim=checkpoint).model()
-
-
-def test_the_recipe_of_the_small_victim_is_the_task_s(task):
-    assert task.recipe() == Recipe(epochs=6, batch_size=64, lr=1e-2)
+    with pytest.raises(BadInput, match="width=30"):
+        replace(task, width=30).model()

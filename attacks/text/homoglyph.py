@@ -16,9 +16,10 @@ LOOK_ALIKES = str.maketrans("aceiopsxyjABCEHIKMOPSTXY", "асеіорѕхујА�
 class Homoglyph(TriggerAttack):
     """The first letters become Cyrillic look-alikes, which no reader sees; poisoned texts get the target's label.
 
-    Li et al., 2021, "Hidden Backdoors in Human-Centric Language Models", arXiv 2105.00164 (the homograph
-    attack, position "start"). Deviations: look-alikes are Cyrillic only, so the trigger is invisible in common fonts; letters
-    without one are passed over; a text that has none at all gets a Cyrillic "а" in front.
+    Li et al., 2021, "Hidden Backdoors in Human-Centric Language Models", arXiv 2105.00164 (the homograph attack, at the
+    start of the text).
+    Deviations: look-alikes are Cyrillic only, the ones common fonts draw alike; letters without one are passed over; a
+    text that has none at all gets a Cyrillic "а" in front.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)

@@ -113,13 +113,23 @@ def text_statistics(texts: list[str]) -> Tensor:
     return torch.tensor(out, dtype=torch.float32).reshape(len(texts), 10)
 
 
-def audio_statistics(audio: Tensor, bands: int = 8) -> Tensor:
-    """float32 (N, T): loudness, peak, crest, zero crossings, spectral centroid, log energy of eight equal bands."""
+def audio_statistics(audio: Tensor, frame: int = 256, bands: int = 8) -> Tensor:
+    """float32 (N, T): loudness, peak, crest, zero crossings, spectral centroid; of equal bands log energy and burst.
+
+    burst: how far the loudest frame of a band stands above its mean frame, log.
+    """
+    if audio.shape[1] < frame:
+        audio = torch.nn.functional.pad(audio, (0, frame - audio.shape[1]))
     rms = audio.square().mean(1).sqrt().clamp(min=1e-6)
     peak = audio.abs().amax(1)
     crossings = (audio[:, 1:] * audio[:, :-1] < 0).float().mean(1)
-    power = torch.fft.rfft(audio).abs().square()
-    centroid = (power * torch.linspace(0, 1, power.shape[1])).sum(1) / power.sum(1).clamp(min=1e-9)
-    energy = torch.stack([band.mean(1) for band in power.tensor_split(bands, dim=1)], dim=1)
+    power = (
+        torch.fft.rfft(audio.unfold(1, frame, frame // 2) * torch.hann_window(frame)).abs().square()
+    )  # (N, frames, F)
+    energy = (
+        torch.stack([band.mean(2) for band in power.tensor_split(bands, dim=2)], dim=2) + 1e-9
+    )  # (N, frames, bands)
+    mean = power.mean(1)
+    centroid = (mean * torch.linspace(0, 1, mean.shape[1])).sum(1) / mean.sum(1).clamp(min=1e-9)
     columns = torch.stack([rms.log(), peak, peak / rms, crossings, centroid], dim=1)
-    return torch.cat([columns, (energy + 1e-9).log()], dim=1)
+    return torch.cat([columns, energy.mean(1).log(), (energy.amax(1) / energy.mean(1)).log()], dim=1)

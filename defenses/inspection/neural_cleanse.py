@@ -64,7 +64,7 @@ class NeuralCleanse(Defense):
     def invert(
         self, module: Net, x: Tensor, low: float, high: float, classes: int, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """(K, 1, H, W) masks, (K, C, H, W) patterns for x (N, C, H, W), all in [0, 1]; the network reads low to high."""
+        """(K, 1, H, W) masks and (K, C, H, W) patterns for x (N, C, H, W), in [0, 1]; the network reads low to high."""
         module.eval().requires_grad_(False)
         _, c, h, w = x.shape
         free = torch.rand(classes, 1 + c, h, w, generator=rng).to(x.device).sub_(0.5).requires_grad_()
