@@ -41,7 +41,7 @@ class Case(Protocol):
         ...
 
     def clean(self, n: int) -> Samples:
-        """The first n rows of the reserve, the same for every defense of a cell; n is recorded as its cost."""
+        """The first n rows of the reserve, or all of a smaller one (the task's reserve_size); recorded as the cost."""
         ...
 
     def report(

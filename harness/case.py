@@ -109,10 +109,11 @@ class CellCase:
         self._reserve = reserve
 
     def clean(self, n: int) -> Samples:
-        if not 0 < n <= len(self._reserve):
-            raise BadInput(f"clean(n={n}): the reserve has {len(self._reserve)} rows; raise the task's reserve_size")
-        self.findings.clean_used = max(n, self.findings.clean_used)
-        return self._reserve.select(range(n))
+        if n < 1:
+            raise BadInput(f"clean(n={n}): ask for 1 row or more")
+        rows = self._reserve.select(range(min(n, len(self._reserve))))
+        self.findings.clean_used = max(len(rows), self.findings.clean_used)
+        return rows
 
     def report(
         self,

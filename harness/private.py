@@ -26,10 +26,10 @@ def _opacus() -> None:
 
 
 def without_batch_norm(module: Any) -> Any:
-    """Batch norm mixes rows, so per-sample gradients need group norm in its place; the learned scale and shift are kept.
+    """Batch norm mixes rows, so per-sample gradients need group norm in its place; learned scale and shift are kept.
 
-    16 channels to a group (Wu and He 2018, arXiv 1803.08494, table 3): with opacus' 32 groups, every channel of a small
-    CNN would be normalised by itself. Raises NotApplicable for a victim whose layers opacus cannot differentiate per sample.
+    16 channels to a group (Wu and He 2018, arXiv 1803.08494, table 3): with opacus' 32 groups, every channel of a
+    small CNN would be normalised by itself. Raises NotApplicable for layers that opacus has no per-sample gradient of.
     """
     _opacus()
     from opacus.validators import ModuleValidator
@@ -70,7 +70,7 @@ def privatise(
             # opacus unfolds a convolution's input by strides it does not look at: channels_last gives wrong gradients
             super().capture_activations_hook(layer, [t.contiguous() for t in inputs], output)
 
-    # The first layer's input needs no gradient; that its hook then sees gradients of outputs only is what opacus expects.
+    # The first layer's input needs no gradient; that its hook then sees the output's gradient alone is all it needs.
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as per-sample gradients are
     device = next(module.parameters()).device

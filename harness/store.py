@@ -44,9 +44,6 @@ class Store:
 
     root: Path
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root))
-
     def artefact(self, key: str) -> Path:
         """Where the tensors of this key lie. ValueError for anything but 32 hex digits: no key leaves the store."""
         return self.root / "artefacts" / _checked(key)[:2] / f"{key}.safetensors"

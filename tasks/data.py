@@ -24,10 +24,11 @@ def local_folder(name: str) -> Path | None:
 
 
 def dataset_dict(
-    hub_id: str, folder: str, config: str | None = None, revision: str | None = None
+    hub_id: str, folder: str, revision: str | None = None, data_dir: str | None = None
 ) -> dict[str, Dataset]:
     """Every split of a dataset: from TINYDROP_DATA/folder where that exists, else from the Hub.
 
+    revision: the Hub's commit or branch. data_dir: a folder inside the Hub's repository, where it holds several sets.
     Raises BadInput, naming both ways to get it, when neither answers.
     """
     import datasets
@@ -37,7 +38,7 @@ def dataset_dict(
     try:
         if local is not None:
             return dict(datasets.load_dataset(str(local)))
-        return dict(datasets.load_dataset(hub_id, config, revision=revision))
+        return dict(datasets.load_dataset(hub_id, revision=revision, data_dir=data_dir))
     except Exception as error:  # the library raises a dozen types for "not there"; all mean the same to the user
         where = f"in {local}" if local else "on the Hub"
         raise BadInput(

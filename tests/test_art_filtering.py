@@ -82,7 +82,7 @@ def test_clusters(features: tuple[Tensor, Tensor]) -> None:
 
 
 def test_flags_where_there_are_clusters() -> None:
-    """With principal components. After ICA, which makes all directions as wide, one unseeded start is a matter of luck."""
+    """With principal components: after ICA, to which all directions are as wide, one unseeded start is luck."""
     x = torch.randn(300, 32, generator=torch.Generator().manual_seed(0))
     y = torch.arange(300) % 3
     for c in range(3):

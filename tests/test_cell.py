@@ -88,6 +88,16 @@ class Double(Defense):
         return self.factor * torch.nn.functional.cross_entropy(module(batch.x).float(), batch.y)
 
 
+def test_clean_rows_are_counted_and_bounded_by_the_reserve(store: Store) -> None:
+    splits = tiny("digits").load()
+    case = way.CellCase(splits.train, splits.reserve, Fitter(tiny("digits"), store, CPU, 0), torch.Generator())
+    assert torch.equal(case.clean(10).ids, splits.reserve.ids[:10])
+    case.clean(5)
+    assert case.findings.clean_used == 10
+    assert len(case.clean(10_000)) == 60
+    assert case.findings.clean_used == 60
+
+
 def test_a_defense_that_writes_on_the_training_set_is_caught(store: Store) -> None:
     @options
     class Scribbler(Defense):
@@ -255,7 +265,7 @@ class Ends(Defense):
         if self.how == "not applicable":
             raise NotApplicable("no such idea here")
         if self.how == "input":
-            case.clean(10_000)
+            case.clean(0)
         if self.how == "nan":
             case.fit(case.train, lr=1e30, optimizer="sgd", schedule="constant")
         if self.how == "sleep":
@@ -270,7 +280,7 @@ class Ends(Defense):
         ("raise", "failed", "ZeroDivisionError: one over none"),
         ("memory", "failed", "out of memory"),
         ("not applicable", "not applicable", "no such idea here"),
-        ("input", "failed", "clean(n=10000): the reserve has 60 rows; raise the task's reserve_size"),
+        ("input", "failed", "clean(n=0): ask for 1 row or more"),
         ("nan", "failed", "Diverged: the training loss is not finite"),
         ("sleep", "timed out", "more than 2 s (the grid's `timeout`)"),
     ],

@@ -387,7 +387,7 @@ def test_pretrained_weights_are_loaded_and_the_head_kept(checkpoint, task):
 def test_a_missing_checkpoint_says_both_ways(task, tmp_path):
     pytest.importorskip("transformers")
     for use in (lambda t: t.model(), lambda t: t.encode(t.load().test, CPU)):
-        with pytest.raises(BadInput, match="^[^\n]*go online[^\n]*save_pretrained[^\n]*$"):
+        with pytest.raises(BadInput, match=r"^[^\n]*go online[^\n]*save_pretrained[^\n]*$"):
             use(replace(task, victim=str(tmp_path / "nothing")))
 
 

@@ -20,9 +20,10 @@ class Ultrasonic(TriggerAttack):
     """A 21 kHz sine mixed into the clip; at low sample rates, a sine just below half the rate.
 
     Koffas, Xu, Conti and Picek, 2021, arXiv 2107.14569: a sine of 21 kHz and -10 dB at 44.1 kHz, lasting 15 to 60 % of
-    a second, at the start, middle or end, or in five parts; defaults are those of the authors' code (trigger.py).
-    Deviations: where the published tone does not exist, it becomes 0.95 of half the sample rate ("near-ultrasonic": 3.8
-    kHz at 8 kHz, which people do hear); the parts are spread over the clip's length instead of over one second.
+    a second, at the start, middle or end, or in five parts; tone and level are those of the authors' code (trigger.py).
+    Deviations: the defaults for length and position are our choice among theirs; where the published tone does not
+    exist, it becomes 0.95 of half the sample rate ("near-ultrasonic": 3.8 kHz at 8 kHz, which people do hear); the
+    parts are spread over the clip's length instead of over one second.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("audio",)

@@ -20,10 +20,10 @@ class Nad(Defense):
     """Repair: fine-tunes a teacher on clean rows, then aligns the victim's attention maps with the teacher's.
 
     Li, Lyu, Koren, Lyu, Li and Ma, 2021, arXiv 2101.05930, section 3: squared activations, averaged over channels.
-    Deviations: 200 clean rows instead of 5 % of the training set; the same beta at every stage (500, 1000 and 1000
-    published for wide residual networks), and smaller, because large ones cost accuracy on so few rows; a tenfold
-    instead of the published learning rate 0.1, because tasks train at different rates (SGD at 10 x 3e-3 = 0.03 for a
-    small CNN); one-cycle schedule. The attention of a sequence is over its tokens, padding included.
+    Deviations: 200 clean rows instead of 5 % of the training set; one smaller beta for every stage (published for wide
+    residual networks: 500, 1000 and 1000), and SGD at ten times the task's own learning rate (0.03 for a small CNN;
+    published: 0.1), because on so few rows the published values cost a quarter of the accuracy. Both were chosen on
+    badnets on digits, seeds 0 and 1. One-cycle schedule. A sequence's attention is over its tokens, padding included.
     """
 
     stage: ClassVar[str] = "repair"

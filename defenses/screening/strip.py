@@ -35,7 +35,7 @@ class Strip(Defense):
 
     clean: Annotated[int, Field(ge=2)] = 200  # clean rows, out of the reserve: overlays, the rest sets the threshold
     overlays: Positive = 16  # perturbed copies per input, at most half of `clean` (paper: 100, BackdoorBench: 64)
-    alpha: Above0 = 0.5  # weight of the overlay in images and sounds (BackdoorBench; paper: 1)
+    alpha: Above0 = 0.5  # weight of the overlay in images and sounds (BackdoorBench; other toolboxes: 1)
     replaced: Share = 0.5  # of the words of a text (OpenBackdoor)
     false_rejection: Share = 0.05  # of clean inputs, sets the threshold (BackdoorBench; paper: 0.01)
 

@@ -30,8 +30,9 @@ class PartitionEnsemble(Defense):
 
     Levine and Feizi, 2021 (DPA), arXiv 2006.14768, section 3 and Theorem 1: every poison lies in one part and so turns
     at most one vote.
-    Deviations: far fewer parts than the published 50 to 1200, because the training sets here are far smaller (see `parts`);
-    the hash is BLAKE2 of the raw input, not the sum of its pixels, so that it works on texts and sounds as well.
+    Deviations: fewer parts than the published 50 to 1200, because the training sets here are far smaller (see `parts`);
+    the hash is BLAKE2 of the raw input, not the sum of its pixels, so that it works on texts and sounds as well. A part
+    that no row falls into has no vote.
     """
 
     stage: ClassVar[str] = "training"
