@@ -72,7 +72,7 @@ def privatise(
 
     # The first layer's input needs no gradient; that its hook then sees the output's gradient alone is all it needs.
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as per-sample gradients are
+    module.to(memory_format=torch.contiguous_format)  # as per-sample gradients are
     device = next(module.parameters()).device
     return Contiguous(module), DPOptimizer(
         optimizer,

@@ -200,7 +200,7 @@ def folder_task(path: Path | str, **options: object) -> ImageTask:
 
 
 def test_a_folder_of_classes_is_split_by_a_seed_and_learnt(tmp_path: Path) -> None:
-    task = folder_task(folder_of(tmp_path, 20))
+    task = folder_task(folder_of(tmp_path, 20), epochs=40)
     assert task.classes == ("blue", "red")
     splits = task.load()
     assert [len(s) for s in (splits.train, splits.test, splits.reserve)] == [28, 8, 4]

@@ -57,7 +57,7 @@ def cut_rectangle(e: Tensor, partner: Tensor, share: float, draw: np.random.Gene
     """(B, C, H, W) with one rectangle of about 1 - share of the area taken from the partner, and (B,) the area kept."""
     h, w = e.shape[2:]
     side = (1 - share) ** 0.5
-    top, left = draw.integers(h) - int(h * side) // 2, draw.integers(w) - int(w * side) // 2
+    top, left = int(draw.integers(h)) - int(h * side) // 2, int(draw.integers(w)) - int(w * side) // 2
     rows, cols = torch.arange(h, device=e.device)[:, None], torch.arange(w, device=e.device)
     cut = (rows >= top) & (rows < top + int(h * side)) & (cols >= left) & (cols < left + int(w * side))
     return torch.where(cut, e[partner], e), (1 - cut.float().mean()).expand(len(e))
