@@ -1,0 +1,94 @@
+"""Tables: means and intervals over seeds, coverage, the gate; escaping and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from harness import figures, report
+from harness.records import Record
+
+
+def record(
+    attack: str, defense: str, dose: int, seed: int, asr: float | None, status: str = "done", floor: float = 0.1
+) -> Record:
+    def plug(name: str) -> dict[str, Any]:
+        return {"name": name, "label": name, "options": {}}
+
+    metrics = {} if asr is None else {
+        "asr": {"value": asr, "n": 90}, "asr_floor": {"value": floor, "n": 90}, "utility": {"value": 0.9, "n": 100},
+    }  # fmt: skip
+    return Record.model_validate(
+        {"key": "0" * 32, "label": "x", "task": plug("t"), "attack": plug(attack), "defense": plug(defense), 
+         "dose": dose, "modality": "image", "seed": seed, "stage": "control", "status": status, "metrics": metrics,
+         "reason": "" if status == "done" else "why"}
+    )  # fmt: skip
+
+
+STRONG = [record("strong", d, dose, s, a) for d, a0, a1 in (("none", 0.1, 0.8), ("filter", 0.1, 0.2))
+          for dose, a in ((0, a0), (10, a1)) for s in (0, 1)]  # fmt: skip
+WEAK = [record("weak", d, dose, s, 0.62, floor=0.6) for d in ("none", "filter") for dose in (0, 10) for s in (0, 1)]
+
+
+def test_summary_has_means_intervals_and_the_gate() -> None:
+    rows = [
+        *STRONG,
+        *WEAK,
+        record("strong", "late", 10, 0, None, "timed out"),
+        record("strong", "odd", 10, 0, None, "not applicable"),
+    ]
+    summary = report.summary_frame(report.cells_frame(rows)).set_index(["attack", "defense", "dose"])
+    assert summary.loc[("strong", "none", 10)].asr == pytest.approx(0.8)
+    assert summary.loc[("strong", "none", 10)].gate
+    assert summary.loc[("strong", "filter", 10)].gate, "the gate is about the undefended attack"
+    assert not summary.loc[("weak", "none", 10)].gate, "0.62 over a chance floor of 0.6 is no attack"
+    assert summary.loc[("strong", "late", 10)].n_timed_out == 1
+    assert summary.loc[("strong", "odd", 10)].n_not_applicable == 1
+    assert summary.loc[("strong", "odd", 10)].reason == "why"
+
+
+def test_interval_is_the_t_interval() -> None:
+    values = pd.Series([0.2, 0.5, 0.6])
+    low, high = report.interval(values)
+    expected = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
+    assert (low, high) == pytest.approx(expected)
+    assert all(x != x for x in report.interval(values[:1])), "one seed has no interval"
+
+
+def test_the_printed_table_shows_every_state() -> None:
+    from rich.console import Console
+
+    rows = [
+        *STRONG,
+        *WEAK,
+        record("strong", "late", 10, 0, None, "timed out"),
+        record("strong", "odd", 10, 0, None, "not applicable"),
+    ]
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(report.printed(report.summary_frame(report.cells_frame(rows)), "t"))
+    text = console.export_text()
+    console.file.close()
+    for words in ("0.800", "timeout", "n/a", "attack too weak for credit", "1 failed"):
+        assert words in text, words
+    assert text.index("none") < text.index("filter"), "the order of the grid"
+
+
+def test_figures_are_pictures_with_safe_names(tmp_path: Path) -> None:
+    from PIL import Image
+
+    summary = report.summary_frame(report.cells_frame([*STRONG, *WEAK])).assign(task="a/../b(c=1) é")
+    paths = figures.write(summary, tmp_path)
+    assert [p.parent for p in paths] == [tmp_path] * 2
+    for path in paths:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+
+
+def test_nothing_to_report() -> None:
+    assert report.cells_frame([]).empty
+    assert report.summary_frame(pd.DataFrame()).empty
+    assert figures.write(pd.DataFrame(), Path("nowhere")) == []
