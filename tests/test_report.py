@@ -23,7 +23,7 @@ def record(
         "asr": {"value": asr, "n": 90}, "asr_floor": {"value": floor, "n": 90}, "utility": {"value": 0.9, "n": 100},
     }  # fmt: skip
     return Record.model_validate(
-        {"key": "0" * 32, "label": "x", "task": plug("t"), "attack": plug(attack), "defense": plug(defense), 
+        {"key": "0" * 32, "label": "x", "task": plug("t"), "attack": plug(attack), "defense": plug(defense),
          "dose": dose, "modality": "image", "seed": seed, "stage": "control", "status": status, "metrics": metrics,
          "reason": "" if status == "done" else "why"}
     )  # fmt: skip
