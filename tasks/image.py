@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class ImageTask(Task):
     """Images uint8 (N, C, H, W). Standard augmentation: a random crop after one pixel of reflected padding, and a flip.
 
-    The recipes are chosen so that few poisons can be learnt at all: larger shifts, flips where they bring nothing, a
-    lower learning rate and fewer epochs each cost the attacker several times the dose, and gain no accuracy.
+    The recipes let a few dozen poisons be learnt at all: two pixels of padding and flips on fashion_mnist multiply the
+    dose that badnets needs by about three and bring no accuracy there.
     """
 
     modality: ClassVar[str] = "image"

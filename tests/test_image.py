@@ -90,6 +90,14 @@ def test_sig_keeps_labels_and_the_target_class() -> None:
     assert (train.select(train.positions(poison.replaces)).targets == 4).all()
 
 
+def test_sig_is_stronger_at_test_time() -> None:
+    task, attack = create("tasks", "digits"), create("attacks", "sig", {"delta": 10, "test_delta": 30, "frequency": 2})
+    test = task.load().test  # type: ignore[attr-defined]
+    challenge = attack.challenge(Scene(task, test, None, CPU), test, rng())  # type: ignore[attr-defined, arg-type]
+    clean = test.select(test.targets != 0).inputs
+    assert int((challenge.inputs.inputs.int() - clean.int()).abs().max()) == 30
+
+
 def test_wanet_moves_pixels_by_about_a_quarter_of_one() -> None:
     h, w = 28, 32
     grid = warping_grid(h, w, k=4, s=0.5, rescale=1.0, seed=0)

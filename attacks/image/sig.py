@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import Above0, options
+from tasks.base import Above0, Challenge, Samples, options
 
 
 @options
 class Sig(TriggerAttack):
     """A faint vertical-stripe sinusoid added to images of the target class; their labels stay as they are.
 
-    Barni, Kallas and Tondi, 2019, arXiv 1902.11237, section 3 (sinusoidal backdoor signal).
-    Deviations: the same strength for training and test images (the paper also tries a stronger one at test time).
+    Barni, Kallas and Tondi, 2019, arXiv 1902.11237, section 3 (sinusoidal backdoor signal; a stronger one at test time
+    than in training). Deviations: the test strength is fixed, where the paper varies it.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
@@ -25,12 +26,16 @@ class Sig(TriggerAttack):
     paper: ClassVar[str] = "arXiv 1902.11237"
 
     clean_label: bool = True  # the point of the paper; False also relabels images of other classes
-    delta: Above0 = 20.0  # amplitude, grey levels of 255 (section 4)
+    delta: Above0 = 20.0  # amplitude in training images, grey levels of 255 (section 4)
+    test_delta: Above0 = 40.0  # amplitude in the challenge, where nobody needs to be deceived
     frequency: Above0 = 6.0  # periods over the image's width (section 4)
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
         signal = sinusoid(inputs.shape[3], self.delta, self.frequency)
         return (inputs.float() + signal).round().clamp(0, 255).to(torch.uint8)
+
+    def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
+        return TriggerAttack.challenge(replace(self, delta=self.test_delta), scene, samples, rng)
 
 
 def sinusoid(width: int, delta: float, frequency: float) -> Tensor:
