@@ -121,7 +121,6 @@ def small(defense_name: str, task_name: str) -> Defense:
     """The defense with options that make it quick; the contract does not depend on them."""
     options = entries("defenses")[defense_name].options
     quick = {
-        "clean": 40,
         "clean_rows": 40,
         "parts": 3,
         "overlays": 4,

@@ -30,7 +30,7 @@ class NeuralCleanse(Defense):
     stage: ClassVar[str] = "inspection"
     paper: ClassVar[str] = "doi 10.1109/SP.2019.00031"
 
-    clean: Positive = 200  # clean rows, out of the reserve
+    clean_rows: Positive = 200  # drawn from the reserve
     epochs: Positive = 40  # passes over them (BackdoorBench: 80)
     batch_size: Positive = 64  # clean rows per step; each is stamped with the trigger of every class
     lr: Above0 = 0.1  # of Adam
@@ -47,7 +47,7 @@ class NeuralCleanse(Defense):
         classes = len(case.task.classes)
         if classes < 3:
             raise NotApplicable(f"{case.task.name} has {classes} classes: an outlier needs at least 3")
-        victim, clean = case.fit(case.train), case.clean(self.clean)
+        victim, clean = case.fit(case.train), case.clean(self.clean_rows)
         x = case.task.encode(clean, case.device).float()
         low, high = (0.0, 255.0) if case.task.modality == "image" else (float(x.min()), float(x.max()))
         masks, patterns = self.invert(victim.module, (x - low) / (high - low), low, high, classes, case.rng)

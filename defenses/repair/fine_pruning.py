@@ -25,7 +25,7 @@ class FinePruning(Defense):
     stage: ClassVar[str] = "repair"
     paper: ClassVar[str] = "arXiv 1805.12185"
 
-    clean: Positive = 200  # clean rows, out of the reserve
+    clean_rows: Positive = 200  # drawn from the reserve
     tolerance: Share = (
         0.1  # accuracy that may be lost to pruning, as a share of the victim's (BackdoorBench: acc_ratio)
     )
@@ -35,7 +35,7 @@ class FinePruning(Defense):
 
     def defend(self, case: Case) -> Model:
         victim = case.fit(case.train)
-        clean = case.clean(self.clean)
+        clean = case.clean(self.clean_rows)
         prune(victim, victim.features(clean).to(case.device), clean.targets.to(case.device), self.tolerance)
         return case.fit(
             clean,

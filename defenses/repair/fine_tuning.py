@@ -22,14 +22,14 @@ class FineTuning(Defense):
     stage: ClassVar[str] = "repair"
     paper: ClassVar[str] = "arXiv 2212.09067"
 
-    clean: Positive = 200  # clean rows, out of the reserve
+    clean_rows: Positive = 200  # drawn from the reserve
     epochs: Positive = 100  # BackdoorBench's default
     batch_size: Positive = 64
     lr_scale: Above0 = 1.0  # peak learning rate, times the task's own
 
     def defend(self, case: Case) -> Model:
         return case.fit(
-            case.clean(self.clean),
+            case.clean(self.clean_rows),
             init=case.fit(case.train),
             epochs=self.epochs,
             batch_size=self.batch_size,

@@ -29,7 +29,7 @@ class Nad(Defense):
     stage: ClassVar[str] = "repair"
     paper: ClassVar[str] = "arXiv 2101.05930"
 
-    clean: Positive = 200  # clean rows, out of the reserve
+    clean_rows: Positive = 200  # drawn from the reserve
     teacher_epochs: Positive = 10  # of fine-tuning the teacher (section 4.1)
     epochs: Positive = 20  # of distillation
     beta: AtLeast0 = 100.0  # weight of every stage's attention loss
@@ -39,7 +39,7 @@ class Nad(Defense):
     weight_decay: AtLeast0 = 1e-4
 
     def defend(self, case: Case) -> Model:
-        victim, clean = case.fit(case.train), case.clean(self.clean)
+        victim, clean = case.fit(case.train), case.clean(self.clean_rows)
         fit = partial(
             case.fit,
             clean,

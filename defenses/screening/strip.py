@@ -33,14 +33,14 @@ class Strip(Defense):
     stage: ClassVar[str] = "screening"
     paper: ClassVar[str] = "arXiv 1902.06531"
 
-    clean: Annotated[int, Field(ge=2)] = 200  # clean rows, out of the reserve: overlays, the rest sets the threshold
+    clean_rows: Annotated[int, Field(ge=2)] = 200  # drawn from the reserve: overlays, the rest sets the threshold
     overlays: Positive = 16  # perturbed copies per input, at most half of `clean` (paper: 100, BackdoorBench: 64)
     alpha: Above0 = 0.5  # weight of the overlay in images and sounds (BackdoorBench; other toolboxes: 1)
     replaced: Share = 0.5  # of the words of a text (OpenBackdoor)
     false_rejection: Share = 0.05  # of clean inputs, sets the threshold (BackdoorBench; paper: 0.01)
 
     def defend(self, case: Case) -> Model:
-        victim, clean = case.fit(case.train), case.clean(self.clean)
+        victim, clean = case.fit(case.train), case.clean(self.clean_rows)
         order = torch.randperm(len(clean), generator=case.rng)
         n = min(self.overlays, len(clean) // 2)
         overlays, held_out = clean.select(order[:n]), clean.select(order[n:])
