@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness import grid as grids
-from harness.grid import BadGrid, Spec
+from harness.grid import BadGrid
 
 GOOD: dict[str, Any] = {
     "tasks": ["digits"],
@@ -114,7 +114,7 @@ def test_set_changes_fields_and_options() -> None:
     grid = grids.read("quickstart", ["doses=[0, 3]", "digits.epochs=2", "seeds=4"])
     assert grid.doses == (0, 3)
     assert grid.seeds == (4,)
-    assert Spec("digits", (("epochs", 2),)) in grid.tasks
+    assert dict(next(s for s in grid.tasks if s.name == "digits").options)["epochs"] == 2
     for change, message in (
         ("doses", "write key=value"),
         ("dose=[1]", r"--set: unknown 'dose'; did you mean 'doses'\?"),
