@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -26,8 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console()
-err = Console(stderr=True)
+_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140  # a file or a log has no width of its own
+out = Console(width=_width)
+err = Console(stderr=True, width=_width)
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
 Kind = Literal["tasks", "attacks", "defenses"]

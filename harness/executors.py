@@ -94,12 +94,13 @@ class _Worker:
         self.pipe.send(cells)
 
     def stop(self) -> None:
-        self.process.terminate()
+        self.pipe.close()  # an idle worker takes this as the end and leaves in order
+        if self.cells:
+            self.process.terminate()
         self.process.join(5)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-        self.pipe.close()
 
 
 def _collect(workers: list[_Worker]) -> Iterator[Event]:

@@ -94,15 +94,17 @@ def interval(values: pd.Series) -> tuple[float, float]:
 
 def printed(summary: pd.DataFrame, task: str) -> Table:
     """One task's table: ASR by dose for every attack and defense, clean metric, cost."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     part = summary[summary.task == task]
     doses = sorted(part.dose.unique())
-    table = Table(title=f"{task}: ASR by dose (mean over seeds)", title_justify="left")
-    for column in ("attack", "defense"):
+    title = f"{task}: ASR by dose (mean over seeds)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("attack", "defense"):  # on a narrow screen names are cut, numbers never
         table.add_column(column, no_wrap=True)
     for column in (*map(str, doses), "clean", "Δ clean", "train s"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True, min_width=max(5, len(column)))
     table.add_column("note")
     for attack, rows in part.groupby("attack", sort=False):
         base = rows[rows.defense == "none"].get("utility", pd.Series(dtype=float)).mean()

@@ -88,6 +88,17 @@ def test_figures_are_pictures_with_safe_names(tmp_path: Path) -> None:
             assert min(picture.size) > 200
 
 
+def test_numbers_are_never_cut_on_a_narrow_screen() -> None:
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(report.printed(report.summary_frame(report.cells_frame([*STRONG, *WEAK])), "t"))
+    text = console.export_text()
+    console.file.close()
+    assert "0.800" in text
+    assert "0.200" in text
+
+
 def test_nothing_to_report() -> None:
     assert report.cells_frame([]).empty
     assert report.summary_frame(pd.DataFrame()).empty

@@ -22,9 +22,9 @@ class AdversarialTraining(Defense):
     Geiping et al., 2021, arXiv 2102.13624, section 3 (the variant that does not simulate poisoning); the perturbation
     is that of Madry et al., 2017, arXiv 1706.06083 (images, sounds), or Miyato et al., 2016, arXiv 1605.07725 (texts).
     Deviations: the embedded input is perturbed, after augmentation; of a sound these are log-mel frames. The radius
-    grows linearly over the training: with the whole radius from the first step on, small victims of texts and sounds
-    learn nothing in their few epochs. Texts: several steps instead of one, no clean loss beside, and token vectors are
-    not normalised. The published radius is 5 where vectors have norm 16; a victim trained from scratch bears less.
+    grows linearly at first: with all of it from the first step on, small victims of texts learn nothing in their few
+    epochs. Texts: several steps instead of one, no clean loss beside, and token vectors are not normalised. The
+    published radius is 5 where vectors have norm 16; a victim trained from scratch bears less.
     """
 
     stage: ClassVar[str] = "training"
