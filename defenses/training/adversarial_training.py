@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, Batch, Positive, options
+from tasks.base import Above0, Batch, Positive, Share, options
 from tasks.deployed import Model
 from tasks.models.net import Net
 
@@ -19,10 +19,10 @@ from tasks.models.net import Net
 class AdversarialTraining(Defense):
     """Trains on inputs perturbed against the model, so that faint or narrow cues (a trigger) are not worth learning.
 
-    Geiping et al., 2021, arXiv 2102.13624, section 3 (the variant that does not simulate poisoning); the perturbation
+    Geiping et al., 2021, arXiv 2102.13624 (the variant that does not simulate poisoning); the perturbation
     is that of Madry et al., 2017, arXiv 1706.06083 (images, sounds), or Miyato et al., 2016, arXiv 1605.07725 (texts).
     Deviations: the embedded input is perturbed, after augmentation; of a sound these are log-mel frames. The radius
-    grows linearly at first: with all of it from the first step on, small victims of texts learn nothing in their few
+    grows linearly over `warmup`: from the first step on at full size, small victims of texts learn nothing in their few
     epochs. Texts: several steps instead of one, no clean loss beside, and token vectors are not normalised. The
     published radius is 5 where vectors have norm 16; a victim trained from scratch bears less.
     """
@@ -33,7 +33,8 @@ class AdversarialTraining(Defense):
     eps: Above0 = 8 / 255  # images: largest change of a pixel, as a share of the range of pixels
     audio_eps: Above0 = 2 / 255  # sounds: largest change of a log-mel value, as a share of their range; about 0.7 dB
     text_eps: Above0 = 0.1  # texts: L2 norm of the change of a whole text, as a share of a token vector's norm
-    steps: Positive = 5  # of projected gradient ascent, each of 2.5 * radius / steps (Madry et al., appendix)
+    warmup: Share = 0.5  # of the training, in which the radius grows from 0 to its full size
+    steps: Positive = 5  # of projected gradient ascent, each of 2.5 * radius / steps (Madry et al.)
 
     def defend(self, case: Case) -> Model:
         share = {"image": self.eps, "audio": self.audio_eps, "text": self.text_eps}[case.task.modality]
@@ -44,10 +45,14 @@ class AdversarialTraining(Defense):
         embedded = module.embed(batch.x).float()
         training = module.training
         module.eval()  # the search neither moves batch-norm statistics nor draws dropout
-        adversarial = self.perturb(module, embedded.detach(), batch, share * batch.progress)
+        adversarial = self.perturb(module, embedded.detach(), batch, share * self.ramp(batch.progress))
         module.train(training)
         change = adversarial - embedded.detach()  # a constant, so that token embeddings still learn
         return F.cross_entropy(module.head(module.body(embedded + change)).float(), batch.y, reduction="none")
+
+    def ramp(self, progress: float) -> float:
+        """The share of the full radius at this point of the training."""
+        return min(1.0, progress / self.warmup) if self.warmup else 1.0
 
     def perturb(self, module: Net, e: Tensor, batch: Batch, share: float) -> Tensor:
         """The embedded batch, moved within its ball to raise the loss; (B, L, E) by L2, anything else by L-infinity."""
@@ -56,9 +61,8 @@ class AdversarialTraining(Defense):
             radius = share * e.norm(dim=2).mean()
             delta = torch.zeros_like(e)
         else:
-            low, high = (
-                f(e, dim=(0, *range(2, e.ndim)), keepdim=True) for f in (torch.amin, torch.amax)
-            )  # per channel
+            rest = (0, *range(2, e.ndim))  # all but the channels
+            low, high = e.amin(rest, keepdim=True), e.amax(rest, keepdim=True)
             radius = share * (high - low)
             delta = radius * (2 * torch.rand(e.shape, generator=batch.rng, device=e.device) - 1)
         step = 2.5 * radius / self.steps

@@ -13,7 +13,7 @@ from tasks.deployed import Model
 class DpSgd(Defense):
     """Trains with every sample's gradient clipped and a little noise added, so that few samples cannot decide.
 
-    Hong et al., 2020 (gradient shaping), arXiv 2002.11497, section 5; DP-SGD is Abadi et al., 2016, arXiv 1607.00133,
+    Hong et al., 2020 (gradient shaping), arXiv 2002.11497; DP-SGD is Abadi et al., 2016, arXiv 1607.00133,
     algorithm 1. The little noise gives no meaningful privacy.
     Deviations: the task's own optimizer steps along the private gradient (AdamW; plain SGD at this clip needs a
     learning rate a hundred times larger). Shuffled batches instead of Poisson sampling, as no privacy is accounted for.

@@ -19,7 +19,7 @@ from tasks.models.net import Net
 class Mixing(Defense):
     """Trains on mixtures of two samples and of their labels, so that a trigger seldom meets its label undiluted.
 
-    Borgnia et al., 2020, arXiv 2011.09527, section 3; mixup is Zhang et al., 2017, arXiv 1710.09412, CutMix is Yun et
+    Borgnia et al., 2020, arXiv 2011.09527; mixup is Zhang et al., 2017, arXiv 1710.09412, CutMix is Yun et
     al., 2019, arXiv 1905.04899. One share and one partner order per batch, as in both papers' code.
     Deviations: embedded inputs are mixed (pixels, log-mel frames, token vectors), after augmentation. CutMix cuts a
     rectangle out of images and log-mel frames and a run of tokens out of texts; there the label's share is counted
@@ -29,7 +29,7 @@ class Mixing(Defense):
     stage: ClassVar[str] = "training"
     paper: ClassVar[str] = "arXiv 2011.09527"
 
-    kind: Literal["mixup", "cutmix"] = "cutmix"  # cutmix did best against backdoors in section 4
+    kind: Literal["mixup", "cutmix"] = "cutmix"  # mixup alone stops no patch that is learned from few rows
     alpha: Above0 = 1.0  # both parameters of the Beta distribution of the share kept; 1 = uniform
 
     def defend(self, case: Case) -> Model:

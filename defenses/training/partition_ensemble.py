@@ -38,7 +38,7 @@ class PartitionEnsemble(Defense):
     stage: ClassVar[str] = "training"
     paper: ClassVar[str] = "arXiv 2006.14768"
 
-    parts: Positive = 20  # votes; section 4 has 50 and 250 of CIFAR-10's 50000 images, 1000 and 200 rows a part
+    parts: Positive = 20  # votes; published: 50 or 250 of CIFAR-10's 50000 images, so 1000 or 200 rows a part
     epochs: Positive = 3  # epochs of every part's model, in multiples of the task's: small parts have few batches
 
     def defend(self, case: Case) -> Model:
