@@ -18,6 +18,15 @@ class Fit(Protocol):
     def __call__(self, samples: Samples, *, seed: int | None = None, **recipe_changes: Any) -> Victim: ...
 
 
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What a targeted attack is to do, see attacks.targeted."""
+
+    target: Samples  # one row of the test set, with its true label
+    wanted: int  # the class that it shall be taken for
+    bases: Tensor  # (M,) ids of training rows of that class, to be poisoned in this order
+
+
 @dataclass(frozen=True)
 class Scene:
     """What an attacker sees: the task, the clean training set, and a way to train surrogates (own seeds)."""
@@ -26,6 +35,7 @@ class Scene:
     train: Samples
     fit: Fit
     device: torch.device
+    trial: Trial | None = None  # for targeted attacks only
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from torch import Tensor
 from harness.content import code_hash, digest
 from harness.fit import Loss, blank, train_victim
 from harness.store import Store
-from tasks.base import BadInput, Recipe, Samples, Task
+from tasks.base import BadInput, Recipe, Samples, Task, _load
 from tasks.deployed import Victim
 
 FIT_SOURCES = ("harness.fit", "harness.private")
+PRETRAINING = 0  # seed of every source victim: all cells of a transfer task share one body
 KEPT = 64  # victims held in memory per process; small networks
 
 
@@ -43,6 +44,7 @@ class Fitter:
     ) -> Victim:
         recipe = changed(self.task.recipe(), recipe_changes)
         seed = self.seed if seed is None else seed
+        init = init or self.pretrained(seed)
         key = self.key(samples, recipe, seed, init, loss)
 
         def make() -> dict[str, Tensor]:
@@ -66,6 +68,17 @@ class Fitter:
         self.fits.append({"key": key, "seconds": seconds, "trained": made})
         module = blank(self.task, recipe, seed, self.device, init)
         module.load_state_dict(state)
+        return Victim(self.task, module.eval(), self.device)
+
+    def pretrained(self, seed: int) -> Victim | None:
+        """Where victims of a transfer-learning task start: a body trained once on its source, a head of the seed's."""
+        source = self.task.source()
+        if source is None:
+            return None
+        fit = Fitter(source, self.store, self.device, PRETRAINING, self.compiled)
+        body = fit(_load(source).train).module.state_dict()  # not load(): a defense may be running
+        module = blank(self.task, self.task.recipe(), seed, self.device, None)
+        module.load_state_dict({k: v for k, v in body.items() if not k.startswith("head.")}, strict=False)
         return Victim(self.task, module.eval(), self.device)
 
     def key(self, samples: Samples, recipe: Recipe, seed: int, init: Victim | None, loss: Loss | None) -> str:

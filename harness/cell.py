@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from attacks.base import Attack, Scene
+from attacks.targeted import TargetedAttack, find_trial
 from defenses.base import Defense
 from defenses.controls.oracle import Oracle
 from harness import metrics
@@ -116,7 +117,10 @@ def run(
 def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) -> Threat:
     """Craft, check and inject the poison, and make the challenge: once for all defenses of a column."""
     splits = task.load()
-    scene = Scene(task, splits.train, bench.fitter(task, derive(seed, "surrogate")), bench.device)
+    trial = None
+    if isinstance(attack, TargetedAttack) and attack.targeted:
+        trial = find_trial(attack, task, splits, seed)
+    scene = Scene(task, splits.train, bench.fitter(task, derive(seed, "surrogate")), bench.device, trial)
     return Threat(poison_set(attack, scene, dose, seed), make_challenge(attack, scene, splits.test, seed))
 
 

@@ -238,6 +238,42 @@ def report(
 
 
 @app.command()
+def trials(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's name.")],
+    to: Annotated[Path, typer.Option("--out", help="The JSON file to write; an attack takes it as `trials`.")],
+    count: Annotated[int, typer.Option(min=1, help="How many trials.")] = 24,
+    bases: Annotated[int, typer.Option(min=1, help="Training rows per trial: the largest dose.")] = 50,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Task options: train_size=1000; repeatable.")
+    ] = None,
+) -> None:
+    """Freeze trials for targeted attacks: target instance, wanted class and base rows, drawn once and written down.
+
+    They fit every run with the same subset_seed and reserve_size and no smaller train_size and test_size.
+
+    Example:  tinydrop trials digits --set train_size=1000 --out my_trials.json
+    """
+    import torch
+    import yaml
+
+    from harness.freeze import freeze
+    from harness.registry import create
+    from harness.store import write_atomically
+    from tasks.base import BadInput, Task
+
+    given = dict(change.partition("=")[::2] for change in changes or [])
+    try:
+        chosen = create("tasks", task, {k: yaml.safe_load(v) for k, v in given.items()})
+        assert isinstance(chosen, Task)
+        found = freeze(chosen, count, bases, torch.device("cpu"))
+    except BadInput as error:
+        _refuse(str(error))
+    lines = ",\n ".join(json.dumps(trial) for trial in found)
+    write_atomically(to, f"[{lines}]\n")
+    out.print(f"{len(found)} trials written: {to}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def show(
     dir_: Dir,
     cell: Annotated[str, typer.Argument(metavar="CELL", help="Key (its first digits do) or label of a cell.")],

@@ -52,7 +52,7 @@ def _feed(h: Any, part: Any) -> None:
     elif isinstance(part, Recipe):
         _feed(h, {"recipe": vars(part)})
     elif isinstance(part, Plugin):
-        files = [files_hash(v) for v in part.options().values() if isinstance(v, str) and os.path.exists(v)]
+        files = [files_hash(f) for f in part.files()]
         _feed(h, [part.name, part.options(), files, source_hash(type(part).__module__)])
     elif isinstance(part, partial):
         _feed(h, ["partial", part.func, list(part.args), part.keywords])

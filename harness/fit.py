@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,14 @@ def freeze_body(module: Net) -> None:
         p.requires_grad_(True)
 
 
+@torch.no_grad()
+def _features(module: Net, x: Tensor) -> Tensor:
+    """(N, D) float32 what the head sees of encoded rows, in evaluation mode."""
+    module.eval()
+    with autocast(x.device):
+        return torch.cat([module.features(layout(part)).float() for part in x.split(CHUNK)])  # type: ignore[no-untyped-call]
+
+
 def _run(
     task: Task, module: Net, x: Tensor, y: Tensor, recipe: Recipe, seed: int, loss: Loss | None, compiled: bool
 ) -> None:
@@ -97,7 +106,10 @@ def _run(
         p.requires_grad_(True)
     if recipe.frozen == "body":
         freeze_body(module)
-    forward, optimizer, criterion = module, optimiser(module, recipe), loss or task.loss
+    forward: Any = module
+    optimizer, criterion = optimiser(module, recipe), loss or task.loss
+    if recipe.frozen == "body" and not (recipe.augment or loss or recipe.dp_clip):
+        x, forward = _features(module, x), module.head  # the same in every epoch, so computed once
     hooks, precision = None, autocast(x.device)
     if recipe.dp_clip is not None:
         from harness.private import privatise
@@ -105,7 +117,7 @@ def _run(
         hooks, optimizer = privatise(module, optimizer, recipe, n, batches, seed)
         precision = nullcontext()  # what is clipped are gradients in float32
     elif compiled:
-        forward = torch.compile(module)  # type: ignore[assignment]
+        forward = torch.compile(module)
     schedule = None
     if recipe.schedule == "one_cycle":
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=max(steps, 10))

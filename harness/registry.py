@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("tasks", "attacks", "defenses")
 # Attacks and defenses lie in folders by kind, and what lies beside those folders serves them; tasks lie at the top.
-NOT_TASKS = {"base", "data", "deployed", "image", "text", "audio", "tabular"}
+NOT_TASKS = {"base", "data", "deployed", "image", "text", "audio", "tabular", "transfer"}
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,7 @@ def _describe(kind: str, name: str, module: str, file: Path) -> Entry:
 # What the base classes say and a reader of one file cannot see.
 BASES: dict[str, dict[str, Any]] = {
     "ImageTask": {"modality": "image"},
+    "TransferTask": {"modality": "image"},
     "TextTask": {"modality": "text"},
     "AudioTask": {"modality": "audio"},
     "TabularTask": {"modality": "tabular"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import StringIO
@@ -47,8 +48,9 @@ def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row per task, attack, defense and dose: means over seeds with 95 % t intervals, coverage, and the gate.
+    """One row per task, attack, defense and dose: means over seeds with 95 % intervals, coverage, and the gate.
 
+    Intervals are t intervals; of a targeted attack, whose every cell has one answer, binomial (Wilson) ones.
     `gate` is False where the undefended attack never gets GATE of the way from its chance floor to 1: no defense earns
     credit there.
     """
@@ -64,7 +66,8 @@ def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
                 values = done[name].dropna()
                 row[name] = values.mean()
                 if name in ("asr", "utility"):
-                    row[f"{name}_low"], row[f"{name}_high"] = interval(values)
+                    single = (done[f"{name}_n"] == 1).all()
+                    row[f"{name}_low"], row[f"{name}_high"] = binomial(values) if single else interval(values)
                     row[f"{name}_max" if name == "asr" else f"{name}_min"] = (
                         values.max() if name == "asr" else values.min()
                     )
@@ -76,6 +79,32 @@ def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
         best = excess(undefended.asr, undefended.asr_floor).groupby([undefended.task, undefended.attack]).max()
         frame["gate"] = [best.get((t, a), float("nan")) >= GATE for t, a in zip(frame.task, frame.attack)]
     return frame
+
+
+def worst_frame(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, attack (its target class aside), defense and dose run against several target classes.
+
+    The highest ASR over seeds and targets, where it was, and the mean over all of them.
+    """
+    if "asr" not in cells:
+        return pd.DataFrame()
+    done = cells[(cells.status == "done") & cells.asr.notna()]
+    rows = []
+    for (task, attack, defense, dose), part in done.groupby(
+        [done.task, done.attack.map(whatever_target), done.defense, done.dose], sort=False
+    ):
+        if part.attack.nunique() > 1:
+            top = part.loc[part.asr.idxmax()]
+            rows.append({
+                "task": task, "attack": attack, "defense": defense, "dose": dose, "targets": part.attack.nunique(),
+                "asr": part.asr.mean(), "asr_max": top.asr, "worst_attack": top.attack, "worst_seed": top.seed,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def whatever_target(attack: str) -> str:
+    """An attack's label, its target class aside."""
+    return re.sub(r"target=\d+, |(, )?target=\d+", "", attack).replace("()", "")
 
 
 STATUSES = ("done", "failed", "timed out", "not applicable")
@@ -92,6 +121,12 @@ def interval(values: pd.Series) -> tuple[float, float]:
         return float("nan"), float("nan")
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return values.mean() - half, values.mean() + half
+
+
+def binomial(hits: pd.Series) -> tuple[float, float]:
+    """95 % Wilson interval of a success rate over trials, each 0 or 1."""
+    found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return found.low, found.high
 
 
 def printed(summary: pd.DataFrame, task: str) -> Table:
@@ -129,13 +164,15 @@ class Tables:
     summary: pd.DataFrame  # one row per task, attack, defense and dose
     doses: pd.DataFrame  # one row per task, attack and defense: ED50 and protection factor
     scaling: pd.DataFrame  # one row per attack and defense run at several training-set sizes
+    worst: pd.DataFrame  # one row per task, attack, defense and dose run against several target classes
 
 
 def tables(records: Iterable[Record]) -> Tables:
     """Every table, from records alone."""
     cells = cells_frame(records)
     summary = summary_frame(cells)
-    return Tables(cells, summary, dose_table.dose_frame(cells, summary), dose_table.scaling_frame(cells))
+    doses = dose_table.dose_frame(cells, summary)
+    return Tables(cells, summary, doses, dose_table.scaling_frame(cells), worst_frame(cells))
 
 
 def write(store: Store, records: Iterable[Record]) -> tuple[Tables, list[Path]]:

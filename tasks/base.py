@@ -6,6 +6,7 @@ Shapes, everywhere: N samples, C channels, H, W, T time, L tokens, D features, K
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,6 +62,10 @@ class Plugin:
     def options(self) -> dict[str, Any]:
         """Every option with its value, defaults included."""
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def files(self) -> list[str]:
+        """Files and folders whose content counts like an option: those that options name."""
+        return [v for v in self.options().values() if isinstance(v, str) and os.path.exists(v)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,6 +255,10 @@ class Task(Plugin):
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
         """What the victim reads: a tensor of N rows on the device."""
         raise NotImplementedError(f"{type(self).__name__} must define encode()")
+
+    def source(self) -> Task | None:
+        """Transfer learning: the task on whose training set the body was trained that this one's victims start from."""
+        return None
 
     def load(self) -> Splits:
         """Train, test and reserve, disjoint; read once per process.

@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the tests must not depend on a n
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
 
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,10 @@ CPU = torch.device("cpu")
 USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their own tests make the files
 EMBEDDED = {"image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones"}
 
+needs_data = pytest.mark.skipif(
+    not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"
+)
+
 
 @cache
 def tiny(name: str) -> Task:
@@ -29,8 +34,9 @@ def tiny(name: str) -> Task:
     local = load_class("tasks", name).dataset == "embedded"  # type: ignore[attr-defined]
     if not local and not os.environ.get("TINYDROP_DATA"):
         pytest.skip(f"{name} needs real data: set TINYDROP_DATA to the folder that holds it")
-    small = {"train_size": 120, "test_size": 40, "reserve_size": 60, "epochs": 1}
-    task = create("tasks", name, small)
+    small = {"train_size": 120, "test_size": 40, "reserve_size": 60, "epochs": 1, "body_size": 120, "body_epochs": 1}
+    known = {f.name for f in fields(load_class("tasks", name))}  # type: ignore[arg-type]
+    task = create("tasks", name, {k: v for k, v in small.items() if k in known})
     assert isinstance(task, Task)
     return task
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import CPU
+from conftest import CPU, needs_data
 from torch import Tensor
 
 from attacks.audio.ambient import Ambient
@@ -26,9 +25,6 @@ from tasks.base import BadInput, NotApplicable, Samples
 from tasks.models.logmel import FLOOR, MEAN, STD, LogMelCNN, hop_size, logmel, mel_filters, window_size
 from tasks.synthetic_tones import SyntheticTones
 
-needs_data = pytest.mark.skipif(
-    not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"
-)
 RATES = (8000, 16000, 22050, 44100)
 ATTACKS = [ToneClip(), Ultrasonic(), Ambient(), PitchShift()]
 

@@ -9,6 +9,7 @@ import torch
 from conftest import CPU, EMBEDDED, task_names, tiny
 
 from attacks.base import Attack, Scene
+from attacks.targeted import TargetedAttack, draw
 from defenses.base import Defense
 from harness.case import CellCase, CellOracleCase, Fitter
 from harness.cell import make_challenge, poison_set
@@ -49,7 +50,9 @@ def test_described_for_the_list(kind: str, name: str) -> None:
 
 def scene_of(task_name: str, store: Store) -> Scene:
     task = tiny(task_name)
-    return Scene(task, task.load().train, Fitter(task, store, CPU, 7), CPU)
+    splits = task.load()
+    trial = draw(splits, len(task.classes), 6, rng())
+    return Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU, trial)
 
 
 def rng(seed: int = 3) -> torch.Generator:
@@ -63,7 +66,8 @@ def same(a: Samples, b: Samples) -> bool:
 @pytest.mark.parametrize(("attack_name", "task_name"), ATTACK_TASKS)
 def test_attack(attack_name: str, task_name: str, store: Store) -> None:
     known = create("attacks", attack_name).options()
-    quick = {k: v for k, v in {"rounds": 40, "steps": 4, "retrain": 0, "sources": 60}.items() if k in known}
+    small = {"rounds": 40, "steps": 4, "retrain": 0, "sources": 60, "restarts": 1}
+    quick = {k: v for k, v in small.items() if k in known}
     attack, scene = create("attacks", attack_name, quick), scene_of(task_name, store)
     assert isinstance(attack, Attack)
     before = Samples(copy.deepcopy(scene.train.inputs), scene.train.targets.clone(), scene.train.ids.clone())
@@ -90,6 +94,12 @@ def test_attack(attack_name: str, task_name: str, store: Store) -> None:
     challenge = make_challenge(attack, scene, test, 0)
     if challenge is None:
         assert attack_name == "none"
+        return
+    if isinstance(attack, TargetedAttack):
+        assert scene.trial is not None
+        assert same(challenge.inputs, scene.trial.target), "the challenge is the target, as it is"
+        assert challenge.wanted.tolist() == [scene.trial.wanted]
+        assert large.samples.targets.tolist() == [scene.trial.wanted] * len(large.samples)
         return
     assert (challenge.wanted != challenge.truth).all(), "the class asked for is excluded"
     assert challenge.inputs.fingerprint == make_challenge(attack, scene, test, 0).inputs.fingerprint  # type: ignore[union-attr]

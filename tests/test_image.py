@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import needs_data
 from PIL import Image
 from torch import Tensor
 
@@ -21,9 +21,6 @@ from tasks.image import ImageTask, decode, random_crop, random_flip
 from tasks.models.torchvision_net import TorchvisionNet
 
 CPU = torch.device("cpu")
-needs_data = pytest.mark.skipif(
-    not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"
-)
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, needs_data
 from sklearn.metrics import roc_auc_score
 
 from attacks.base import Scene
@@ -23,10 +22,6 @@ from harness.registry import create
 from harness.store import Store
 from tasks.base import Batch, Challenge
 from tasks.digits import Digits
-
-needs_data = pytest.mark.skipif(
-    not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"
-)
 
 
 class Column:

@@ -107,3 +107,27 @@ def test_nothing_to_report() -> None:
     assert report.cells_frame([]).empty
     assert report.summary_frame(pd.DataFrame()).empty
     assert figures.write(report.tables([]), Path("nowhere")) == []
+
+
+def test_single_answers_get_a_binomial_interval() -> None:
+    rows = [record("aimed", "none", 10, seed, float(seed < 15)) for seed in range(20)]
+    for row in rows:
+        row.metrics["asr"].n = 1
+    summary = report.summary_frame(report.cells_frame(rows)).iloc[0]
+    z = stats.norm.ppf(0.975)  # Wilson 1927, by hand
+    middle, half = (0.75 + z**2 / 40) / (1 + z**2 / 20), z * (0.75 * 0.25 / 20 + z**2 / 1600) ** 0.5 / (1 + z**2 / 20)
+    assert summary.asr == 0.75
+    assert (summary.asr_low, summary.asr_high) == pytest.approx((middle - half, middle + half))
+
+
+def test_the_worst_target_stands_beside_the_mean() -> None:
+    rows = [
+        record(f"badnets(size=3, target={target})", "none", 10, seed, 0.1 * target + 0.05 * seed)
+        for target in (1, 4) for seed in (0, 1)
+    ]  # fmt: skip
+    (worst,) = report.worst_frame(report.cells_frame([*rows, *STRONG])).to_dict("records")
+    assert (worst["attack"], worst["targets"], worst["worst_attack"]) == (
+        "badnets(size=3)", 2, "badnets(size=3, target=4)",
+    )  # fmt: skip
+    assert (worst["asr"], worst["asr_max"]) == pytest.approx((0.275, 0.45))
+    assert worst["worst_seed"] == 1

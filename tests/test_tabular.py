@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, needs_data
 from sklearn.linear_model import LogisticRegression
 
 from attacks.any.one_poison import OnePoison
@@ -17,10 +15,6 @@ from harness.cell import check_applies, make_challenge, poison_set, run
 from harness.registry import create, entries
 from harness.store import Store
 from tasks.base import NotApplicable, Task
-
-needs_data = pytest.mark.skipif(
-    not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"
-)
 
 
 def test_one_poison_leaves_every_clean_prediction_of_a_linear_model_as_it_was(store: Store) -> None:

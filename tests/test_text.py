@@ -1,11 +1,11 @@
 """Text tasks: tokens, masks, victims, triggers, and what is said about a bad file."""
 
-import os
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import needs_data
 
 from attacks.base import Scene
 from harness.content import digest
@@ -33,9 +33,6 @@ ODD = [
     "12 %",
     "ok.",
 ]
-needs_data = pytest.mark.skipif(
-    not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"
-)
 
 
 @pytest.fixture(scope="module")
