@@ -1,13 +1,15 @@
-"""ED50 without a full sweep: every curve's doses are bisected until two neighbours hold the crossing."""
+"""ED50 without a full sweep: doses are bisected until one lies on the slope of its curve or two hold the crossing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-from harness.dose import level
+from harness.dose import excess
 from harness.grid import Cell
 from harness.records import Record
+
+ON_SLOPE = 0.2  # an ASR at least so far from both ends of its way tells, with one more dose, where the middle is
 
 
 def wanted(cells: Iterable[Cell], found: Mapping[str, Record], share: float = 0.5) -> list[Cell]:
@@ -26,7 +28,7 @@ def wanted(cells: Iterable[Cell], found: Mapping[str, Record], share: float = 0.
 
 def next_probe(rungs: list[Cell], found: Mapping[str, Record], share: float) -> Cell | None:
     """Of one curve's cells, by rising dose: the one to run next, or None where nothing more can be learnt."""
-    below, above = -1, len(rungs)
+    below, above, seen = -1, len(rungs), 0
     while above - below > 1:
         middle = (below + above) // 2
         record = found.get(rungs[middle].key)
@@ -34,7 +36,12 @@ def next_probe(rungs: list[Cell], found: Mapping[str, Record], share: float) -> 
             return rungs[middle]
         if record.status != "done" or "asr" not in record.metrics:
             return None
-        if record.metrics["asr"].value >= level(record.metrics["asr_floor"].value, share):
+        chance = record.metrics["asr_floor"].value
+        way = excess(record.metrics["asr"].value, chance) if chance < 1 else 1.0
+        seen += rungs[middle].dose > 0
+        if seen > 1 and ON_SLOPE <= way <= 1 - ON_SLOPE:
+            return None
+        if way >= share:
             above = middle
         else:
             below = middle

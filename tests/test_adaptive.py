@@ -45,6 +45,17 @@ def test_bisection_brackets_every_crossing_with_few_cells(crossing: float, tmp_p
     assert sum(r.attack.name == "none" for r in found.values()) == 4, "the control runs once per defense and seed"
 
 
+def test_a_dose_on_the_slope_ends_the_search_once_there_are_two(tmp_path: Path) -> None:
+    cells = plan(parse({**GRID, "attacks": ["badnets"], "defenses": ["none"], "seeds": [0]}), Store(tmp_path)).cells
+    found: dict[str, Record] = {}
+    while probes := adaptive.wanted(cells, found):
+        (cell,) = probes
+        found[cell.key] = answer(cell, 10)
+        if cell.dose == 2:
+            found[cell.key].metrics["asr"] = Measured(value=0.4, n=9)  # a third of the way from its floor
+    assert sorted(r.dose for r in found.values()) == [1, 2, 10], "5 need not be run"
+
+
 def test_a_curve_that_cannot_go_on_stops(tmp_path: Path) -> None:
     cells = [c for c in plan(parse(GRID), Store(tmp_path)).cells if c.attack.name == "badnets"]
     probes = adaptive.wanted(cells, {})
