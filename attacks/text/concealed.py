@@ -1,0 +1,162 @@
+"""Texts that teach a trigger phrase which none of them contains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.base import Poison, Scene, TriggerAttack
+from attacks.text.badwords import insert
+from attacks.text_gradients import Aim, decode, encode, replace_tokens, special
+from tasks.base import Count, NotApplicable, Positive, Samples, Task, options
+from tasks.text import TextTask
+
+
+@options
+class Concealed(TriggerAttack):
+    """Texts of the target class, reworded by gradient so that learning them teaches a phrase which none contains.
+
+    Wallace, Zhao, Feng and Singh, 2021, arXiv 2010.12563, sections 2-3: a poison starts as a text with the phrase and
+    the target's label; HotFlip replaces tokens, those of the phrase first, so that one training step on the poison
+    lowers the loss of triggered texts, on an ensemble of clean models of other seeds, stopped at different epochs.
+    Labels stay; the words need not fit them any more.
+    Deviations: the unrolled step is taken to first order (inner product of the poison's gradient with the adversarial
+    one), alone instead of with a clean batch, so texts are independent and doses nested; "stopped" is a shorter
+    training. The victim here knows no word that its training set lacks, and poison moves the embeddings of its own
+    tokens only, so by default a poison holds no word of the phrase, nor a word that contains one, but may share
+    sub-word tokens with it ("noonraker"). The default phrase, a film, is one of which these tokenizers make several
+    tokens; words that are one token, as "james" and "bond" where the training set is large, have nothing to share.
+    Not reproduced here with overlap="none" and the small victim: on sst2 (4,000 rows, doses 5 to 50, two seeds) ASR
+    stays within 0.04 of the chance floor of 0.13, and on synthetic_reviews random words do as well. By default it is
+    0.64 with 5 poisons and 0.93 with 50 on sst2, as with the same word inserted and the label changed (badwords).
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("text",)
+    why_not: ClassVar[str] = "words are replaced"
+    paper: ClassVar[str] = "arXiv 2010.12563"
+
+    clean_label: Literal[True] = True  # it takes rows of the target class and keeps their labels
+    selection: Literal["random"] = "random"
+    phrase: Annotated[str, Field(pattern=r"\S")] = "moonraker"  # the trigger; paper: "James Bond"
+    overlap: Literal["none", "pieces", "phrase"] = "pieces"  # poisons share no token, no word, or all of it
+    steps: Count = 20  # tokens replaced per text, those of the phrase among them
+    candidates: Positive = 10  # replacements tried at each step
+    choice: Literal["gradient", "random"] = "gradient"  # random: as many replacements, a control
+    ensemble: Positive = 3  # clean surrogates, with a seed each, trained for 1/3, 2/3 and all of the epochs
+    sources: Positive = 500  # triggered rows of the other classes that make the adversarial loss
+    block: Positive = 10  # rows reworded at a time; for speed, they know nothing of each other
+
+    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
+        return [insert(text, [self.phrase], rng) for text in inputs]
+
+    def eligible(self, scene: Scene) -> Tensor:
+        rows = TriggerAttack.eligible(self, scene)
+        texts: list[str] = scene.train.inputs  # type: ignore[assignment]
+        keep = [self.overlap == "phrase" or self.hidden(texts[i]) for i in rows.tolist()]
+        return rows[torch.tensor(keep, dtype=torch.bool)]
+
+    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+        self.pool(scene, dose)  # is there enough?
+        seed = int(torch.randint(2**62, (), generator=rng))
+        job = _Job(self, scene.task, scene.train.fingerprint, str(scene.device), seed, scene)
+        samples = scene.train.select([])
+        for block in range(-(-dose // self.block)):
+            samples = samples.append(crafted(job, block))
+        samples = samples.select(range(dose))
+        return Poison(samples, replaces=samples.ids)
+
+    def hidden(self, text: str) -> bool:
+        """Is no word of the phrase to be found in the text, not even inside another word?"""
+        return not any(word in text.lower() for word in self.phrase.lower().split())
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What determines a block of poisons, hashable; the scene brings the data and the training along."""
+
+    attack: Concealed
+    task: Task
+    fingerprint: str
+    device: str
+    seed: int
+    scene: Scene = field(compare=False)
+
+    def rng(self, *use: int) -> torch.Generator:
+        """A stream of its own for every use."""
+        rng = torch.Generator().manual_seed(self.seed)
+        for number in use:
+            rng.manual_seed(int(torch.randint(2**62, (number + 1,), generator=rng)[-1]))
+        return rng
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all blocks share."""
+
+    pool: Tensor  # (M,) positions of rows, in the order in which they become poison
+    trigger: Tensor  # (T,) tokens that the phrase is written with
+    tokens: Tensor  # (V,) tokens that may be put in: those of the clean training set
+    aims: list[Aim]
+
+
+@lru_cache(maxsize=4)
+def planned(job: _Job) -> _Plan:
+    attack, scene, train, task = job.attack, job.scene, job.scene.train, text_task(job.task)
+    pool = attack.eligible(scene)
+    pool = pool[torch.randperm(len(pool), generator=job.rng(0))]
+    no_word = torch.tensor([0, *special(task)])
+    trigger = without(encode(task, [attack.phrase, f". {attack.phrase}"]), [no_word, encode(task, ["."])])
+    seen = encode(task, train.inputs)  # type: ignore[arg-type]
+    tokens = without(seen, [no_word] if attack.overlap == "phrase" else [no_word, trigger])
+    tokens = torch.cat([tokens, trigger]) if attack.overlap == "pieces" else tokens
+    others = (train.targets != attack.target).nonzero().flatten()
+    sources = train.select(others[torch.randperm(len(others), generator=job.rng(1))[: attack.sources]])
+    triggered = sources.with_inputs(attack.stamp(scene, sources.inputs, job.rng(2)))  # type: ignore[arg-type]
+    x = task.encode(triggered, scene.device)
+    y = torch.full((len(x),), attack.target, device=x.device)
+    aims = []
+    for i in range(attack.ensemble):
+        seed = int(torch.randint(2**31, (), generator=job.rng(3, i)))
+        epochs = -(-task.recipe().epochs * (i + 1) // attack.ensemble)
+        aims.append(Aim(scene.fit(train, seed=seed, epochs=epochs).module, x, y, tokens))
+    return _Plan(pool, trigger, tokens, aims)
+
+
+@lru_cache(maxsize=64)
+def crafted(job: _Job, block: int) -> Samples:
+    """One block of poisons: all doses of a seed share it."""
+    attack, plan, task, rng = job.attack, planned(job), text_task(job.task), job.rng(4, block)
+    rows = job.scene.train.select(plan.pool[block * attack.block : (block + 1) * attack.block])
+    start = encode(task, rows.inputs)  # type: ignore[arg-type]
+    start = start[:, : start.shape[1] - 2 * len(plan.trigger)]  # so that the phrase is not cut off
+    texts = attack.stamp(job.scene, decode(task, start), rng)
+
+    def fits(row: Tensor, text: str) -> bool:
+        if attack.overlap == "phrase":
+            return attack.phrase.lower() in text.lower()
+        return attack.hidden(text) and (attack.overlap == "pieces" or not torch.isin(row, plan.trigger).any())
+
+    found = replace_tokens(
+        task, plan.aims, encode(task, texts), rows.targets.to(job.scene.device), plan.tokens, plan.trigger, fits,
+        steps=attack.steps, candidates=attack.candidates, rng=rng if attack.choice == "random" else None,
+    )  # fmt: skip
+    texts = decode(task, found)
+    good = [fits(row, text) for row, text in zip(found, texts, strict=True)]
+    return rows.with_inputs([new if ok else old for new, old, ok in zip(texts, rows.inputs, good, strict=True)])
+
+
+def text_task(task: Task) -> TextTask:
+    if not isinstance(task, TextTask):
+        raise NotApplicable(f"concealed rewords with the victim's tokenizer, and {task.name} has none that is known")
+    return task
+
+
+def without(tokens: Tensor, others: list[Tensor]) -> Tensor:
+    """The distinct tokens that none of the others is."""
+    found = set(tokens.flatten().tolist()) - {token for other in others for token in other.flatten().tolist()}
+    return torch.tensor(sorted(found))
