@@ -20,14 +20,18 @@ SIZE = re.compile(r"train_size=\d+, |(, )?train_size=\d+")
 
 
 def curves(cells: pd.DataFrame) -> dict[int, Curve]:
-    """By seed, from the cells of one task, attack and defense."""
+    """By seed, from the cells of one task, attack and defense.
+
+    A seed whose chance floor is 1 decides nothing (a targeted trial that the clean victim already loses): it is left
+    out, unless there is no other.
+    """
     found = {}
     graded = cells[(cells.status == "done") & cells.asr.notna()].sort_values("dose")
     for seed, part in graded.groupby("seed"):
         found[int(str(seed))] = Curve(
             part.dose.to_numpy(float), part.asr.to_numpy(float), float(part.asr_floor.iloc[0])
         )
-    return found
+    return {seed: curve for seed, curve in found.items() if curve.chance < 1} or found
 
 
 def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
@@ -52,6 +56,9 @@ def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
             row: dict[str, Any] = {"task": task, "attack": attack, "defense": defense, "gate": opened}
             row |= {"family": family(str(task)), "train_size": column.train_size.max()}
             row |= _numbers(found, by_defense.get("none", {}) if opened and defense != "none" else {})
+            lost = column[(column.defense == defense) & column.asr.notna()].seed.nunique() - len(found)
+            if lost and not row["note"]:
+                row["note"] = f"{lost} trial(s) left out: lost without any poison"
             row["p"] = paired(column, defense, "none") if defense != "none" else np.nan
             rows.append(row)
         for row, p in zip(rows[start:], holm(np.array([r["p"] for r in rows[start:]])), strict=True):

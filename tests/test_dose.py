@@ -154,7 +154,7 @@ def cells(effect: dict[str, float]) -> pd.DataFrame:
             rows += [
                 {"task": "t(train_size=500)", "attack": "a", "defense": defense, "stage": "x", "dose": int(d),
                  "seed": seed, "status": "done", "reason": "", "asr": y, "asr_floor": 0.02, "utility": 0.9,
-                 "train_size": 500}
+                 "asr_n": 90, "utility_n": 100, "train_size": 500}
                 for d, y in zip(DOSES, asr, strict=True)
             ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -179,6 +179,14 @@ def test_dose_frame_has_the_numbers_and_the_gate() -> None:
     shut = dose_table.dose_frame(weak, report.summary_frame(weak))
     assert not shut.gate.any()
     assert "protection" not in shut, "no credit where the attack does not work"
+
+
+def test_trials_lost_without_poison_are_left_out_and_counted() -> None:
+    frame = cells({"none": 1})
+    frame.loc[frame.seed == 3, ["asr", "asr_floor"]] = 1.0
+    row = dose_table.dose_frame(frame, report.summary_frame(frame)).iloc[0]
+    assert (row.seeds, row.note) == (3, "1 trial(s) left out: lost without any poison")
+    assert row.ed50 == pytest.approx(8 * exp(0.1), rel=0.05)
 
 
 def test_no_dose_axis_no_curve() -> None:
