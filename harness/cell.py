@@ -20,6 +20,7 @@ from harness.case import CellCase, CellOracleCase, Findings, Fitter
 from harness.content import derive
 from harness.metrics import Metric
 from harness.poison import Poisoned, canonical, check_challenge, craft, inject
+from harness.stealth import fidelity
 from harness.store import Store
 from tasks.base import Challenge, NotApplicable, Samples, Task, _load, sealed
 from tasks.deployed import Model
@@ -80,6 +81,7 @@ class Threat:
 
     poisoned: Poisoned
     challenge: Challenge | None
+    stealth: dict[str, Metric]  # what was changed to make the poison
 
 
 def run(
@@ -121,7 +123,13 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     if isinstance(attack, TargetedAttack) and attack.targeted:
         trial = find_trial(attack, task, splits, seed)
     scene = Scene(task, splits.train, bench.fitter(task, derive(seed, "surrogate")), bench.device, trial)
-    return Threat(poison_set(attack, scene, dose, seed), make_challenge(attack, scene, splits.test, seed))
+    poisoned = poison_set(attack, scene, dose, seed)
+    stealth = {}
+    if poisoned.mask.any() and len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
+        before, after = splits.train.select(poisoned.mask), poisoned.train.select(poisoned.mask)
+        texts = splits.reserve.inputs if isinstance(splits.reserve.inputs, list) else None
+        stealth = fidelity(task, before, after, texts)
+    return Threat(poisoned, make_challenge(attack, scene, splits.test, seed), stealth)
 
 
 @lru_cache(maxsize=64)
@@ -165,7 +173,7 @@ def make_challenge(attack: Attack, scene: Scene, test: Samples, seed: int) -> Ch
 
 def _grade(result: Result, task: Task, model: Model, test: Samples, threat: Threat, found: Findings) -> None:
     clean, poisoned, challenge = model.predict(test), threat.poisoned.mask, threat.challenge
-    result.metrics |= metrics.grade_clean(task, clean, test)
+    result.metrics |= metrics.grade_clean(task, clean, test) | threat.stealth
     result.metrics |= metrics.grade_detection(found.train, found.flagged, poisoned)
     if challenge is not None:
         outputs = model.predict(challenge.inputs)

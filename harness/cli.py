@@ -217,12 +217,16 @@ def report(
     dir_: Dir,
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write the summary table here.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="The same as JSON.")] = None,
+    stealth: Annotated[
+        bool, typer.Option("--stealth", help="Also print what a routine check would have seen of the poison.")
+    ] = False,
 ) -> None:
     """Print the table and rewrite CSV and figures from the records.
 
     Example:  tinydrop report runs/quickstart --csv table.csv
     """
     from harness import report as reports
+    from harness import stealth_table
     from harness.records import planned
     from harness.store import Store, write_atomically
 
@@ -231,6 +235,8 @@ def report(
     if not found:
         _refuse(f"DIR: {str(dir_)!r} has no finished cell yet; see `tinydrop status {dir_}`")
     tables, _ = _report(store, found)
+    for task in tables.stealth.task.unique() if stealth and not tables.stealth.empty else ():
+        out.print(stealth_table.printed(tables.stealth, task))
     for path, text in ((csv, reports.as_csv), (json_file, reports.as_json)):
         if path is not None:
             write_atomically(path, text(tables.summary))

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tasks.base import Plugin
 
 PRESETS = Path(__file__).parent / "presets"
-GRADING = tuple(f"harness.{m}" for m in ("cell", "case", "metrics", "poison", "fit", "private"))  # code of every cell
+# The code of every cell.
+GRADING = tuple(f"harness.{m}" for m in ("cell", "case", "metrics", "stealth", "poison", "fit", "private"))
 FIELDS = ("tasks", "attacks", "doses", "defenses", "seeds", "timeout", "description")
 
 

@@ -53,13 +53,16 @@ def grade_inputs(clean: Outputs, challenge: Outputs) -> dict[str, Metric]:
 
 
 def grade_detection(suspicion: Tensor | None, flagged: Tensor | None, poisoned: Tensor) -> dict[str, Metric]:
-    """AUROC of the suspicion of training rows, and TPR, FPR and precision of the rows flagged.
+    """AUROC of the suspicion of training rows, its TPR at fixed FPRs, and TPR, FPR and precision of the rows flagged.
 
+    train_tpr_at_1 and _5: share of the poison above the threshold that at most 1 % or 5 % of the clean rows exceed.
     At dose 0 only the FPR exists. Precision is 0 when nothing is flagged.
     """
     found = {}
     if suspicion is not None and poisoned.any() and not poisoned.all():
         found["train_auroc"] = auroc(suspicion, poisoned)
+        for percent in (1, 5):
+            found[f"train_tpr_at_{percent}"] = tpr_at(percent, suspicion, poisoned)
     if flagged is not None:
         found["train_fpr"] = mean(flagged[~poisoned])
         if poisoned.any():
@@ -68,9 +71,24 @@ def grade_detection(suspicion: Tensor | None, flagged: Tensor | None, poisoned: 
     return found
 
 
+def tpr_at(percent: int, score: Tensor, truth: Tensor) -> Metric:
+    """Share of positives above the lowest threshold that at most `percent` % of the negatives exceed.
+
+    Strictly above, so a tie counts against detection and equal scores detect nothing.
+    """
+    score = finite(score)
+    negatives = score[~truth].sort(descending=True).values
+    return mean(score[truth] > negatives[percent * len(negatives) // 100])
+
+
 def auroc(score: Tensor, truth: Tensor) -> Metric:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half."""
     from sklearn.metrics import roc_auc_score
 
-    score = torch.nan_to_num(score.double(), posinf=1e300, neginf=-1e300)
+    score = finite(score)
     return Metric(float(roc_auc_score(truth.numpy(), score.numpy())), len(score))
+
+
+def finite(score: Tensor) -> Tensor:
+    """float64, with numbers in place of infinity and NaN."""
+    return torch.nan_to_num(score.double(), posinf=1e300, neginf=-1e300)

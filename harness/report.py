@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from scipy import stats
 
-from harness import dose_table
+from harness import dose_table, stealth_table
 from harness.dose import excess
 from harness.records import Record
 from harness.store import Store, write_atomically
@@ -165,6 +165,7 @@ class Tables:
     doses: pd.DataFrame  # one row per task, attack and defense: ED50 and protection factor
     scaling: pd.DataFrame  # one row per attack and defense run at several training-set sizes
     worst: pd.DataFrame  # one row per task, attack, defense and dose run against several target classes
+    stealth: pd.DataFrame  # one row per task, attack, dose and check: what would have been seen of the poison
 
 
 def tables(records: Iterable[Record]) -> Tables:
@@ -172,7 +173,8 @@ def tables(records: Iterable[Record]) -> Tables:
     cells = cells_frame(records)
     summary = summary_frame(cells)
     doses = dose_table.dose_frame(cells, summary)
-    return Tables(cells, summary, doses, dose_table.scaling_frame(cells), worst_frame(cells))
+    scaling, stealth = dose_table.scaling_frame(cells), stealth_table.stealth_frame(cells)
+    return Tables(cells, summary, doses, scaling, worst_frame(cells), stealth)
 
 
 def write(store: Store, records: Iterable[Record]) -> tuple[Tables, list[Path]]:
