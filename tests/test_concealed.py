@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from conftest import CPU, tiny
 
 from attacks.base import Poison, Scene
+from attacks.blocks import Job
 from attacks.gradients import flat_gradient
-from attacks.text.concealed import Concealed, _Job, planned
+from attacks.text.concealed import Concealed, planned
 from attacks.text_gradients import Aim, alignment, decode, encode
 from harness.case import Fitter
 from harness.registry import create
@@ -87,7 +88,7 @@ def test_alignment_rises_with_the_steps_and_beyond_that_of_random_replacements(s
     task = scene.task
     assert isinstance(task, TextTask)
     seed = int(torch.randint(2**62, (), generator=rng()))  # the first that poison() draws, so the same surrogates
-    aims = planned(_Job(attack_of(), task, scene.train.fingerprint, "cpu", seed, scene)).aims
+    aims = planned(Job(attack_of(), task, scene.train.fingerprint, "cpu", seed, scene)).aims
 
     def reached(**options: object) -> float:
         texts = texts_of(attack_of(**options).poison(scene, 6, rng()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor
 
 from attacks.base import Poison, Scene, TriggerAttack
+from attacks.blocks import Job, in_blocks, make_job
 from attacks.gradients import craft, gradient_norms
-from tasks.base import Above0, Count, Positive, Samples, Task, options
-from tasks.deployed import Victim
+from tasks.base import Above0, Count, Positive, Samples, options
 
 
 @options
@@ -56,35 +55,8 @@ class SleeperAgent(TriggerAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         self.pool(scene, dose)  # is there enough?
-        seed = int(torch.randint(2**62, (), generator=rng))
-        job = _Job(self, scene.task, scene.train.fingerprint, str(scene.device), seed, scene)
-        samples = scene.train.select([])
-        for block in range(-(-dose // self.block)):
-            samples = samples.append(crafted(job, block))
-        samples = samples.select(range(dose))
+        samples = in_blocks(make_job(self, scene, rng), dose, self.block, crafted)
         return Poison(samples, replaces=samples.ids)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What determines a block of poisons, hashable; the scene brings the data and the training along."""
-
-    attack: SleeperAgent
-    task: Task
-    fingerprint: str
-    device: str
-    seed: int
-    scene: Scene = field(compare=False)
-
-    def rng(self, *use: int) -> torch.Generator:
-        """A stream of its own for every use."""
-        rng = torch.Generator().manual_seed(self.seed)
-        for number in use:
-            rng.manual_seed(int(torch.randint(2**62, (number + 1,), generator=rng)[-1]))
-        return rng
-
-    def surrogate(self, number: int, train: Samples) -> Victim:
-        return self.scene.fit(train, seed=int(torch.randint(2**31, (), generator=self.rng(0, number))))
 
 
 def random_patch(channels: int, size: int, seed: int) -> Tensor:
@@ -95,7 +67,7 @@ def random_patch(channels: int, size: int, seed: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def ranked(job: _Job) -> Tensor:
+def ranked(job: Job[SleeperAgent]) -> Tensor:
     """(M,) positions of the rows of the target class, in the order in which they become poison."""
     scene, pool = job.scene, job.attack.eligible(job.scene)
     pool = pool[torch.randperm(len(pool), generator=job.rng(1))]
@@ -108,7 +80,7 @@ def ranked(job: _Job) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def crafted(job: _Job, block: int) -> Samples:
+def crafted(job: Job[SleeperAgent], block: int) -> Samples:
     """One block of poisons: all doses of a seed share it."""
     attack, scene, train = job.attack, job.scene, job.scene.train
     at = ranked(job)[block * attack.block : (block + 1) * attack.block]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
 
@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.base import Poison, Scene, TriggerAttack
+from attacks.blocks import Job, in_blocks, make_job
 from attacks.text.badwords import insert
 from attacks.text_gradients import Aim, decode, encode, replace_tokens, special
 from tasks.base import Count, NotApplicable, Positive, Samples, Task, options
@@ -62,36 +63,12 @@ class Concealed(TriggerAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         self.pool(scene, dose)  # is there enough?
-        seed = int(torch.randint(2**62, (), generator=rng))
-        job = _Job(self, scene.task, scene.train.fingerprint, str(scene.device), seed, scene)
-        samples = scene.train.select([])
-        for block in range(-(-dose // self.block)):
-            samples = samples.append(crafted(job, block))
-        samples = samples.select(range(dose))
+        samples = in_blocks(make_job(self, scene, rng), dose, self.block, crafted)
         return Poison(samples, replaces=samples.ids)
 
     def hidden(self, text: str) -> bool:
         """Is no word of the phrase to be found in the text, not even inside another word?"""
         return not any(word in text.lower() for word in self.phrase.lower().split())
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What determines a block of poisons, hashable; the scene brings the data and the training along."""
-
-    attack: Concealed
-    task: Task
-    fingerprint: str
-    device: str
-    seed: int
-    scene: Scene = field(compare=False)
-
-    def rng(self, *use: int) -> torch.Generator:
-        """A stream of its own for every use."""
-        rng = torch.Generator().manual_seed(self.seed)
-        for number in use:
-            rng.manual_seed(int(torch.randint(2**62, (number + 1,), generator=rng)[-1]))
-        return rng
 
 
 @dataclass(frozen=True)
@@ -105,7 +82,7 @@ class _Plan:
 
 
 @lru_cache(maxsize=4)
-def planned(job: _Job) -> _Plan:
+def planned(job: Job[Concealed]) -> _Plan:
     attack, scene, train, task = job.attack, job.scene, job.scene.train, text_task(job.task)
     pool = attack.eligible(scene)
     pool = pool[torch.randperm(len(pool), generator=job.rng(0))]
@@ -128,7 +105,7 @@ def planned(job: _Job) -> _Plan:
 
 
 @lru_cache(maxsize=64)
-def crafted(job: _Job, block: int) -> Samples:
+def crafted(job: Job[Concealed], block: int) -> Samples:
     """One block of poisons: all doses of a seed share it."""
     attack, plan, task, rng = job.attack, planned(job), text_task(job.task), job.rng(4, block)
     rows = job.scene.train.select(plan.pool[block * attack.block : (block + 1) * attack.block])

@@ -1,0 +1,54 @@
+"""Poisons crafted together in fixed blocks: every dose of a seed shares them, so that doses are nested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+
+from attacks.base import Attack, Scene
+from tasks.base import Samples, Task
+from tasks.deployed import Victim
+
+A = TypeVar("A", bound=Attack)
+
+
+@dataclass(frozen=True)
+class Job(Generic[A]):
+    """What determines the blocks of an attack, hashable; the scene brings the data and the training along."""
+
+    attack: A
+    task: Task
+    data: str  # fingerprint of the training set, and of the trial where there is one
+    device: str
+    seed: int
+    scene: Scene = field(compare=False)
+
+    def rng(self, *use: int) -> torch.Generator:
+        """A stream of its own for every use."""
+        rng = torch.Generator().manual_seed(self.seed)
+        for number in use:
+            rng.manual_seed(int(torch.randint(2**62, (number + 1,), generator=rng)[-1]))
+        return rng
+
+    def surrogate(self, number: int, train: Samples) -> Victim:
+        """A victim of the attacker's own, of another seed for every number."""
+        return self.scene.fit(train, seed=int(torch.randint(2**31, (), generator=self.rng(0, number))))
+
+
+def make_job(attack: A, scene: Scene, rng: torch.Generator) -> Job[A]:
+    data, trial = scene.train.fingerprint, scene.trial
+    if trial is not None:
+        data += f"{trial.target.fingerprint}{trial.wanted}{trial.bases.tolist()}"
+    seed = int(torch.randint(2**62, (), generator=rng))
+    return Job(attack, scene.task, data, str(scene.device), seed, scene)
+
+
+def in_blocks(job: Job[A], dose: int, size: int, crafted: Callable[[Job[A], int], Samples]) -> Samples:
+    """The first `dose` poisons; crafted(job, 0), crafted(job, 1), ... give `size` each, and a dose may end within one."""
+    samples = job.scene.train.select([])
+    for number in range(-(-dose // size)):
+        samples = samples.append(crafted(job, number))
+    return samples.select(range(dose))
