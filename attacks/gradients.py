@@ -71,31 +71,39 @@ def perturbed(rows: Samples, delta: Tensor) -> Samples:
 
 def craft(
     rows: Samples, x: Tensor, y: Tensor, surrogate: Callable[[int, Samples], Net], augment: Augment,
-    *, eps: float, steps: int, step: float, retrain: int, layers: str, rng: torch.Generator,
+    *, eps: float, steps: int, step: float, retrain: int, layers: str, rng: torch.Generator, restarts: int = 1,
 ) -> Samples:  # fmt: skip
     """The rows, perturbed within eps so that their mean training gradient points where that of x (M, ...) with y does.
 
     surrogate(n, rows so far): the n-th network to match on, 0 to `retrain`; they take equal shares of the steps.
     Signed Adam: Adam fed with signs, a tenth of the step after 3/8, 5/8 and 7/8 of the way.
+    Of several restarts, each from its own noise, the one whose mismatch was least in its last step is kept.
     """
     images, labels = rows.inputs.to(x.device).float(), rows.targets.to(x.device)  # type: ignore[union-attr]
-    start = torch.randn(images.shape, generator=rng) * eps
-    local = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=rng)))
-    delta = project(start.to(x.device), images, eps).requires_grad_()
-    optimizer = torch.optim.Adam([delta], lr=step)
     turns = [int(steps * at) for at in (0.375, 0.625, 0.875)]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, turns)
     every = max(1, -(-steps // (retrain + 1)))
-    for i in range(steps):
-        if i % every == 0:
-            module = surrogate(i // every, perturbed(rows, delta)).eval()
-            params = parameters(module, layers)
-            wanted = mean_gradient(module, x, y, params)
-        loss = F.cross_entropy(module(augment(images + delta, local)), labels)
-        apart = mismatch(flat_gradient(loss, params, graph=True), wanted)
-        delta.grad = torch.autograd.grad(apart, [delta])[0].sign()
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            delta.copy_(project(delta, images, eps))
-    return perturbed(rows, delta)
+
+    def attempt() -> tuple[float, Tensor]:
+        start = torch.randn(images.shape, generator=rng) * eps
+        local = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        delta = project(start.to(x.device), images, eps).requires_grad_()
+        optimizer = torch.optim.Adam([delta], lr=step)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, turns)
+        reached = float("inf")
+        for i in range(steps):
+            if i % every == 0:
+                module = surrogate(i // every, perturbed(rows, delta)).eval()
+                params = parameters(module, layers)
+                wanted = mean_gradient(module, x, y, params)
+            loss = F.cross_entropy(module(augment(images + delta, local)), labels)
+            apart = mismatch(flat_gradient(loss, params, graph=True), wanted)
+            delta.grad = torch.autograd.grad(apart, [delta])[0].sign()
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                delta.copy_(project(delta, images, eps))
+            reached = float(apart.detach())
+        return reached, delta
+
+    _, best = min((attempt() for _ in range(restarts)), key=lambda found: found[0])
+    return perturbed(rows, best)

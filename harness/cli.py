@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.records import Record
     from harness.report import Tables
-    from harness.store import Store
 
 app = typer.Typer(
     name="tinydrop",
@@ -126,6 +127,7 @@ def run(
     """
     from harness import grid as grids
     from harness.progress import duration, watching
+    from harness.report import cells_frame
     from harness.run import default_jobs, estimate, execute, execute_adaptive, folder, plan, relevant
     from harness.store import Store
     from harness.wandb_log import logger
@@ -159,7 +161,7 @@ def run(
                 if event.record is not None:
                     log.cell(event.record)
         done = relevant(todo, store)
-        _, figures = _report(store, done)
+        _, figures = _report(cells_frame(done), store.root / "report")
         log.finish(figures)
     out.print(f"records: {store.root / 'records'}", highlight=False, soft_wrap=True)
     out.print(
@@ -221,7 +223,7 @@ def report(
         bool, typer.Option("--stealth", help="Also print what a routine check would have seen of the poison.")
     ] = False,
 ) -> None:
-    """Print the table and rewrite CSV and figures from the records.
+    """Print the table and rewrite CSV and figures from the records, or from the cells.csv of a published folder.
 
     Example:  tinydrop report runs/quickstart --csv table.csv
     """
@@ -230,11 +232,14 @@ def report(
     from harness.records import planned
     from harness.store import Store, write_atomically
 
-    store = Store(dir_)
-    found = [record for _, record in planned(store) if record is not None]
-    if not found:
-        _refuse(f"DIR: {str(dir_)!r} has no finished cell yet; see `tinydrop status {dir_}`")
-    tables, _ = _report(store, found)
+    if (dir_ / "cells.csv").is_file():
+        cells, folder = reports.read_cells(dir_ / "cells.csv"), dir_
+    else:
+        found = [record for _, record in planned(Store(dir_)) if record is not None]
+        if not found:
+            _refuse(f"DIR: {str(dir_)!r} has no finished cell yet; see `tinydrop status {dir_}`")
+        cells, folder = reports.cells_frame(found), dir_ / "report"
+    tables, _ = _report(cells, folder)
     for task in tables.stealth.task.unique() if stealth and not tables.stealth.empty else ():
         out.print(stealth_table.printed(tables.stealth, task))
     for path, text in ((csv, reports.as_csv), (json_file, reports.as_json)):
@@ -311,11 +316,12 @@ def _show(record: Record) -> None:
         out.print(record.traceback, highlight=False, markup=False, soft_wrap=True)
 
 
-def _report(store: Store, found: list[Record]) -> tuple[Tables, list[Path]]:
+def _report(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
     from harness import dose_table
     from harness import report as reports
 
-    tables, figures = reports.write(store, found)
+    tables = reports.tables(cells)
+    figures = reports.write(tables, folder)
     for task in dict.fromkeys(tables.summary.task) if not tables.summary.empty else ():
         out.print(reports.printed(tables.summary, task))
         if not tables.doses.empty and (tables.doses.task == task).any():

@@ -15,7 +15,7 @@ from scipy import stats
 from harness import dose_table, stealth_table
 from harness.dose import excess
 from harness.records import Record
-from harness.store import Store, write_atomically
+from harness.store import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,31 +168,34 @@ class Tables:
     stealth: pd.DataFrame  # one row per task, attack, dose and check: what would have been seen of the poison
 
 
-def tables(records: Iterable[Record]) -> Tables:
-    """Every table, from records alone."""
-    cells = cells_frame(records)
+def tables(cells: pd.DataFrame) -> Tables:
+    """Every table, from that of the cells."""
     summary = summary_frame(cells)
     doses = dose_table.dose_frame(cells, summary)
     scaling, stealth = dose_table.scaling_frame(cells), stealth_table.stealth_frame(cells)
     return Tables(cells, summary, doses, scaling, worst_frame(cells), stealth)
 
 
-def write(store: Store, records: Iterable[Record]) -> tuple[Tables, list[Path]]:
-    """Rewrite report/ from the records: a CSV file per table, summary.json and the figures."""
+def read_cells(path: Path) -> pd.DataFrame:
+    """A published table of cells, so that everything else can be made again without the records."""
+    words = ("reason", "device", "commit", "key")  # which may be empty, or look like numbers
+    return pd.read_csv(path, dtype=dict.fromkeys(words, str)).fillna(dict.fromkeys(words, ""))
+
+
+def write(found: Tables, folder: Path) -> list[Path]:
+    """Rewrite a folder from its tables: a CSV file per table, summary.json and the figures, whose paths it returns."""
     from harness import figures
 
-    found = tables(records)
-    folder = store.root / "report"
     for name, frame in vars(found).items():
         if not frame.empty:
-            write_atomically(folder / f"{name}.csv", as_csv(frame))
+            write_atomically(folder / f"{name}.csv", as_csv(frame, digits=12 if name == "cells" else 6))
     write_atomically(folder / "summary.json", as_json(found.summary))
-    return found, figures.write(found, folder)
+    return figures.write(found, folder)
 
 
-def as_csv(frame: pd.DataFrame) -> str:
+def as_csv(frame: pd.DataFrame, digits: int = 6) -> str:
     out = StringIO()
-    frame.to_csv(out, index=False, float_format="%.6g", lineterminator="\n")
+    frame.to_csv(out, index=False, float_format=f"%.{digits}g", lineterminator="\n")
     return out.getvalue()
 
 

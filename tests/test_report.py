@@ -83,7 +83,7 @@ def test_figures_are_pictures_with_safe_names(tmp_path: Path) -> None:
     strange = "a/../b(c=1) é"
     more = [record("strong", d, 20, s, a) for d, a in (("none", 0.9), ("filter", 0.3)) for s in (0, 1)]
     rows = [*STRONG, *WEAK, *more]
-    made = vars(report.tables(rows))
+    made = vars(report.tables(report.cells_frame(rows)))
     tables = report.Tables(**{k: v if v.empty else v.assign(task=strange) for k, v in made.items()})
     paths = figures.write(tables, tmp_path)
     assert [p.parent for p in paths] == [tmp_path] * 3
@@ -106,7 +106,7 @@ def test_numbers_are_never_cut_on_a_narrow_screen() -> None:
 def test_nothing_to_report() -> None:
     assert report.cells_frame([]).empty
     assert report.summary_frame(pd.DataFrame()).empty
-    assert figures.write(report.tables([]), Path("nowhere")) == []
+    assert figures.write(report.tables(report.cells_frame([])), Path("nowhere")) == []
 
 
 def test_single_answers_get_a_binomial_interval() -> None:
@@ -131,3 +131,22 @@ def test_the_worst_target_stands_beside_the_mean() -> None:
     )  # fmt: skip
     assert (worst["asr"], worst["asr_max"]) == pytest.approx((0.275, 0.45))
     assert worst["worst_seed"] == 1
+
+
+def test_a_published_table_of_cells_is_enough_to_make_all_others_again(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    rows = [
+        record("strong", defense, dose, seed, min(0.97, dose * slope + seed / 90))
+        for defense, slope in (("none", 0.1), ("half", 0.05)) for dose in (0, 2, 5, 10, 20) for seed in (0, 1, 2)
+    ]  # fmt: skip
+    report.write(report.tables(report.cells_frame(rows)), tmp_path)
+    before = {f.name: f.read_bytes() for f in tmp_path.glob("*.csv")}
+    assert set(before) == {"cells.csv", "summary.csv", "doses.csv"}
+    for name in ("summary.csv", "doses.csv"):
+        (tmp_path / name).unlink()
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert {f.name: f.read_bytes() for f in tmp_path.glob("*.csv")} == before
