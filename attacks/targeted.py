@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene, Trial
-from tasks.base import BadInput, Challenge, NotApplicable, Samples, Splits, Task, options
+from attacks.blocks import Job, in_blocks, make_job
+from tasks.base import BadInput, Challenge, NotApplicable, Positive, Samples, Splits, Task, options
 
 FROZEN = Path(__file__).parent / "trials"  # <task>.json
 
@@ -55,6 +56,31 @@ class TargetedAttack(Attack):
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
         trial = trial_of(scene)
         return Challenge(trial.target, torch.tensor([trial.wanted]), trial.target.targets)
+
+
+@options
+class BlockAttack(TargetedAttack):
+    """A trial's base rows are crafted `block` at a time: the first block, the next, ... whatever the dose.
+
+    So doses are nested: one that ends within a block takes its first rows. A block attack writes `craft_block`.
+    """
+
+    block: Positive = 5  # rows crafted together
+
+    def craft_block(self, scene: Scene, trial: Trial, rows: Samples, rng: torch.Generator) -> Samples:
+        """One block as poison, same order; it knows nothing of the others."""
+        raise NotImplementedError(f"{type(self).__name__} must define craft_block()")
+
+    def craft(self, scene: Scene, trial: Trial, bases: Samples, rng: torch.Generator) -> Samples:
+        return in_blocks(make_job(self, scene, rng), len(bases), self.block, _crafted)
+
+
+@lru_cache(maxsize=32)
+def _crafted(job: Job[BlockAttack], number: int) -> Samples:
+    """One block of poisons: all doses of a trial share it."""
+    attack, train, trial = job.attack, job.scene.train, trial_of(job.scene)
+    at = trial.bases[number * attack.block : (number + 1) * attack.block]
+    return attack.craft_block(job.scene, trial, train.select(train.positions(at)), job.rng(number))
 
 
 def trial_of(scene: Scene) -> Trial:

@@ -13,7 +13,7 @@ from harness.content import derive
 from harness.store import Store
 from tasks.base import BadInput, Task
 
-VICTIMS = 3  # clean victims that must all read a target right, or its trial would be won without poison
+VICTIMS = 10  # clean victims that must all read a target right, or its trial might be won without poison
 TRIES = 50  # draws per trial wanted
 
 
