@@ -328,6 +328,8 @@ def _report(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
             out.print(dose_table.printed(tables.doses, task))
     if not tables.scaling.empty:
         out.print(dose_table.printed_scaling(tables.scaling))
+    if not tables.worst.empty:
+        out.print(reports.printed_worst(tables.worst))
     return tables, figures
 
 

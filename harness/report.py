@@ -156,6 +156,25 @@ def printed(summary: pd.DataFrame, task: str) -> Table:
     return table
 
 
+def printed_worst(worst: pd.DataFrame) -> Table:
+    """Mean and highest ASR over target classes and seeds."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    title = "worst case over target classes and seeds"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("task", "attack", "defense"):
+        table.add_column(column, no_wrap=True)
+    for column in ("dose", "targets", "mean ASR", "worst ASR"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("worst at")
+    for row in worst.itertuples():
+        at = f"{row.worst_attack}, seed {row.worst_seed}"
+        numbers = [str(row.dose), str(row.targets), f"{row.asr:.3f}", f"{row.asr_max:.3f}"]
+        table.add_row(str(row.task), str(row.attack), str(row.defense), *numbers, at)
+    return table
+
+
 @dataclass(frozen=True)
 class Tables:
     """What a report is made of; every frame may be empty."""

@@ -131,6 +131,10 @@ def test_the_worst_target_stands_beside_the_mean() -> None:
     )  # fmt: skip
     assert (worst["asr"], worst["asr_max"]) == pytest.approx((0.275, 0.45))
     assert worst["worst_seed"] == 1
+    table = report.printed_worst(report.worst_frame(report.cells_frame(rows)))
+    assert [list(column.cells)[0] for column in table.columns][3:] == [
+        "10", "2", "0.275", "0.450", "badnets(size=3, target=4), seed 1",
+    ]  # fmt: skip
 
 
 def test_a_published_table_of_cells_is_enough_to_make_all_others_again(tmp_path: Path) -> None:
