@@ -132,7 +132,7 @@ def test_the_worst_target_stands_beside_the_mean() -> None:
     assert (worst["asr"], worst["asr_max"]) == pytest.approx((0.275, 0.45))
     assert worst["worst_seed"] == 1
     table = report.printed_worst(report.worst_frame(report.cells_frame(rows)))
-    assert [list(column.cells)[0] for column in table.columns][3:] == [
+    assert [next(iter(column.cells)) for column in table.columns][3:] == [
         "10", "2", "0.275", "0.450", "badnets(size=3, target=4), seed 1",
     ]  # fmt: skip
 
