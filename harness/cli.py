@@ -28,8 +28,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140  # a file or a log has no width of its own
-out = Console(width=_width)
-err = Console(stderr=True, width=_width)
+out = Console(width=_width, markup=False)  # names, paths and reasons may hold what rich would take for markup
+err = Console(stderr=True, width=_width, markup=False)
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
 Kind = Literal["tasks", "attacks", "defenses"]
@@ -37,7 +37,7 @@ Kind = Literal["tasks", "attacks", "defenses"]
 
 def main() -> None:
     """The command `tinydrop`. Exit codes: 0 all done or not applicable, 1 some cells failed, 2 unusable input."""
-    warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False, markup=False)
+    warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False)
     try:
         app()
     except KeyboardInterrupt:
@@ -307,13 +307,13 @@ def show(
 
 def _show(record: Record) -> None:
     tree = record.model_dump(exclude={"traceback", "metrics", "fits"})
-    out.print(f"[bold]{record.label}[/]  {record.status}  {record.reason}", highlight=False, soft_wrap=True)
+    out.print(f"{record.label}  {record.status}  {record.reason}", highlight=False, soft_wrap=True, style="bold")
     for name, metric in sorted(record.metrics.items()):
         out.print(f"  {name:26} {metric.value:.4f}  (n = {metric.n})", highlight=False)
-    out.print(json.dumps(tree, indent=1), highlight=False, markup=False, soft_wrap=True)
+    out.print(json.dumps(tree, indent=1), highlight=False, soft_wrap=True)
     out.print(f"fits: {len(record.fits)}, {record.fit_seconds:.1f} s of training behind this cell", highlight=False)
     if record.traceback:
-        out.print(record.traceback, highlight=False, markup=False, soft_wrap=True)
+        out.print(record.traceback, highlight=False, soft_wrap=True)
 
 
 def _report(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
@@ -334,7 +334,7 @@ def _report(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
 
 
 def _refuse(message: str) -> NoReturn:
-    err.print(f"error: {message}", highlight=False, markup=False, soft_wrap=True)
+    err.print(f"error: {message}", highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -32,11 +32,8 @@ class Watcher:
             self.running.discard(event.cell.label)
             self.counts[event.record.status] += 1
             if event.record.status in ("failed", "timed out"):
-                self.console.print(
-                    f"[red]{event.record.status}[/] {event.cell.label}: {event.record.reason}",
-                    markup=True,
-                    highlight=False,
-                )
+                said = f"{event.record.status} {event.cell.label}: {event.record.reason}"
+                self.console.print(said, style="red", markup=False, highlight=False)  # a reason may quote anything
         if self.progress and self.bar is not None:
             self.progress.update(self.bar, completed=self.counts.total(), note=self.note())
         elif self.counts.total() == self.total or (event.record is None and time.monotonic() - self.shown > EVERY):

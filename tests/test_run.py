@@ -181,6 +181,18 @@ def test_unusable_input_exits_with_2_and_one_line(words: list[str], message: str
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_names_and_reasons_are_shown_as_they_are(tmp_path: Path) -> None:
+    """What a console library would take for its markup is part of a path here."""
+    path = grid_file(tmp_path, tasks=[{"name": "csv_text", "path": "[/red]nowhere[bold].csv"}], attacks=["badwords"])
+    done = tinydrop("run", path, "--out", tmp_path / "[/x]", "--jobs", 0)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "[/red]nowhere[bold].csv" in done.stdout
+    assert f"records: {tmp_path / '[/x]' / 'records'}" in done.stdout
+    shown = tinydrop("status", tmp_path / "[/x]")
+    assert "[/red]nowhere[bold].csv" in shown.stdout, shown.stdout + shown.stderr
+
+
 def test_a_store_of_a_newer_schema_exits_with_2(undisturbed: Path, tmp_path: Path) -> None:
     import shutil
 
