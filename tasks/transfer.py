@@ -49,14 +49,14 @@ class TransferTask(ImageTask):
         return tuple(self.published.classes[c] for c in self.kept)
 
     def read(self) -> tuple[Samples, Samples]:
-        train, test = _read(self.published)
+        train, test = _read(self.published())
         return only(train, self.kept), only(test, self.kept)
 
 
 @lru_cache(maxsize=1)
-def _read(published: type[ImageTask]) -> tuple[Samples, Samples]:
+def _read(published: ImageTask) -> tuple[Samples, Samples]:
     """Once for both parts: decoding tens of thousands of pictures takes seconds."""
-    return published().read()
+    return published.read()
 
 
 def only(samples: Samples, classes: tuple[int, ...]) -> Samples:
