@@ -87,6 +87,8 @@ def curves(part: pd.DataFrame, task: str) -> Figure:
 def by_size(part: pd.DataFrame, task: str) -> Figure:
     """ED50 against training-set size, a panel per attack, a line per defense; triangles are bounds."""
 
+    from matplotlib.ticker import LogLocator, NullLocator
+
     def draw(axis: Any, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
         for defense, (colour, style) in looks.items():
             line = rows[(rows.defense == defense) & rows.ed50.notna()].sort_values("train_size")
@@ -99,6 +101,9 @@ def by_size(part: pd.DataFrame, task: str) -> Figure:
                     axis.vlines(row.train_size, row.ed50_low, row.ed50_high, colors=colour, linewidth=0.8)
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}")
         _set_ticks(axis, [int(size) for size in sorted(rows.train_size.unique())])
         axis.set_xlabel("training rows")
 
