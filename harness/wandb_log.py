@@ -55,7 +55,8 @@ class WandbLogger(Logger):
     def finish(self, figures: list[Path]) -> None:
         frame = cells_frame(self.records)
         if not frame.empty:
-            self.attempt(lambda run: run.log({"cells": self.wandb.Table(dataframe=frame.fillna(""))}))
+            cells = frame.astype(object).where(frame.notna(), None)  # a column may miss a number, not hold a text
+            self.attempt(lambda run: run.log({"cells": self.wandb.Table(dataframe=cells)}))
         for path in figures:
             if path.suffix == ".png":
                 self.attempt(lambda run, path=path: run.log({path.stem: self.wandb.Image(str(path))}))
