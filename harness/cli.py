@@ -265,19 +265,19 @@ def trials(
     Example:  tinydrop trials digits --set train_size=1000 --out my_trials.json
     """
     import torch
-    import yaml
 
     from harness.freeze import freeze
+    from harness.grid import BadGrid, split_change
     from harness.registry import create
     from harness.store import write_atomically
     from tasks.base import BadInput, Task
 
-    given = dict(change.partition("=")[::2] for change in changes or [])
     try:
-        chosen = create("tasks", task, {k: yaml.safe_load(v) for k, v in given.items()})
+        given = dict(split_change(change, "train_size=1000") for change in changes or [])
+        chosen = create("tasks", task, given)
         assert isinstance(chosen, Task)
         found = freeze(chosen, count, bases, torch.device("cpu"))
-    except BadInput as error:
+    except (BadGrid, BadInput) as error:
         _refuse(str(error))
     lines = ",\n ".join(json.dumps(trial) for trial in found)
     write_atomically(to, f"[{lines}]\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +10,13 @@ import pandas as pd
 from harness import dose
 from harness.compare import holm, paired
 from harness.dose import Curve, Published, Unsupported
+from harness.grid import without_option
+from harness.table import new_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMN = ["task", "attack"]
-SIZE = re.compile(r"train_size=\d+, |(, )?train_size=\d+")
 
 
 def curves(cells: pd.DataFrame) -> dict[int, Curve]:
@@ -80,7 +80,7 @@ def _numbers(found: dict[int, Curve], undefended: dict[int, Curve]) -> dict[str,
 
 def family(task: str) -> str:
     """A task's label, its training-set size aside."""
-    return SIZE.sub("", task).replace("()", "")
+    return without_option(task, "train_size")
 
 
 def _spread(name: str, found: Published) -> dict[str, Any]:
@@ -119,16 +119,8 @@ def text(row: Any, name: str) -> str:
 
 def printed(doses: pd.DataFrame, task: str) -> Table:
     """One task's ED50s and protection factors with 95 % intervals over seeds."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     title = f"{task}: samples to half of the way from chance to ASR 1 (ED50), 95 % interval over seeds"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("attack", "defense"):
-        table.add_column(column, no_wrap=True)
-    for column in ("ED50", "ED90", "protection", "p"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("note")
+    table = new_table(title, ["attack", "defense"], ["ED50", "ED90", "protection", "p"], ["note"])
     for attack, rows in doses[doses.task == task].groupby("attack", sort=False):
         for row in rows.itertuples():
             p = "" if row.p != row.p else "<.001" if row.p < 0.001 else f"{row.p:.3f}"
@@ -141,14 +133,8 @@ def printed(doses: pd.DataFrame, task: str) -> Table:
 
 def printed_scaling(scaling: pd.DataFrame) -> Table:
     """The exponents, with 95 % intervals."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     title = "ED50 against training-set size: exponent 0 is a constant number of samples, 1 a constant rate"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("task", "attack", "defense", "training rows"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("exponent", justify="right", no_wrap=True)
+    table = new_table(title, ["task", "attack", "defense", "training rows"], ["exponent"])
     for row in scaling.itertuples():
         shown = f"{row.exponent:.2f} ({row.exponent_low:.2f} to {row.exponent_high:.2f})"
         table.add_row(str(row.task), str(row.attack), str(row.defense), str(row.sizes), shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,11 @@ class Spec:
     def label(self) -> str:
         """name, or name(option=value, ...): unique inside a grid, and what tables show."""
         return self.name + (f"({', '.join(f'{k}={v}' for k, v in self.options)})" if self.options else "")
+
+
+def without_option(label: str, name: str) -> str:
+    """A Spec's label, one numeric option aside."""
+    return re.sub(rf"\b{name}=\d+, |(, )?\b{name}=\d+", "", label).replace("()", "")
 
 
 @dataclass(frozen=True)
@@ -210,15 +216,20 @@ def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
             )
 
 
-def _apply(tree: dict[str, Any], change: str) -> None:
-    """key=value: a grid field (doses=[0,5]), or an option of every entry of that name (digits.epochs=5)."""
+def split_change(change: str, example: str) -> tuple[str, Any]:
+    """key=value, the value read as YAML. Raises BadGrid, with the example."""
     key, equals, text = change.partition("=")
     if not equals:
-        raise BadGrid(f"--set {change!r}: write key=value, e.g. doses=[0,5] or digits.epochs=5")
+        raise BadGrid(f"--set {change!r}: write key=value, e.g. {example}")
     try:
-        value = yaml.safe_load(text)
+        return key, yaml.safe_load(text)
     except yaml.YAMLError:
         raise BadGrid(f"--set {change!r}: the value is not readable as YAML") from None
+
+
+def _apply(tree: dict[str, Any], change: str) -> None:
+    """key=value: a grid field (doses=[0,5]), or an option of every entry of that name (digits.epochs=5)."""
+    key, value = split_change(change, "doses=[0,5] or digits.epochs=5")
     name, dot, option = key.partition(".")
     if not dot:
         if key not in FIELDS:

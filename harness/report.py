@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import StringIO
@@ -14,8 +13,10 @@ from scipy import stats
 
 from harness import dose_table, stealth_table
 from harness.dose import excess
+from harness.grid import without_option
 from harness.records import Record
 from harness.store import write_atomically
+from harness.table import new_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +92,7 @@ def worst_frame(cells: pd.DataFrame) -> pd.DataFrame:
     done = cells[(cells.status == "done") & cells.asr.notna()]
     rows = []
     for (task, attack, defense, dose), part in done.groupby(
-        [done.task, done.attack.map(whatever_target), done.defense, done.dose], sort=False
+        [done.task, done.attack.map(lambda label: without_option(label, "target")), done.defense, done.dose], sort=False
     ):
         if part.attack.nunique() > 1:
             top = part.loc[part.asr.idxmax()]
@@ -100,11 +101,6 @@ def worst_frame(cells: pd.DataFrame) -> pd.DataFrame:
                 "asr": part.asr.mean(), "asr_max": top.asr, "worst_attack": top.attack, "worst_seed": top.seed,
             })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def whatever_target(attack: str) -> str:
-    """An attack's label, its target class aside."""
-    return re.sub(r"target=\d+, |(, )?target=\d+", "", attack).replace("()", "")
 
 
 STATUSES = ("done", "failed", "timed out", "not applicable")
@@ -131,18 +127,11 @@ def binomial(hits: pd.Series) -> tuple[float, float]:
 
 def printed(summary: pd.DataFrame, task: str) -> Table:
     """One task's table: ASR by dose for every attack and defense, clean metric, cost."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     part = summary[summary.task == task]
     doses = sorted(part.dose.unique())
     title = f"{task}: ASR by dose (mean over seeds)"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("attack", "defense"):  # on a narrow screen names are cut, numbers never
-        table.add_column(column, no_wrap=True)
-    for column in (*map(str, doses), "clean", "Δ clean", "train s"):
-        table.add_column(column, justify="right", no_wrap=True, min_width=max(5, len(column)))
-    table.add_column("note")
+    numbers = [*map(str, doses), "clean", "Δ clean", "train s"]
+    table = new_table(title, ["attack", "defense"], numbers, ["note"], width=5)
     for attack, rows in part.groupby("attack", sort=False):
         base = rows[rows.defense == "none"].get("utility", pd.Series(dtype=float)).mean()
         for defense, line in rows.groupby("defense", sort=False):
@@ -158,16 +147,8 @@ def printed(summary: pd.DataFrame, task: str) -> Table:
 
 def printed_worst(worst: pd.DataFrame) -> Table:
     """Mean and highest ASR over target classes and seeds."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    title = "worst case over target classes and seeds"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("task", "attack", "defense"):
-        table.add_column(column, no_wrap=True)
-    for column in ("dose", "targets", "mean ASR", "worst ASR"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("worst at")
+    names, numbers = ["task", "attack", "defense"], ["dose", "targets", "mean ASR", "worst ASR"]
+    table = new_table("worst case over target classes and seeds", names, numbers, ["worst at"])
     for row in worst.itertuples():
         at = f"{row.worst_attack}, seed {row.worst_seed}"
         numbers = [str(row.dose), str(row.targets), f"{row.asr:.3f}", f"{row.asr_max:.3f}"]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.table import new_table
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -48,19 +50,11 @@ def _mean(values: pd.Series) -> dict[str, float]:
 
 def printed(frame: pd.DataFrame, task: str) -> Table:
     """One task's checks by dose: what a poisoned row looks like, and the share of the poison that each scorer sees."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     part = frame[frame.task == task]
     doses = sorted(part.dose.unique())
     title = f"{task}: would your pipeline have seen it? (by dose, mean over seeds)"
     caption = "scorers: share of the poison seen where 1 % / 5 % of the clean rows may be called suspicious too"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD,
-                  padding=(0, 1, 0, 0))  # fmt: skip
-    for column in ("attack", "check"):
-        table.add_column(column, no_wrap=True)
-    for dose in doses:
-        table.add_column(str(dose), justify="right", no_wrap=True)
+    table = new_table(title, ["attack", "check"], [str(dose) for dose in doses], caption=caption)
     for attack, rows in part.groupby("attack", sort=False):
         for (kind, check), line in rows.groupby(["kind", "check"], sort=False):
             unit = f" ({line.measure.iloc[0]})" if kind == "fidelity" else ""
