@@ -60,6 +60,13 @@ class Attack(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define challenge()")
 
 
+def check_target(target: int, task: Task) -> int:
+    """The target class; raises NotApplicable where the task has no such class."""
+    if target >= len(task.classes):
+        raise NotApplicable(f"target={target}: {task.name} has classes 0 to {len(task.classes) - 1}")
+    return target
+
+
 @options
 class TriggerAttack(Attack):
     """A backdoor: stamp a trigger on training rows labelled as the target, then on test inputs of the other classes.
@@ -78,7 +85,7 @@ class TriggerAttack(Attack):
 
     def eligible(self, scene: Scene) -> Tensor:
         """(M,) positions of training rows that may be poisoned."""
-        of_target = scene.train.targets == self.check_target(scene.task)
+        of_target = scene.train.targets == check_target(self.target, scene.task)
         return (of_target if self.clean_label else ~of_target).nonzero().flatten()
 
     def pool(self, scene: Scene, dose: int) -> Tensor:
@@ -102,14 +109,9 @@ class TriggerAttack(Attack):
         return Poison(poisoned, replaces=poisoned.ids)
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
-        others = samples.select(samples.targets != self.check_target(scene.task))
+        others = samples.select(samples.targets != check_target(self.target, scene.task))
         stamped = others.with_inputs(self.stamp(scene, others.inputs, rng))
         return Challenge(stamped, torch.full_like(others.targets, self.target), others.targets)
-
-    def check_target(self, task: Task) -> int:
-        if self.target >= len(task.classes):
-            raise NotApplicable(f"target={self.target}: {task.name} has classes 0 to {len(task.classes) - 1}")
-        return self.target
 
     def _stamped(self, scene: Scene, positions: Tensor, seeds: Tensor) -> Samples:
         """The rows at these positions with trigger and target label."""

@@ -18,11 +18,6 @@ def to_float(samples: Samples, device: torch.device) -> Tensor:
     return samples.inputs.to(device).float()  # type: ignore[union-attr]
 
 
-def whole(rows: Samples, images: Tensor) -> Samples:
-    """The rows with these images, on the grid of whole grey levels."""
-    return rows.with_inputs(images.detach().cpu().round().clamp(0, 255).to(torch.uint8))
-
-
 @torch.no_grad()
 def features_of(module: Net, images: Tensor) -> Tensor:
     """(N, D) what the head sees of images."""

@@ -63,10 +63,14 @@ def project(delta: Tensor, images: Tensor, eps: float) -> Tensor:
     return delta.clamp(-eps, eps).clamp(-images, 255 - images)
 
 
+def whole(rows: Samples, images: Tensor) -> Samples:
+    """The rows with these images, on the grid of whole grey levels."""
+    return rows.with_inputs(images.detach().cpu().round().clamp(0, 255).to(torch.uint8))
+
+
 def perturbed(rows: Samples, delta: Tensor) -> Samples:
     """The rows with delta (N, C, H, W) added, on the grid of whole grey levels."""
-    inputs = (rows.inputs + delta.detach().cpu()).round().clamp(0, 255).to(torch.uint8)  # type: ignore[operator]
-    return rows.with_inputs(inputs)
+    return whole(rows, rows.inputs + delta.detach().cpu())  # type: ignore[operator]
 
 
 def craft(

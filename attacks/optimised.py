@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, check_target
 from tasks.base import Above0, Challenge, Count, Positive, Samples, options
 from tasks.deployed import Victim
 
@@ -36,7 +36,7 @@ class OptimisedTrigger(TriggerAttack):
 
     def trigger(self, scene: Scene) -> Tensor:
         """The pattern, within the bound, of an input's shape; the same for every row, dose and strength."""
-        job = make_job(scene, self.check_target(scene.task), self.span)
+        job = make_job(scene, check_target(self.target, scene.task), self.span)
         return optimise(job, self.bound, self.lr * self.bound, self.rounds, self.batch, self.trigger_seed)
 
     def _stamp_one_by_one(self, scene: Scene, inputs: Tensor | list[str], seeds: Tensor) -> Tensor | list[str]:

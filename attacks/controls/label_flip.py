@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from attacks.base import Poison, Scene
+from attacks.base import Poison, Scene, check_target
 from attacks.targeted import TargetedAttack, trial_of
 from tasks.base import BadInput, Challenge, Count, Samples, options
 
@@ -33,8 +33,8 @@ class LabelFlip(TargetedAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         labels = scene.train.targets
-        wanted = trial_of(scene).wanted if self.targeted else self.target
-        of_interest = labels == trial_of(scene).target.targets if self.targeted else labels != self.target
+        wanted = trial_of(scene).wanted if self.targeted else check_target(self.target, scene.task)
+        of_interest = labels == trial_of(scene).target.targets if self.targeted else labels != wanted
         pool = of_interest.nonzero().flatten()
         if dose > len(pool):
             raise BadInput(f"dose={dose}: {self.name} on {scene.task.name} has {len(pool)} rows to relabel")
@@ -44,5 +44,5 @@ class LabelFlip(TargetedAttack):
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
         if self.targeted:
             return super().challenge(scene, samples, rng)
-        others = samples.select(samples.targets != self.target)
+        others = samples.select(samples.targets != check_target(self.target, scene.task))
         return Challenge(others, torch.full_like(others.targets, self.target), others.targets)

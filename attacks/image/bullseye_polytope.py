@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import torch
 
 from attacks.base import Scene, Trial
-from attacks.features import features_of, surround, to_float, whole
+from attacks.features import features_of, surround, to_float
+from attacks.gradients import whole
 from attacks.targeted import BlockAttack
 from tasks.base import Above0, Count, Positive, Samples, options
 

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import torch
 
 from attacks.base import Scene, Trial
-from attacks.features import collide, features_of, to_float, whole
+from attacks.features import collide, features_of, to_float
+from attacks.gradients import whole
 from attacks.targeted import BlockAttack
 from tasks.base import AtLeast0, Count, Positive, Samples, Share, options
 
