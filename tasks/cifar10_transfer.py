@@ -15,12 +15,7 @@ class Cifar10Transfer(TransferTask):
     """Transfer learning on CIFAR-10: airplane, dog, frog and truck by a new head on a body trained on the other six."""
 
     published: ClassVar[type[ImageTask]] = Cifar10
-    dataset: ClassVar[str] = Cifar10.dataset
-    revision: ClassVar[str] = Cifar10.revision
-    licence: ClassVar[str] = Cifar10.licence
     paper: ClassVar[str] = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, technical report, 2009"
-    channels: ClassVar[int] = Cifar10.channels
-    flip: ClassVar[bool] = Cifar10.flip
     old: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 7, 8)
 
     body_size: Positive | None = 12000  # of 30,000

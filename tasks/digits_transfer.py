@@ -15,10 +15,5 @@ class DigitsTransfer(TransferTask):
     """Transfer learning on hand-written digits: 5 to 9 by a new head on a body trained on 0 to 4. Embedded."""
 
     published: ClassVar[type[ImageTask]] = Digits
-    dataset: ClassVar[str] = Digits.dataset
-    revision: ClassVar[str] = Digits.revision
-    licence: ClassVar[str] = Digits.licence
     paper: ClassVar[str] = "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998"
-    channels: ClassVar[int] = Digits.channels
-    flip: ClassVar[bool] = Digits.flip
     old: ClassVar[tuple[int, ...]] = (0, 1, 2, 3, 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -26,6 +26,11 @@ class TransferTask(ImageTask):
     weight_decay: AtLeast0 = 0.0
     body_size: Positive | None = None  # training rows of the body; None takes all
     body_epochs: Positive | None = None  # None: as the published task
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("dataset", "revision", "licence", "channels", "flip"):
+            setattr(cls, name, getattr(cls.published, name))
 
     def source(self) -> TransferTask | None:
         if self.part == "old":

@@ -110,6 +110,19 @@ def test_trials_of_ones_own_are_frozen_and_run(tmp_path: Path, store: Store) -> 
     assert found.metrics["asr_floor"].value == 0, "a clean victim reads the target right"
 
 
+@pytest.mark.parametrize("change", ["train_size", "train_size=[", "train_siz=5"])
+def test_a_wrong_option_of_trials_is_named_in_one_line(change: str, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["trials", "digits_transfer", "--set", change, "--out", str(tmp_path / "t.json")])
+    assert answer.exit_code == 2
+    assert "train_siz" in answer.output
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_a_flip_against_a_class_that_is_not_there_does_not_apply(store: Store) -> None:
+    with pytest.raises(NotApplicable, match=r"target=7.*0 to 4"):
+        cell.run(tiny("digits_transfer"), flip(aim="class", target=7), 1, create("defenses", "none"), 0, store, CPU)  # type: ignore[arg-type]
+
+
 @needs_data
 def test_the_transfer_task_on_real_data_learns_unseen_classes(store: Store) -> None:
     task = task_of("cifar10_transfer", train_size=400, test_size=400, body_size=1500, body_epochs=4)
