@@ -68,7 +68,7 @@ class Fitter:
         self.fits.append({"key": key, "seconds": seconds, "trained": made})
         module = blank(self.task, recipe, seed, self.device, init)
         module.load_state_dict(state)
-        return Victim(self.task, module.eval(), self.device)
+        return self.task.deploy(module.eval(), self.device)
 
     def pretrained(self, seed: int) -> Victim | None:
         """Where victims of a transfer-learning task start: a body trained once on its source, a head of the seed's."""
@@ -79,7 +79,7 @@ class Fitter:
         body = fit(_load(source).train).module.state_dict()  # not load(): a defense may be running
         module = blank(self.task, self.task.recipe(), seed, self.device, None)
         module.load_state_dict({k: v for k, v in body.items() if not k.startswith("head.")}, strict=False)
-        return Victim(self.task, module.eval(), self.device)
+        return self.task.deploy(module.eval(), self.device)
 
     def key(self, samples: Samples, recipe: Recipe, seed: int, init: Victim | None, loss: Loss | None) -> str:
         deterministic = torch.are_deterministic_algorithms_enabled()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,9 @@ from harness.poison import Poisoned, canonical, check_challenge, craft, inject
 from harness.stealth import fidelity
 from harness.store import Store
 from tasks.base import Challenge, NotApplicable, Samples, Task, _load, sealed
-from tasks.deployed import Model
+from tasks.deployed import Model, Victim
+
+REFEREE = 0  # seed of every judge
 
 
 @dataclass
@@ -74,6 +76,10 @@ class Bench:
     def fitter(self, task: Task, seed: int) -> Fitter:
         return Fitter(task, self.store, self.device, seed, self.compiled)
 
+    def referee(self, task: Task) -> Victim | None:
+        """The clean model that judges a generative task: trained once for all cells, kept like any other artefact."""
+        return _referee(task, self) if task.referee() else None
+
 
 @dataclass(frozen=True)
 class Threat:
@@ -109,7 +115,7 @@ def run(
     check_untouched(threat.poisoned.train, before, defense)
     result.fits, result.findings = fitter.fits, case.findings
     with stage("grade"):
-        _grade(result, task, model, splits.test, threat, case.findings)
+        _grade(result, task, model, splits.test, threat, case.findings, bench.referee(task))
         if threat.challenge is not None:
             result.metrics["asr_floor"] = chance_floor(task, attack, seed, bench)
     return result
@@ -132,13 +138,20 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     return Threat(poisoned, make_challenge(attack, scene, splits.test, seed), stealth)
 
 
+@lru_cache(maxsize=2)
+def _referee(task: Task, bench: Bench) -> Victim:
+    judge = task.referee()
+    assert judge is not None
+    return bench.fitter(judge, REFEREE)(_load(judge).train)
+
+
 @lru_cache(maxsize=64)
 def chance_floor(task: Task, attack: Attack, seed: int, bench: Bench) -> Metric:
     """The ASR of the unpoisoned, undefended victim on the same challenge."""
     challenge = make_threat(task, attack, 0, seed, bench).challenge
     assert challenge is not None
     clean = bench.fitter(task, seed)(task.load().train)
-    return metrics.grade_attack(task, clean.predict(challenge.inputs), challenge)["asr"]
+    return metrics.mean(task.judge(clean.predict(challenge.inputs), challenge, bench.referee(task)))
 
 
 def check_untouched(train: Samples, before: str, defense: Defense) -> None:
@@ -168,18 +181,29 @@ def make_challenge(attack: Attack, scene: Scene, test: Samples, seed: int) -> Ch
     if challenge is None:
         return None
     check_challenge(attack, challenge)
-    return Challenge(canonical(challenge.inputs, test, scene.task, attack.name), challenge.wanted, challenge.truth)
+    asked: dict[str, Any] = {
+        name: canonical(samples, test, scene.task, attack.name)
+        for name in ("inputs", "plain", "near")
+        if (samples := getattr(challenge, name)) is not None
+    }
+    return replace(challenge, **asked)
 
 
-def _grade(result: Result, task: Task, model: Model, test: Samples, threat: Threat, found: Findings) -> None:
-    clean, poisoned, challenge = model.predict(test), threat.poisoned.mask, threat.challenge
-    result.metrics |= metrics.grade_clean(task, clean, test) | threat.stealth
+def _grade(
+    result: Result, task: Task, model: Model, test: Samples, threat: Threat, found: Findings, referee: Victim | None
+) -> None:
+    poisoned, challenge = threat.poisoned.mask, threat.challenge
+    clean = model.predict(task.requests(test))
+    result.metrics |= metrics.grade_clean(task, clean, test, referee) | threat.stealth
     result.metrics |= metrics.grade_detection(found.train, found.flagged, poisoned)
     if challenge is not None:
         outputs = model.predict(challenge.inputs)
-        result.metrics |= metrics.grade_attack(task, outputs, challenge)
+        result.metrics |= metrics.grade_attack(task, outputs, challenge, referee)
         result.metrics |= metrics.grade_inputs(clean, outputs)
-        if found.target is not None and poisoned.any():
+        for name, samples in {"asr_plain": challenge.plain, "asr_near": challenge.near}.items():
+            if samples is not None:  # not to fire here is what makes it a backdoor
+                result.metrics[name] = metrics.mean(task.judge(model.predict(samples), challenge, referee))
+        if found.target is not None and poisoned.any() and isinstance(challenge.wanted, torch.Tensor):
             result.metrics["target_found"] = metrics.mean(challenge.wanted == found.target)
     if found.model is not None:
         result.metrics["model_suspicion"] = Metric(found.model, 1)

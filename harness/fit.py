@@ -52,14 +52,8 @@ def train_victim(
         raise BadInput("fit: the training set is empty (a filter dropped every row)")
     module = blank(task, recipe, seed, device, init)
     with isolated_seed(seed, device):  # dropout draws from the global state
-        _run(task, module, encode_all(task, samples, device), samples.targets.to(device), recipe, seed, loss, compiled)
-    return Victim(task, module.eval(), device)
-
-
-def encode_all(task: Task, samples: Samples, device: torch.device) -> Tensor:
-    """(N, ...) encoded training data, resident on the device."""
-    chunks = range(0, len(samples), 8 * CHUNK)
-    return torch.cat([task.encode(samples.select(range(i, min(i + 8 * CHUNK, len(samples)))), device) for i in chunks])
+        _run(task, module, *task.rows(samples, device), recipe, seed, loss, compiled)
+    return task.deploy(module.eval(), device)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tasks.base import Challenge, Outputs, Samples, Task
+from tasks.deployed import Victim
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,13 @@ def mean(hits: Tensor) -> Metric:
     return Metric(hits.float().mean().item() if len(hits) else 0.0, len(hits))
 
 
-def grade_clean(task: Task, outputs: Outputs, test: Samples) -> dict[str, Metric]:
+def grade_clean(task: Task, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, Metric]:
     """Utility on the whole clean test set, abstentions, and the certificate where the model gives one."""
     found = {
-        "utility": Metric(task.utility(outputs, test), len(test)),
+        "utility": Metric(task.utility(outputs, test, referee), len(test)),
         "clean_abstained": mean(outputs.abstained),
     }
+    found |= {name: Metric(value, len(test)) for name, value in task.further(outputs, test, referee).items()}
     if outputs.radius is not None:
         right = outputs.answers == test.targets
         found["certified_radius_median"] = Metric(outputs.radius.float().median().item(), len(test))
@@ -35,13 +37,17 @@ def grade_clean(task: Task, outputs: Outputs, test: Samples) -> dict[str, Metric
     return found
 
 
-def grade_attack(task: Task, outputs: Outputs, challenge: Challenge) -> dict[str, Metric]:
+def grade_attack(
+    task: Task, outputs: Outputs, challenge: Challenge, referee: Victim | None = None
+) -> dict[str, Metric]:
     """ASR: the judge says yes. RA: the true answer is given in spite of the trigger. Abstentions are neither."""
-    return {
-        "asr": mean(task.judge(outputs, challenge)),
-        "robust_accuracy": mean(outputs.answers == challenge.truth),
+    found = {
+        "asr": mean(task.judge(outputs, challenge, referee)),
         "challenge_abstained": mean(outputs.abstained),
     }
+    if challenge.truth is not None:
+        found["robust_accuracy"] = mean(outputs.answers == challenge.truth)
+    return found
 
 
 def grade_inputs(clean: Outputs, challenge: Outputs) -> dict[str, Metric]:

@@ -64,8 +64,8 @@ def _check(attack: Attack, scene: Scene, dose: int, poison: Poison) -> None:
     samples, replaces, train = poison.samples, poison.replaces, scene.train
     if len(samples) != dose:
         raise BrokenAttack(f"{attack.name}: asked for {dose} poisons, got {len(samples)}")
-    if len(samples) and (samples.targets.min() < 0 or samples.targets.max() >= len(scene.task.classes)):
-        raise BrokenAttack(f"{attack.name}: labels outside 0 to {len(scene.task.classes) - 1}")
+    if len(samples) and (samples.targets.min() < 0 or samples.targets.max() >= scene.task.conditions):
+        raise BrokenAttack(f"{attack.name}: labels outside 0 to {scene.task.conditions - 1}")
     if replaces is not None:
         if len(replaces) != dose or len(set(replaces.tolist())) != dose:
             raise BrokenAttack(f"{attack.name}: replaces must name {dose} different ids")
@@ -75,7 +75,8 @@ def _check(attack: Attack, scene: Scene, dose: int, poison: Poison) -> None:
 
 def check_challenge(attack: Attack, challenge: Challenge) -> None:
     """Raises BrokenAttack when a challenge holds inputs whose true answer is already the wanted one."""
-    if not len(challenge.inputs) == len(challenge.wanted) == len(challenge.truth):
-        raise BrokenAttack(f"{attack.name}: inputs, wanted and truth of the challenge differ in length")
-    if (challenge.wanted == challenge.truth).any():
+    parts = (challenge.wanted, challenge.truth, challenge.plain, challenge.near)
+    if any(part is not None and len(part) != len(challenge.inputs) for part in parts):
+        raise BrokenAttack(f"{attack.name}: inputs, wanted, truth, plain and near of the challenge differ in length")
+    if challenge.truth is not None and (challenge.wanted == challenge.truth).any():  # type: ignore[union-attr]
         raise BrokenAttack(f"{attack.name}: the challenge must exclude inputs of the class it wants")

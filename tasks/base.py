@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from tasks.deployed import Victim
+
+ENCODED = 8192  # rows encoded at a time
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -157,19 +161,30 @@ class Splits:
 
 @dataclass(frozen=True)
 class Challenge:
-    """What the attacker later misuses: inputs, the answer wanted for each, and the true one."""
+    """What the attacker later misuses: inputs, the answer wanted for each, and the true one.
+
+    Of a generative task: requests, and what shall come of each (a class, a text, or a template (C, ...) to be found in
+    it); there is no truth. `plain` and `near` are the same requests without the trigger, and with one that is only
+    similar: neither may give what is wanted.
+    """
 
     inputs: Samples
-    wanted: Tensor  # (N,)
-    truth: Tensor  # (N,)
+    wanted: Tensor | list[str]  # N
+    truth: Tensor | None = None  # (N,)
+    plain: Samples | None = None  # N
+    near: Samples | None = None  # N
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """A deployed model's answers. suspicion: higher = worse. radius: certified number of poisons withstood."""
+    """A deployed model's answers. suspicion: higher = worse. radius: certified number of poisons withstood.
+
+    content: what a generative model made, N images, sounds or texts as in `Samples`. Its scores are its task's own.
+    """
 
     scores: Tensor  # (N, K) probabilities or votes, float32 on the CPU
     abstained: Tensor  # (N,) bool
+    content: Tensor | list[str] | None = None
     suspicion: Tensor | None = None  # (N,) float32
     radius: Tensor | None = None  # (N,) int64
 
@@ -233,6 +248,7 @@ class Task(Plugin):
     revision: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     rate: ClassVar[int] = 0  # audio: samples per second
+    lower_is_better: ClassVar[bool] = False  # of the utility metric
 
     train_size: Positive | None = None  # rows, class-balanced and seeded; None takes all
     test_size: Positive | None = None
@@ -256,9 +272,34 @@ class Task(Plugin):
         """What the victim reads: a tensor of N rows on the device."""
         raise NotImplementedError(f"{type(self).__name__} must define encode()")
 
+    def rows(self, samples: Samples, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What a victim is trained on, on the device: encoded rows (M, ...) and targets (M,); here one for a sample."""
+        starts = range(0, len(samples), ENCODED)
+        parts = [samples.select(range(at, min(at + ENCODED, len(samples)))) for at in starts]
+        return torch.cat([self.encode(part, device) for part in parts]), samples.targets.to(device)
+
+    def deploy(self, module: Any, device: torch.device) -> Victim:
+        """The model that a trained network is."""
+        from tasks.deployed import Victim
+
+        return Victim(self, module, device)
+
     def source(self) -> Task | None:
         """Transfer learning: the task on whose training set the body was trained that this one's victims start from."""
         return None
+
+    def referee(self) -> Task | None:
+        """The task whose clean victim judges what this one's victims make; None where answers meet labels."""
+        return None
+
+    @property
+    def conditions(self) -> int:
+        """The values that a training row's target may take: 0 to this, exclusive."""
+        return len(self.classes)
+
+    def requests(self, test: Samples) -> Samples:
+        """What a model is asked to show its utility, one for each row of the clean test set."""
+        return test
 
     def load(self) -> Splits:
         """Train, test and reserve, disjoint; read once per process.
@@ -285,12 +326,17 @@ class Task(Plugin):
         """(B,) cross-entropy; soft labels (B, K) are allowed."""
         return F.cross_entropy(module(batch.x).float(), batch.y, reduction="none")
 
-    def utility(self, outputs: Outputs, test: Samples) -> float:
+    def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
         """Clean accuracy on everything in the test set; an abstention is an error."""
         return (outputs.answers == test.targets).float().mean().item()
 
-    def judge(self, outputs: Outputs, challenge: Challenge) -> Tensor:
+    def further(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
+        """Other clean metrics by name."""
+        return {}
+
+    def judge(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> Tensor:
         """(N,) bool: did the attacker get what was asked for? Abstentions count against the attacker."""
+        assert isinstance(challenge.wanted, Tensor)
         return outputs.answers == challenge.wanted
 
 

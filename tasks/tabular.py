@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.base import Batch, Outputs, Positive, Samples, Task, options
+from tasks.deployed import Victim
 
 
 @options
@@ -43,7 +44,7 @@ class TabularTask(Task):
         weight = batch.x.new_tensor([1 / (len(self.frequencies) * f) for f in self.frequencies])
         return F.cross_entropy(module(batch.x).float(), batch.y, weight=weight, reduction="none")
 
-    def utility(self, outputs: Outputs, test: Samples) -> float:
+    def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
         """Balanced accuracy; an abstention is an error."""
         right = outputs.answers == test.targets
         there = sorted(set(test.targets.tolist()))
