@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("tasks", "attacks", "defenses")
 # Attacks and defenses lie in folders by kind, and what lies beside those folders serves them; tasks lie at the top.
-NOT_TASKS = {"base", "data", "deployed", "image", "text", "audio", "tabular", "transfer"}
+NOT_TASKS = {
+    "base", "data", "deployed", "image", "text", "audio", "tabular", "transfer", "language", "diffusion",
+    "image_generation", "audio_generation",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,4 +169,7 @@ BASES: dict[str, dict[str, Any]] = {
     "TextTask": {"modality": "text"},
     "AudioTask": {"modality": "audio"},
     "TabularTask": {"modality": "tabular"},
+    "LanguageTask": {"modality": "language"},
+    "ImageGenerator": {"modality": "image_generation"},
+    "AudioSynthesiser": {"modality": "audio_generation"},
 }

@@ -19,6 +19,7 @@ from harness.store import Store
 from tasks.base import BadInput, NotApplicable, Samples, sealed, take
 from tasks.deployed import Model
 
+MODALITIES = {"image", "text", "audio", "tabular", "language", "image_generation", "audio_generation"}
 ALL = [(kind, name) for kind in KINDS for name in entries(kind)]
 ATTACK_TASKS = [  # task by task, so that a dataset is read once
     (a.name, t)
@@ -40,7 +41,7 @@ def test_default_constructible_and_options_round_trip(kind: str, name: str) -> N
 def test_described_for_the_list(kind: str, name: str) -> None:
     entry = entries(kind)[name]
     assert len(entry.summary) > 20, "the docstring's first paragraph is what `tinydrop list` shows"
-    assert set(entry.modalities) <= {"image", "text", "audio", "tabular"}
+    assert set(entry.modalities) <= MODALITIES
     assert entry.modalities
     if entry.stage not in ("controls", "control") and name not in ("image_folder", "csv_text", "audio_folder"):
         assert entry.paper or (kind == "tasks"), "name the paper"
