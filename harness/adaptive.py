@@ -39,10 +39,11 @@ def next_probe(rungs: list[Cell], found: Mapping[str, Record], share: float) -> 
         chance = record.metrics["asr_floor"].value
         way = excess(record.metrics["asr"].value, chance) if chance < 1 else 1.0
         seen += rungs[middle].dose > 0
-        if seen > 1 and ON_SLOPE <= way <= 1 - ON_SLOPE:
-            return None
         if way >= share:
             above = middle
         else:
             below = middle
+        held = below >= 0 and above < len(rungs)  # a crossing that is not held could lie anywhere beyond
+        if held and seen > 1 and ON_SLOPE <= way <= 1 - ON_SLOPE:
+            return None
     return None

@@ -56,6 +56,16 @@ def test_a_dose_on_the_slope_ends_the_search_once_there_are_two(tmp_path: Path) 
     assert sorted(r.dose for r in found.values()) == [1, 2, 10], "5 need not be run"
 
 
+def test_a_slope_whose_crossing_is_not_held_is_followed_to_the_end(tmp_path: Path) -> None:
+    cells = plan(parse({**GRID, "attacks": ["badnets"], "defenses": ["none"], "seeds": [0]}), Store(tmp_path)).cells
+    found: dict[str, Record] = {}
+    while probes := adaptive.wanted(cells, found):
+        (cell,) = probes
+        found[cell.key] = answer(cell, 9999)
+        found[cell.key].metrics["asr"] = Measured(value=0.4, n=9)  # on the slope, but below half at every dose
+    assert max(r.dose for r in found.values()) == 500, "or else ED50 would be called higher than a dose never tried"
+
+
 def test_a_curve_that_cannot_go_on_stops(tmp_path: Path) -> None:
     cells = [c for c in plan(parse(GRID), Store(tmp_path)).cells if c.attack.name == "badnets"]
     probes = adaptive.wanted(cells, {})
