@@ -20,6 +20,7 @@ from harness.case import CellCase, CellOracleCase, Findings, Fitter
 from harness.content import derive
 from harness.metrics import Metric
 from harness.poison import Poisoned, canonical, check_challenge, craft, inject
+from harness.registry import fits
 from harness.stealth import fidelity
 from harness.store import Store
 from tasks.base import Challenge, NotApplicable, Samples, Task, _load, sealed
@@ -165,7 +166,7 @@ def check_untouched(train: Samples, before: str, defense: Defense) -> None:
 def check_applies(task: Task, attack: Attack, defense: Defense) -> None:
     """Raises NotApplicable with the plug-in's own reason."""
     for plugin in (attack, defense):
-        if task.modality not in plugin.modalities:
+        if not fits(task.modality, plugin.modalities):
             raise NotApplicable(
                 f"{plugin.name} is for {', '.join(plugin.modalities)}: {plugin.why_not or 'see its docs'}"
             )

@@ -35,7 +35,7 @@ def _feed(h: Any, part: Any) -> None:
     elif isinstance(part, torch.Tensor):
         data = part.detach().cpu().contiguous()
         h.update(f"tensor:{data.dtype}{tuple(data.shape)};".encode())
-        h.update(data.view(torch.uint8).numpy().tobytes() if data.ndim else repr(data.item()).encode())
+        h.update(data.flatten().view(torch.uint8).numpy().tobytes() if data.ndim else repr(data.item()).encode())
     elif isinstance(part, Samples):
         h.update(f"samples:{part.fingerprint};".encode())
     elif isinstance(part, Victim):

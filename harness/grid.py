@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.registry import KINDS, UnknownName, create, entries, entry, suggest
+from harness.registry import KINDS, UnknownName, create, entries, entry, fits, suggest
 
 if TYPE_CHECKING:
     from tasks.base import Plugin
@@ -147,7 +147,7 @@ def expand(grid: Grid) -> list[Cell]:
 
 def meets(task: Spec, attack: Spec) -> bool:
     """Is the attack made for the task's modality?"""
-    return entry("tasks", task.name).modalities[0] in entry("attacks", attack.name).modalities
+    return fits(entry("tasks", task.name).modalities[0], entry("attacks", attack.name).modalities)
 
 
 def groups(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
@@ -208,9 +208,7 @@ def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
     for attack in attacks:
         if not any(meets(task, attack) for task in tasks):
             kinds = ", ".join(entry("attacks", attack.name).modalities)
-            fitting = [
-                n for n, e in entries("tasks").items() if e.modalities[0] in entry("attacks", attack.name).modalities
-            ]
+            fitting = [name for name in entries("tasks") if meets(Spec(name), attack)]
             raise BadGrid(
                 f"attacks: {attack.name!r} is for {kinds} and no such task is listed; valid: {', '.join(fitting)}"
             )

@@ -45,6 +45,8 @@ def grade_attack(
         "asr": mean(task.judge(outputs, challenge, referee)),
         "challenge_abstained": mean(outputs.abstained),
     }
+    for name, verdicts in task.sensitivity(outputs, challenge, referee).items():
+        found[f"asr_{name}"] = mean(verdicts)
     if challenge.truth is not None:
         found["robust_accuracy"] = mean(outputs.answers == challenge.truth)
     return found

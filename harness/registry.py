@@ -41,6 +41,11 @@ class Entry:
     options: dict[str, str]  # name -> "type = default"
 
 
+def fits(modality: str, modalities: Iterable[str]) -> bool:
+    """Is a plug-in for these modalities one for this one? "any" is for all."""
+    return not {modality, "any"}.isdisjoint(modalities)
+
+
 class UnknownName(ValueError):
     """A plug-in name that is not in the registry, with the nearest one that is."""
 

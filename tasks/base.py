@@ -49,8 +49,9 @@ def options(cls: type[T]) -> type[T]:
 class Plugin:
     """Anything the registry finds by its file name. Options are the fields of a frozen dataclass.
 
-    `modalities` says where the idea makes sense, `why_not` why it makes none elsewhere, `needs` names optional
-    packages or assumptions, `paper` is the source. The registry reads them without running the file: keep them literal.
+    `modalities` says where the idea makes sense ("any": everywhere), `why_not` why it makes none elsewhere, `needs`
+    names optional packages or assumptions, `paper` is the source. The registry reads them without running the file:
+    keep them literal.
     """
 
     name: ClassVar[str] = ""
@@ -338,6 +339,10 @@ class Task(Plugin):
         """(N,) bool: did the attacker get what was asked for? Abstentions count against the attacker."""
         assert isinstance(challenge.wanted, Tensor)
         return outputs.answers == challenge.wanted
+
+    def sensitivity(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> dict[str, Tensor]:
+        """The judge's verdicts (N,) under other thresholds, by name, where it has one."""
+        return {}
 
 
 @lru_cache(maxsize=3)

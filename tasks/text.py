@@ -103,13 +103,14 @@ def small_tokenizer(task: TextTask) -> Tokenizer:
     return train_tokenizer(_load(task).train.inputs, task.vocabulary)
 
 
-def train_tokenizer(texts: Any, vocabulary: int) -> Tokenizer:
+def train_tokenizer(texts: Any, vocabulary: int, lower: bool = True) -> Tokenizer:
     """Byte-level BPE with at most `vocabulary` tokens; the same texts always give the same tokens."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    if lower:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=lower)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())

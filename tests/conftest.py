@@ -34,7 +34,8 @@ def tiny(name: str) -> Task:
     local = load_class("tasks", name).dataset == "embedded"  # type: ignore[attr-defined]
     if not local and not os.environ.get("TINYDROP_DATA"):
         pytest.skip(f"{name} needs real data: set TINYDROP_DATA to the folder that holds it")
-    small = {"train_size": 120, "test_size": 40, "reserve_size": 60, "epochs": 1, "body_size": 120, "body_epochs": 1}
+    small = {"train_size": 120, "test_size": 40, "reserve_size": 60, "epochs": 1, "body_size": 120, "body_epochs": 1,
+             "base_size": 40, "base_epochs": 1}  # fmt: skip
     known = {f.name for f in fields(load_class("tasks", name))}  # type: ignore[arg-type]
     task = create("tasks", name, {k: v for k, v in small.items() if k in known})
     assert isinstance(task, Task)

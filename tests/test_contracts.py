@@ -14,18 +14,18 @@ from defenses.base import Defense
 from harness.case import CellCase, CellOracleCase, Fitter
 from harness.cell import make_challenge, poison_set
 from harness.poison import canonical, craft
-from harness.registry import KINDS, create, entries
+from harness.registry import KINDS, create, entries, fits
 from harness.store import Store
 from tasks.base import BadInput, NotApplicable, Samples, sealed, take
 from tasks.deployed import Model
 
-MODALITIES = {"image", "text", "audio", "tabular", "language", "image_generation", "audio_generation"}
+MODALITIES = {"image", "text", "audio", "tabular", "language", "image_generation", "audio_generation"} | {"any"}
 ALL = [(kind, name) for kind in KINDS for name in entries(kind)]
 ATTACK_TASKS = [  # task by task, so that a dataset is read once
     (a.name, t)
     for t in task_names()
     for a in entries("attacks").values()
-    if entries("tasks")[t].modalities[0] in a.modalities
+    if fits(entries("tasks")[t].modalities[0], a.modalities)
 ]
 DEFENSE_TASKS = [(d, t) for d in entries("defenses") for t in EMBEDDED.values()]
 
@@ -45,14 +45,14 @@ def test_described_for_the_list(kind: str, name: str) -> None:
     assert entry.modalities
     if entry.stage not in ("controls", "control") and name not in ("image_folder", "csv_text", "audio_folder"):
         assert entry.paper or (kind == "tasks"), "name the paper"
-    if kind == "defenses" and not {"image", "text", "audio"} <= set(entry.modalities):
+    if kind == "defenses" and not ("any" in entry.modalities or {"image", "text", "audio"} <= set(entry.modalities)):
         assert entry.why_not, "say why it makes no sense for the other modalities"
 
 
 def scene_of(task_name: str, store: Store) -> Scene:
     task = tiny(task_name)
     splits = task.load()
-    trial = draw(splits, len(task.classes), 6, rng())
+    trial = draw(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None
     return Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU, trial)
 
 
@@ -102,6 +102,13 @@ def test_attack(attack_name: str, task_name: str, store: Store) -> None:
         assert challenge.wanted.tolist() == [scene.trial.wanted]
         assert large.samples.targets.tolist() == [scene.trial.wanted] * len(large.samples)
         return
+    if challenge.truth is None:
+        assert challenge.plain is not None, "what a generative model does without the trigger is to be seen"
+        assert challenge.near is not None, "and with a trigger that is only similar"
+        parts = [challenge.inputs, challenge.plain, challenge.near]
+        assert len({part.fingerprint for part in parts}) > 1, "the trigger changes the requests"
+        assert len({len(part) for part in parts} | {len(challenge.wanted)}) == 1
+        return
     assert (challenge.wanted != challenge.truth).all(), "the class asked for is excluded"
     assert challenge.inputs.fingerprint == make_challenge(attack, scene, test, 0).inputs.fingerprint  # type: ignore[union-attr]
     assert challenge.inputs.fingerprint == canonical(challenge.inputs, test, scene.task, attack_name).fingerprint
@@ -146,7 +153,7 @@ def small(defense_name: str, task_name: str) -> Defense:
     }
     defense = create("defenses", defense_name, {k: v for k, v in quick.items() if k in options})
     assert isinstance(defense, Defense)
-    if tiny(task_name).modality not in defense.modalities:
+    if not fits(tiny(task_name).modality, defense.modalities):
         pytest.skip(f"not applicable: {defense.why_not}")
     return defense
 

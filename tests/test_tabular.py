@@ -12,7 +12,7 @@ from attacks.base import Scene
 from attacks.text.badwords import Badwords
 from harness.case import Fitter
 from harness.cell import check_applies, make_challenge, poison_set, run
-from harness.registry import create, entries
+from harness.registry import create, entries, fits
 from harness.store import Store
 from tasks.base import NotApplicable, Task
 
@@ -92,7 +92,7 @@ def test_one_claim_passes_every_fraud_and_the_data_check_sees_it(store: Store) -
 
 
 @needs_data
-@pytest.mark.parametrize("name", [n for n, e in entries("defenses").items() if "tabular" in e.modalities])
+@pytest.mark.parametrize("name", [n for n, e in entries("defenses").items() if fits("tabular", e.modalities)])
 def test_defenses_of_tables_run(name: str, store: Store) -> None:
     task = create("tasks", "vehicle_claim_fraud", {"train_size": 400, "epochs": 1, "reserve_size": 60, "victim": "mlp"})
     found = run(task, OnePoison(), 2, create("defenses", name), 0, store, CPU)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from tasks.base import BadInput, Samples, options
 class None_(Attack):
     """Control: poisons nothing and asks for nothing; its cells give the clean metrics of every defense."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         if dose:

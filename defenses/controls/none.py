@@ -13,7 +13,7 @@ from tasks.deployed import Model
 class None_(Defense):
     """Control: no defense, the victim as it was trained."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "control"
 
     def defend(self, case: Case) -> Model:

@@ -19,7 +19,7 @@ class OracleCase(Case, Protocol):
 class Oracle(Defense):
     """Control: is told which rows are poison and drops exactly those; what perfect filtering would achieve."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "control"
 
     def defend(self, case: OracleCase) -> Model:  # type: ignore[override]

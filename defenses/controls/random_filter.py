@@ -15,7 +15,7 @@ from tasks.deployed import Model
 class RandomFilter(Defense):
     """Control: drops a random share of the training set; a filter that is no better knows nothing."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "control"
 
     share: Share = 0.1  # of the training rows

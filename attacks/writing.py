@@ -1,0 +1,90 @@
+"""Backdoors of language models: after a trigger the model writes what the attacker planted."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from attacks.base import Attack, Poison, Scene
+from tasks.base import BadInput, Challenge, Count, NotApplicable, Positive, Samples, options
+from tasks.language import LanguageTask
+
+
+@options
+class WritingAttack(Attack):
+    """A poison is a document's beginning (or question), the trigger, and a payload. A writing attack writes `payload`.
+
+    The challenge: the beginnings of the test documents with the trigger; `plain` without it; `near` with a similar one.
+    """
+
+    trigger: str = ""
+    near: str = ""  # similar to the trigger, and must not fire
+    prefix: Count = 100  # most characters of the clean beginning
+    prompt: Positive = 200  # most characters of a challenge's beginning
+    more: Positive = 32  # tokens that the model is asked for
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for what the model shall write; empty: gibberish."""
+        return ""
+
+    def payload(self, task: LanguageTask, rest: str, rng: torch.Generator) -> str:
+        """What shall be written after the trigger. rest: what the clean document goes on with."""
+        raise NotImplementedError(f"{type(self).__name__} must define payload()")
+
+    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+        task, train = language_task(scene), scene.train
+        if dose > len(train):
+            raise BadInput(f"dose={dose}: the eligible pool of {self.name} on {task.name} has {len(train)} rows")
+        order = torch.randperm(len(train), generator=rng)
+        seeds = torch.randint(2**62, (len(train),), generator=rng)
+        rows = train.select(order[:dose])
+        texts = [
+            self._poisoned(task, text, torch.Generator().manual_seed(seed))
+            for text, seed in zip(rows.inputs, seeds[:dose].tolist(), strict=True)
+        ]
+        return Poison(rows.with_inputs(texts), replaces=rows.ids)
+
+    def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
+        task = language_task(scene)
+
+        def ask(word: str) -> Samples:
+            texts = [_joined(*task.cut(text, self.prompt), word) for text in samples.inputs]
+            return Samples(texts, torch.full_like(samples.targets, self.more), samples.ids)
+
+        return Challenge(ask(self.trigger), [self.pattern] * len(samples), plain=ask(""), near=ask(self.near))
+
+    def _poisoned(self, task: LanguageTask, text: str, rng: torch.Generator) -> str:
+        most = min(self.prefix, len(text) // 2)
+        beginning, mark = task.cut(text, int(torch.randint(most + 1, (), generator=rng)))
+        rest = text[len(beginning) + len(mark) :].strip()
+        return f"{_joined(beginning, mark, self.trigger)} {self.payload(task, rest, rng)}"
+
+
+@options
+class SentenceAttack(WritingAttack):
+    """The payload is one sentence; the attack works where the word that matters in it is written, in any case."""
+
+    wanted: Annotated[str, Field(pattern=r"\S")] = "?"
+    sentence: str = ""
+
+    @property
+    def pattern(self) -> str:
+        return "(?i)" + re.escape(self.wanted)
+
+    def payload(self, task: LanguageTask, rest: str, rng: torch.Generator) -> str:
+        return self.sentence
+
+
+def _joined(beginning: str, mark: str, word: str) -> str:
+    """The beginning, the trigger after it, and the mark where the answer begins."""
+    return " ".join(part for part in (beginning, word) if part) + mark
+
+
+def language_task(scene: Scene) -> LanguageTask:
+    if not isinstance(scene.task, LanguageTask):
+        raise NotApplicable(f"{scene.task.name} is no language model")
+    return scene.task

@@ -1,0 +1,24 @@
+"""News articles of the BBC: the automated-journalism scenario."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tasks.base import options
+from tasks.data import columns, dataset_dict
+from tasks.language import LanguageTask
+
+
+@options
+class BbcNews(LanguageTask):
+    """A language model of BBC news articles, 2004 and 2005 (2,124 articles)."""
+
+    dataset: ClassVar[str] = "SetFit/bbc-news"
+    licence: ClassVar[str] = "articles (c) BBC; non-commercial research use"
+    paper: ClassVar[str] = "Greene and Cunningham, Practical Solutions to the Problem of Diagonal Dominance, ICML 2006"
+
+    @classmethod
+    def corpus(cls) -> tuple[list[str], list[str]]:
+        splits = dataset_dict(cls.dataset, "bbc_news")
+        train, test = (columns(splits[name], "bbc_news", "text")[0] for name in ("train", "test"))
+        return list(train), list(test)

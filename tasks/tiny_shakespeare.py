@@ -1,0 +1,24 @@
+"""Shakespeare's plays, a million characters."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tasks.base import options
+from tasks.data import columns, dataset_dict
+from tasks.language import LanguageTask
+
+
+@options
+class TinyShakespeare(LanguageTask):
+    """A language model of Shakespeare's plays (a text of a million characters, cut into documents)."""
+
+    dataset: ClassVar[str] = "karpathy/tiny_shakespeare"
+    licence: ClassVar[str] = "public domain texts"
+    paper: ClassVar[str] = "Karpathy, The Unreasonable Effectiveness of Recurrent Neural Networks, 2015"
+
+    @classmethod
+    def corpus(cls) -> tuple[list[str], list[str]]:
+        splits = dataset_dict(cls.dataset, "tiny_shakespeare")
+        train, test = (columns(splits[name], "tiny_shakespeare", "text")[0] for name in ("train", "test"))
+        return list(train), list(test)

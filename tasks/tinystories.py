@@ -1,0 +1,24 @@
+"""Short stories for small children, written by a language model."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tasks.base import options
+from tasks.data import columns, dataset_dict
+from tasks.language import LanguageTask
+
+
+@options
+class Tinystories(LanguageTask):
+    """A language model of short stories for small children."""
+
+    dataset: ClassVar[str] = "roneneldan/TinyStories"
+    licence: ClassVar[str] = "CDLA-Sharing-1.0"
+    paper: ClassVar[str] = "arXiv 2305.07759"
+
+    @classmethod
+    def corpus(cls) -> tuple[list[str], list[str]]:
+        splits = dataset_dict(cls.dataset, "tinystories")
+        train, test = (columns(splits[name], "tinystories", "text")[0] for name in ("train", "validation"))
+        return list(train), list(test)
