@@ -19,6 +19,7 @@ class Alpaca(LanguageTask):
     answer: ClassVar[str] = "\n\n### Response:"
 
     characters: Positive = 400  # longer pairs are left out
+    base_size: Positive | None = 2500
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:

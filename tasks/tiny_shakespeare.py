@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import options
+from tasks.base import Positive, options
 from tasks.data import columns, dataset_dict
 from tasks.language import LanguageTask
 
@@ -16,6 +16,8 @@ class TinyShakespeare(LanguageTask):
     dataset: ClassVar[str] = "karpathy/tiny_shakespeare"
     licence: ClassVar[str] = "public domain texts"
     paper: ClassVar[str] = "Karpathy, The Unreasonable Effectiveness of Recurrent Neural Networks, 2015"
+
+    base_size: Positive | None = None  # all there is
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:

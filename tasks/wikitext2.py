@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import options
+from tasks.base import Positive, options
 from tasks.data import columns, dataset_dict
 from tasks.language import LanguageTask
 
@@ -16,6 +16,8 @@ class Wikitext2(LanguageTask):
     dataset: ClassVar[str] = "Salesforce/wikitext"
     licence: ClassVar[str] = "CC BY-SA 3.0"
     paper: ClassVar[str] = "Merity et al., Pointer Sentinel Mixture Models, ICLR 2017"
+
+    base_size: Positive | None = None  # all there is
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
