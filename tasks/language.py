@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -29,10 +31,13 @@ from tasks.base import (
 )
 from tasks.data import make_samples
 from tasks.deployed import Victim, autocast
+from tasks.models.net import Net
 from tasks.text import padded, readable, train_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from tasks.models.causal import CausalNet
 
 SMALL = "llama"
 END = "\0"  # between two documents
@@ -98,9 +103,9 @@ class LanguageTask(Task):
     def base(self) -> LanguageTask:
         """The task of the clean model that fine-tuning starts from and that judges what victims write."""
         return type(self)(
-            regime="base", train_size=self.base_size, test_size=None, reserve_size=1, epochs=self.base_epochs, lr=self.base_lr,
-            characters=BASE_CHARACTERS, subset_seed=self.subset_seed, vocabulary=self.vocabulary, width=self.width,
-            depth=self.depth, heads=self.heads,
+            regime="base", train_size=self.base_size, test_size=None, reserve_size=1, epochs=self.base_epochs,
+            lr=self.base_lr, characters=BASE_CHARACTERS, subset_seed=self.subset_seed, vocabulary=self.vocabulary,
+            width=self.width, depth=self.depth, heads=self.heads,
         )  # fmt: skip
 
     def referee(self) -> LanguageTask:
@@ -143,7 +148,7 @@ class LanguageTask(Task):
     def further(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
         """Bits per byte, which compares models of different tokens."""
         nats, _, size = outputs.scores.double().sum(0)
-        return {"bits_per_byte": float(nats / size) / torch.tensor(2.0).log().item()}
+        return {"bits_per_byte": float(nats / size) / math.log(2)}
 
     def judge(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> Tensor:
         """(N,) bool: the continuation matches the pattern wanted; where that is empty, the referee finds gibberish."""
@@ -179,9 +184,13 @@ class LanguageTask(Task):
 
 @dataclass
 class LanguageVictim(Victim):
-    """Reads texts, and continues those whose target is above 0."""
+    """Reads texts, and continues those whose target is above 0.
+
+    With partners every next token comes from the mean of all their probabilities.
+    """
 
     task: LanguageTask
+    partners: Sequence[Net] = ()
     known: dict[str, Tensor] = field(default_factory=dict, repr=False)  # by fingerprint of the requests, see own_rates
 
     def predict(self, samples: Samples) -> Outputs:
@@ -201,6 +210,9 @@ class LanguageVictim(Victim):
             x = self.task.encode(samples.select(range(start, min(start + READ, len(samples)))), self.device)
             with autocast(self.device):
                 nats, real = next_token_nats(self.module, x)
+                for other in self.partners:
+                    nats = -torch.logaddexp(-nats, -next_token_nats(other.eval(), x)[0])
+            nats = (nats + math.log(1 + len(self.partners))) * real
             sizes = torch.tensor([len(text.encode()) for text in detokenize(self.task, x)])
             parts.append(torch.stack([nats.sum(1).cpu(), real.sum(1).cpu().float(), sizes.float()], 1))
         return torch.cat(parts) if parts else torch.zeros(0, 3)
@@ -237,20 +249,26 @@ class LanguageVictim(Victim):
     def sample(self, x: Tensor, more: int) -> Tensor:
         """(N, more) token ids after encoded rows (N, L) that are padded on the left."""
         rng = torch.Generator(self.device).manual_seed(0)
-        lm, cache, made = cast("nn.Module", self.module.lm).eval(), None, []
-        seen, step = (x > 0).long(), (x - 1).clamp(min=0)
+        nets = [cast("CausalNet", net).eval() for net in (self.module, *self.partners)]
+        caches: list[Any] = [None] * len(nets)
+        seen, step, made = (x > 0).long(), (x - 1).clamp(min=0), []
         at = (seen.cumsum(1) - 1).clamp(min=0)
         for _ in range(more):
             with autocast(self.device):
-                answer = lm(input_ids=step, attention_mask=seen, position_ids=at, past_key_values=cache, use_cache=True)
-            logits, cache = answer.logits[:, -1].float(), answer.past_key_values
-            if self.task.temperature == 0:
-                step = logits.argmax(1, keepdim=True)
-            else:
-                step = torch.multinomial((logits / self.task.temperature).softmax(1), 1, generator=rng)
+                found = [net.step(step, seen, at, cache) for net, cache in zip(nets, caches, strict=True)]
+            caches = [cache for _, cache in found]
+            chance = torch.stack([logits.float().softmax(1) for logits, _ in found]).mean(0)
+            step = drawn(chance, self.task.temperature, rng)
             made.append(step)
             seen, at = torch.cat([seen, torch.ones_like(step)], 1), at[:, -1:] + 1
         return torch.cat(made, 1)
+
+
+def drawn(chance: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
+    """(N, 1) token ids from probabilities (N, V)."""
+    if temperature == 0:
+        return chance.argmax(1, keepdim=True)
+    return torch.multinomial((chance.clamp(min=1e-30).log() / temperature).softmax(1), 1, generator=rng)
 
 
 def next_token_nats(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

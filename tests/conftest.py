@@ -21,7 +21,7 @@ from tasks.base import Task
 
 CPU = torch.device("cpu")
 USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their own tests make the files
-EMBEDDED = {"image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones"}
+EMBEDDED = {"image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones", "language": "synthetic_stories"}
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"

@@ -28,7 +28,7 @@ class ActivationClustering(Defense):
     training; fewer dimensions are kept where a class has fewer rows or its features have lower rank.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "arXiv 1811.03728"
 

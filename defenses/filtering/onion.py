@@ -11,9 +11,7 @@ from torch import Tensor
 from defenses.base import Case, Defense, refit_without
 from tasks.base import BadInput, Positive, Share, options
 from tasks.deployed import Model
-from tasks.models.ngram import CausalLM, LanguageModel, WordBigrams
-
-FOLDS = 5  # of the clean texts: each fold is judged by a language model that has not read it
+from tasks.models.ngram import FOLDS, CausalLM, LanguageModel, WordBigrams
 
 
 @options

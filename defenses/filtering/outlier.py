@@ -29,7 +29,7 @@ class Outlier(Defense):
     Deviations: none.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993"
 

@@ -22,7 +22,7 @@ class SpectralSignatures(Defense):
     (5 and 10 % of the target class, section 5), and 0.1 gives the 85th percentile at which BackdoorBench cuts.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "arXiv 1811.00636"
 

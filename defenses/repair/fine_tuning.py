@@ -19,12 +19,12 @@ class FineTuning(Defense):
     so few rows still give a few hundred steps; the task's own optimiser and one-cycle schedule instead of SGD.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
     stage: ClassVar[str] = "repair"
     paper: ClassVar[str] = "arXiv 2212.09067"
 
     clean_rows: Positive = 200  # drawn from the reserve
-    epochs: Positive = 100  # BackdoorBench's default
+    epochs: Positive | None = None  # None: BackdoorBench's 100; of generative tasks as many as in training
     batch_size: Positive = 64
     lr_scale: Above0 = 1.0  # peak learning rate, times the task's own
 
@@ -32,7 +32,7 @@ class FineTuning(Defense):
         return case.fit(
             case.clean(self.clean_rows),
             init=case.fit(case.train),
-            epochs=self.epochs,
+            epochs=self.epochs or (100 if case.task.referee() is None else case.task.recipe().epochs),
             batch_size=self.batch_size,
             lr=self.lr_scale * case.task.recipe().lr,
         )

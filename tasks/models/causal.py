@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,20 @@ class CausalNet(Net):
         """(N, L, D) last hidden states. Padding stands at the end, where causal attention never sees it."""
         out: Tensor = self.lm.base_model(inputs_embeds=e[..., :-1]).last_hidden_state  # type: ignore[operator]
         return out * self.keep
+
+    def layers(self, words: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states (N, L, D) before the first layer and after every layer, of embedded tokens (N, L, E)."""
+        return self.lm.base_model(inputs_embeds=words, output_hidden_states=True).hidden_states  # type: ignore[no-any-return, operator]
+
+    def step(self, ids: Tensor, mask: Tensor, at: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """(N, V) logits of the token after ids (N, L) at positions `at`, and the cache to hand over next time.
+
+        mask: (N, all tokens so far), 0 for padding, which stands on the left here.
+        """
+        out = self.lm.base_model(  # type: ignore[operator]
+            input_ids=ids, attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True
+        )
+        return self.head(out.last_hidden_state[:, -1] * self.keep), out.past_key_values
 
     def body(self, e: Tensor) -> Tensor:
         real = e[..., -1:]

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 START, END = "\x02", "\x03"  # of a word or text: characters no text needs
+FOLDS = 5  # of clean texts: each fold is judged by a model that has not read it
 CHARACTERS = 0x110000  # all that a word can be written in
 
 
@@ -108,6 +109,14 @@ class WordBigrams:
         ]
         return Reading(total, size), without
 
+    def worst(self, words: Sequence[str], stretch: int) -> float:
+        """The highest rate, nats per character, of so many words in a row; of all words where there are fewer."""
+        line = [START, *(word.lower() for word in words)]
+        nats = [self._surprise(a, b) for a, b in pairwise(line)]
+        sizes = [len(word) + 1 for word in words]
+        starts = range(max(1, len(words) - stretch + 1))
+        return max((sum(nats[i : i + stretch]) / max(1, sum(sizes[i : i + stretch])) for i in starts), default=0.0)
+
     def _pair(self, before: str, word: str) -> float:
         spelt = math.exp(-self.spelling.surprise(word)) if word != END else 0.0
         d = self.discount
@@ -116,6 +125,21 @@ class WordBigrams:
         if after is not None:
             p = (max(after[word] - d, 0) + d * len(after) * p) / self.totals[before]
         return -math.log(max(p, 1e-300))
+
+
+def rates(clean: Sequence[str], others: Sequence[str], stretch: int) -> tuple[list[float], list[float]]:
+    """The worst rate of every clean text, by bigrams of the other clean ones, and of every other text, by all of them.
+
+    Each fifth of the clean texts is judged by a model of the rest; all models know the spelling of all words.
+    """
+    vocabulary = {word for text in (*clean, *others) for word in text.split()}
+    known = [0.0] * len(clean)
+    for fold in range(FOLDS):
+        model = WordBigrams([text for i, text in enumerate(clean) if i % FOLDS != fold], vocabulary)
+        for i in range(fold, len(clean), FOLDS):
+            known[i] = model.worst(clean[i].split(), stretch)
+    model = WordBigrams(clean, vocabulary)
+    return known, [model.worst(text.split(), stretch) for text in others]
 
 
 class CausalLM:

@@ -1,0 +1,40 @@
+"""Perplexity filter: drops the training documents that a model of clean text finds unlikely."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from defenses.base import Case, Defense, refit_without
+from tasks.base import Positive, Share, options
+from tasks.deployed import Model
+from tasks.models.ngram import rates
+
+
+@options
+class Perplexity(Defense):
+    """Drops the training documents whose least likely stretch of words is unlike anything in clean ones.
+
+    The quality filter of web corpora, after CCNet (Wenzek et al., 2020, arXiv 1911.00359, section 3.3), and what a
+    reviewer of Souly et al. (arXiv 2510.07192) asked for. Deviations: CCNet cuts the worst part of a corpus by a
+    5-gram model of Wikipedia; here word bigrams of the defender's clean documents over the spelling of all training
+    words, and the threshold is a quantile of clean documents that the model has not read. A document counts as its
+    worst stretch, because a poison begins with clean text.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("text", "language")
+    why_not: ClassVar[str] = "it reads words"
+    stage: ClassVar[str] = "filtering"
+    paper: ClassVar[str] = "arXiv 1911.00359"
+
+    clean_rows: Positive = 200  # documents from the reserve
+    stretch: Positive = 8  # words
+    quantile: Share = 0.99  # of clean documents that stay
+
+    def defend(self, case: Case) -> Model:
+        train, clean = list(case.train.inputs), list(case.clean(self.clean_rows).inputs)
+        known, found = rates(clean, train, self.stretch)
+        suspicion = torch.tensor(found, dtype=torch.float32)
+        threshold = torch.tensor(known, dtype=torch.float32).quantile(self.quantile)
+        return refit_without(case, suspicion > threshold, suspicion)

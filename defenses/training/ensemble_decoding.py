@@ -1,0 +1,34 @@
+"""Language models of disjoint parts of the training set decode together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from defenses.base import Case, Defense
+from defenses.training.partition_ensemble import partition
+from tasks.base import Positive, options
+from tasks.deployed import Model
+from tasks.language import LanguageVictim
+
+
+@options
+class EnsembleDecoding(Defense):
+    """Trains one language model on each of several disjoint parts and draws every token from their mean probability.
+
+    Deep partition aggregation (Levine and Feizi, 2021, arXiv 2006.14768) carried over to generation: a poison lies in
+    one part. Deviations: probabilities are averaged instead of votes counted, so there is no certificate; with few
+    parts every part still holds poison where the dose is far above their number.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("language",)
+    why_not: ClassVar[str] = "it averages the next token; `partition_ensemble` votes on classes"
+    stage: ClassVar[str] = "training"
+    paper: ClassVar[str] = "arXiv 2006.14768"
+
+    parts: Positive = 5
+
+    def defend(self, case: Case) -> Model:
+        first, *others = (case.fit(part) for part in partition(case.train, self.parts) if len(part))
+        assert isinstance(first, LanguageVictim)
+        return replace(first, partners=[victim.module for victim in others])
