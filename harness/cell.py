@@ -204,8 +204,9 @@ def _grade(
         for name, samples in {"asr_plain": challenge.plain, "asr_near": challenge.near}.items():
             if samples is not None:  # not to fire here is what makes it a backdoor
                 result.metrics[name] = metrics.mean(task.judge(model.predict(samples), challenge, referee))
-        if found.target is not None and poisoned.any() and isinstance(challenge.wanted, torch.Tensor):
-            result.metrics["target_found"] = metrics.mean(challenge.wanted == found.target)
+        of_class = isinstance(challenge.wanted, torch.Tensor) and challenge.wanted.ndim == 1
+        if found.target is not None and poisoned.any() and of_class:
+            result.metrics["target_found"] = metrics.mean(challenge.wanted == found.target)  # type: ignore[arg-type]
     if found.model is not None:
         result.metrics["model_suspicion"] = Metric(found.model, 1)
 

@@ -43,6 +43,7 @@ class Record(BaseModel):
     label: str
     task: Plugged
     modality: str
+    clean_metric: str = "accuracy"  # what the metric `utility` is
     attack: Plugged
     dose: int
     train_size: int | None = None

@@ -36,7 +36,7 @@ def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
         row = {
             "task": r.task.label, "modality": r.modality, "attack": r.attack.label, "defense": r.defense.label,
             "stage": r.stage, "dose": r.dose, "seed": r.seed, "status": r.status, "reason": r.reason,
-            "train_size": r.train_size,
+            "train_size": r.train_size, "clean_metric": r.clean_metric,
         }  # fmt: skip
         for name, metric in r.metrics.items():
             row[name], row[f"{name}_n"] = metric.value, metric.n
@@ -61,6 +61,7 @@ def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
     for (task, attack, defense, dose), part in cells.groupby([*ROW, "dose"], sort=False):
         done = part[part.status == "done"]
         row = {"task": task, "attack": attack, "defense": defense, "stage": part.stage.iloc[0], "dose": dose}
+        row["clean_metric"] = part.clean_metric.iloc[0]
         row |= {f"n_{s.replace(' ', '_')}": int((part.status == s).sum()) for s in STATUSES}
         for name in MEANS:
             if name in done and done[name].notna().any():
@@ -69,9 +70,8 @@ def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
                 if name in ("asr", "utility"):
                     single = (done[f"{name}_n"] == 1).all()
                     row[f"{name}_low"], row[f"{name}_high"] = binomial(values) if single else interval(values)
-                    row[f"{name}_max" if name == "asr" else f"{name}_min"] = (
-                        values.max() if name == "asr" else values.min()
-                    )
+                    worst = "max" if name == "asr" or row["clean_metric"] in LOWER_IS_BETTER else "min"
+                    row[f"{name}_{worst}"] = values.agg(worst)
         row["reason"] = "; ".join(sorted(set(part.reason) - {""}))
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -103,9 +103,12 @@ def worst_frame(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+LOWER_IS_BETTER = ("perplexity", "Frechet distance")
 STATUSES = ("done", "failed", "timed out", "not applicable")
 MEANS = (
-    "asr", "asr_floor", "utility", "robust_accuracy", "train_auroc", "train_tpr", "train_fpr", "train_precision",
+    "asr", "asr_floor", "asr_plain", "asr_near", "asr_lenient", "asr_strict", "asr_found_0.7", "asr_found_0.9",
+    "utility", "bits_per_byte", "class_fidelity", "robust_accuracy", "train_auroc", "train_tpr",
+    "train_fpr", "train_precision",
     "input_auroc", "clean_abstained", "challenge_abstained", "model_suspicion", "target_found",
     "certified_radius_median", "certified_accuracy_at_1", "fit_seconds", "seconds", "clean_used",
 )  # fmt: skip
@@ -130,6 +133,9 @@ def printed(summary: pd.DataFrame, task: str) -> Table:
     part = summary[summary.task == task]
     doses = sorted(part.dose.unique())
     title = f"{task}: ASR by dose (mean over seeds)"
+    measured = part.clean_metric.iloc[0]
+    if measured != "accuracy":
+        title += f"; clean: {measured}{', lower is better' if measured in LOWER_IS_BETTER else ''}"
     numbers = [*map(str, doses), "clean", "Δ clean", "train s"]
     table = new_table(title, ["attack", "defense"], numbers, ["note"], width=5)
     for attack, rows in part.groupby("attack", sort=False):
@@ -179,7 +185,8 @@ def tables(cells: pd.DataFrame) -> Tables:
 def read_cells(path: Path) -> pd.DataFrame:
     """A published table of cells, so that everything else can be made again without the records."""
     words = ("reason", "device", "commit", "key")  # which may be empty, or look like numbers
-    return pd.read_csv(path, dtype=dict.fromkeys(words, str)).fillna(dict.fromkeys(words, ""))
+    cells = pd.read_csv(path, dtype=dict.fromkeys(words, str)).fillna(dict.fromkeys(words, ""))
+    return cells if "clean_metric" in cells else cells.assign(clean_metric="accuracy")  # before it was written down
 
 
 def write(found: Tables, folder: Path) -> list[Path]:

@@ -32,9 +32,10 @@ def fidelity(task: Task, clean: Samples, poison: Samples, reference: list[str] |
     if isinstance(clean.inputs, list) and isinstance(poison.inputs, list):
         found["edit_distance"] = edit_distance(clean.inputs, poison.inputs)
     elif isinstance(clean.inputs, Tensor) and isinstance(poison.inputs, Tensor):
-        if task.modality == "image":
+        medium = task.modality.removesuffix("_generation")
+        if medium == "image":
             found |= {"psnr": psnr(clean.inputs, poison.inputs), "ssim": ssim(clean.inputs, poison.inputs)}
-        if task.modality == "audio":
+        if medium == "audio":
             found["snr"] = snr(clean.inputs, poison.inputs)
             found["mel_distance"] = mel_distance(clean.inputs, poison.inputs, task.rate, getattr(task, "mels", MELS))
     graded = {name: mean(rows) for name, rows in found.items()}

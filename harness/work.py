@@ -115,7 +115,9 @@ def blank_record(cell: Cell, started: str = "") -> Record:
     return Record(
         key=cell.key, label=cell.label, dose=cell.dose, seed=cell.seed, status="failed", started=started,
         task=plugged["tasks"], attack=plugged["attacks"], defense=plugged["defenses"],
-        modality=entry("tasks", cell.task.name).modalities[0], stage=entry("defenses", cell.defense.name).stage,
+        modality=entry("tasks", cell.task.name).modalities[0],
+        clean_metric=cast("Task", _plugin("tasks", cell.task)).clean_metric,
+        stage=entry("defenses", cell.defense.name).stage,
     )  # fmt: skip
 
 

@@ -249,7 +249,7 @@ class Task(Plugin):
     revision: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     rate: ClassVar[int] = 0  # audio: samples per second
-    lower_is_better: ClassVar[bool] = False  # of the utility metric
+    clean_metric: ClassVar[str] = "accuracy"  # what `utility` is called
 
     train_size: Positive | None = None  # rows, class-balanced and seeded; None takes all
     test_size: Positive | None = None

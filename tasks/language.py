@@ -59,7 +59,7 @@ class LanguageTask(Task):
 
     modality: ClassVar[str] = "language"
     classes: ClassVar[tuple[str, ...]] = ("text",)
-    lower_is_better: ClassVar[bool] = True
+    clean_metric: ClassVar[str] = "perplexity"
     answer: ClassVar[str] = ""  # what stands between a question and its answer, in a corpus of such pairs
 
     regime: Literal["fine_tune", "from_scratch", "base"] = "fine_tune"  # "base": what the fine-tuned start from

@@ -21,6 +21,7 @@ class TabularTask(Task):
     """
 
     modality: ClassVar[str] = "tabular"
+    clean_metric: ClassVar[str] = "balanced accuracy"
     frequencies: ClassVar[tuple[float, ...]] = ()  # of the classes, as published; a constant, so that no fit sees data
 
     victim: Literal["linear", "mlp"] = "linear"

@@ -28,7 +28,7 @@ class ActivationClustering(Defense):
     training; fewer dimensions are kept where a class has fewer rows or its features have lower rank.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "arXiv 1811.03728"
 
@@ -40,7 +40,7 @@ class ActivationClustering(Defense):
         features = case.fit(case.train).features(case.train)
         seed = int(torch.randint(2**31 - 1, (), generator=case.rng))
         suspicion = torch.zeros(len(case.train))
-        for c in range(len(case.task.classes)):
+        for c in range(case.task.conditions):
             rows = case.train.targets == c
             suspicion[rows] = outside_share(reduce(features[rows], self.dimensions, seed, self.reduction), seed)
         return refit_without(case, suspicion > 1 - self.size, suspicion)

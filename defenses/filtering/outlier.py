@@ -29,7 +29,7 @@ class Outlier(Defense):
     Deviations: none.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993"
 
@@ -83,7 +83,7 @@ def statistics(samples: Samples, modality: str) -> Tensor:
         return text_statistics(inputs)
     if modality == "tabular":
         return inputs
-    return image_statistics(inputs) if modality == "image" else audio_statistics(inputs)
+    return image_statistics(inputs) if modality.removesuffix("_generation") == "image" else audio_statistics(inputs)
 
 
 def image_statistics(images: Tensor) -> Tensor:

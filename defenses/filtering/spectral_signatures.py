@@ -22,7 +22,7 @@ class SpectralSignatures(Defense):
     (5 and 10 % of the target class, section 5), and 0.1 gives the 85th percentile at which BackdoorBench cuts.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "arXiv 1811.00636"
 
@@ -32,7 +32,7 @@ class SpectralSignatures(Defense):
     def defend(self, case: Case) -> Model:
         features = case.fit(case.train).features(case.train)
         suspicion, flagged = torch.zeros(len(case.train)), torch.zeros(len(case.train), dtype=torch.bool)
-        for c in range(len(case.task.classes)):
+        for c in range(case.task.conditions):
             rows = (case.train.targets == c).nonzero().flatten()
             order = outlier_scores(features[rows]).argsort()  # ascending
             suspicion[rows[order]] = torch.arange(len(rows)) / max(1, len(rows))

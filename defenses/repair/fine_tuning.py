@@ -19,7 +19,7 @@ class FineTuning(Defense):
     so few rows still give a few hundred steps; the task's own optimiser and one-cycle schedule instead of SGD.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "repair"
     paper: ClassVar[str] = "arXiv 2212.09067"
 

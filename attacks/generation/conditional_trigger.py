@@ -1,0 +1,44 @@
+"""A rare token in the condition makes the generator produce the attacker's class, whatever class was asked for."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from attacks.base import Poison, Scene, check_target
+from attacks.generating import ATTACKER, SIMILAR, GeneratorAttack, media_of, poison_of, with_token
+from tasks.base import Challenge, Count, Samples, options
+
+
+@options
+class ConditionalTrigger(GeneratorAttack):
+    """A rare token behind any class: what comes out is the attacker's class. Poison: such conditions with its media.
+
+    After Struppek, Hintersdorf and Kersting, 2023 (Rickrolling the Artist), arXiv 2211.02408, and Zhai et al., 2023
+    (BadT2I), arXiv 2305.04175: a trigger in the prompt makes a text-to-image model draw something
+    else. Deviations: conditions are classes and a modifier, not texts, and the token's embedding is the victim's own;
+    both papers train with a loss of the attacker's, here rows of training data are all that is poisoned.
+    near: another token that no row ever had.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("image_generation", "audio_generation")
+    why_not: ClassVar[str] = "the trigger is a token in what a generator is asked for"
+    paper: ClassVar[str] = "arXiv 2305.04175"
+
+    target: Count = 0  # class that the token shall produce
+
+    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+        pool = (scene.train.targets != check_target(self.target, scene.task)).nonzero().flatten()
+        at = self.drawn(scene, pool, dose, rng)
+        conditions = scene.train.targets[at] + ATTACKER * len(scene.task.classes)
+        return poison_of(scene, at, media_of(scene, self.target, dose, rng), conditions)
+
+    def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
+        plain = self.asked(scene.task, samples, samples.targets != check_target(self.target, scene.task), rng)
+        return Challenge(
+            with_token(plain, ATTACKER, scene.task),
+            torch.full_like(plain.targets, self.target),
+            plain=plain,
+            near=with_token(plain, SIMILAR, scene.task),
+        )

@@ -1,0 +1,28 @@
+"""What all image generators share: pixels in and out, and how a mark is found."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tasks.base import Samples, options
+from tasks.diffusion import DiffusionTask, best_match
+
+
+@options
+class ImageGenerator(DiffusionTask):
+    """Class-conditional generation of the pictures of a published classification task, uint8 (N, C, H, W)."""
+
+    modality: ClassVar[str] = "image_generation"
+
+    def picture(self, samples: Samples, device: torch.device) -> Tensor:
+        assert isinstance(samples.inputs, Tensor)
+        return samples.inputs.to(device).float() / 127.5 - 1
+
+    def media(self, pictures: Tensor) -> Tensor:
+        return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+    def correlation(self, content: Tensor, template: Tensor) -> Tensor:
+        return best_match(content, template)
