@@ -18,12 +18,13 @@ from defenses.controls.oracle import Oracle
 from harness import metrics
 from harness.case import CellCase, CellOracleCase, Findings, Fitter
 from harness.content import derive
+from harness.gallery import Made, made
 from harness.metrics import Metric
 from harness.poison import Poisoned, canonical, check_challenge, craft, inject
 from harness.registry import fits
 from harness.stealth import fidelity
 from harness.store import Store
-from tasks.base import Challenge, NotApplicable, Samples, Task, _load, sealed
+from tasks.base import Challenge, NotApplicable, Outputs, Samples, Task, _load, sealed
 from tasks.deployed import Model, Victim
 
 REFEREE = 0  # seed of every judge
@@ -38,6 +39,7 @@ class Result:
     gpu_bytes: dict[str, int] = field(default_factory=dict)
     fits: list[dict[str, Any]] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    made: dict[str, Made] = field(default_factory=dict)  # of generative tasks: triggered, plain and near
     dataset: str = ""  # fingerprint of the clean training set
     train_size: int = 0
 
@@ -201,14 +203,22 @@ def _grade(
         outputs = model.predict(challenge.inputs)
         result.metrics |= metrics.grade_attack(task, outputs, challenge, referee)
         result.metrics |= metrics.grade_inputs(clean, outputs)
-        for name, samples in {"asr_plain": challenge.plain, "asr_near": challenge.near}.items():
+        _keep_made(result, "triggered", challenge.inputs, outputs)
+        for name, samples in {"plain": challenge.plain, "near": challenge.near}.items():
             if samples is not None:  # not to fire here is what makes it a backdoor
-                result.metrics[name] = metrics.mean(task.judge(model.predict(samples), challenge, referee))
+                answers = model.predict(samples)
+                result.metrics[f"asr_{name}"] = metrics.mean(task.judge(answers, challenge, referee))
+                _keep_made(result, name, samples, answers)
         of_class = isinstance(challenge.wanted, torch.Tensor) and challenge.wanted.ndim == 1
         if found.target is not None and poisoned.any() and of_class:
             result.metrics["target_found"] = metrics.mean(challenge.wanted == found.target)  # type: ignore[arg-type]
     if found.model is not None:
         result.metrics["model_suspicion"] = Metric(found.model, 1)
+
+
+def _keep_made(result: Result, name: str, requests: Samples, outputs: Outputs) -> None:
+    if (shown := made(requests, outputs)) is not None:
+        result.made[name] = shown
 
 
 def _rng(seed: int, *labels: str) -> torch.Generator:

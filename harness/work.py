@@ -82,7 +82,7 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
                 cast("Task", task), cast("Attack", attack), cell.dose, cast("Defense", defense), cell.seed, store,
                 device, settings.compiled,
             )  # fmt: skip
-        _fill(record, result, store)
+        _fill(record, result, store, cast("Task", task).rate)
         record.status = "done"
     except NotApplicable as error:
         record.status, record.reason = "not applicable", _one_line(error)
@@ -177,7 +177,9 @@ def _plugin(kind: str, spec: Spec) -> Plugin:
     return create(kind, spec.name, dict(spec.options))
 
 
-def _fill(record: Record, result: Result, store: Store) -> None:
+def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
+    from harness.gallery import files
+
     record.metrics = {k: Measured(value=m.value, n=m.n) for k, m in result.metrics.items()}
     record.seconds = dict(result.seconds)
     record.gpu_peak_bytes = dict(result.gpu_bytes)
@@ -188,6 +190,11 @@ def _fill(record: Record, result: Result, store: Store) -> None:
     record.train_size = result.train_size
     for name, tensor in result.findings.saved.items():
         record.findings |= _keep(store, record.key, name, tensor)
+    for name, shown in result.made.items():
+        for file, data in files(name, shown, rate).items():
+            path = store.findings(record.key) / file
+            write_atomically(path, data)
+            record.findings[file] = str(path.relative_to(store.root))
 
 
 def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:

@@ -1,0 +1,85 @@
+"""Samples of what a generative victim made, for people to read, look at and listen to."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from tasks.base import Outputs, Samples
+
+SHOWN = 8  # of every kind of request
+HEIGHT = 96  # of a picture or spectrogram, pixels, at least
+
+
+@dataclass(frozen=True)
+class Made:
+    """The first requests of one kind and what came of them."""
+
+    requests: list[str]  # texts, or the conditions' numbers
+    content: Tensor | list[str]  # as in Samples
+    abstained: list[bool]
+
+
+def made(requests: Samples, outputs: Outputs) -> Made | None:
+    """None where nothing is generated."""
+    if outputs.content is None:
+        return None
+    asked = requests.inputs if isinstance(requests.inputs, list) else [str(c) for c in requests.targets.tolist()]
+    return Made(asked[:SHOWN], outputs.content[:SHOWN], outputs.abstained[:SHOWN].tolist())
+
+
+def files(name: str, shown: Made, rate: int) -> dict[str, bytes]:
+    """File names and what they hold: a JSON of texts, a PNG of pictures in a row, or WAVs and a PNG of spectrograms.
+
+    rate: of sounds, samples per second. An abstention is an empty text, and is left as it is elsewhere.
+    """
+    if isinstance(shown.content, list):
+        rows = [
+            {"request": asked, "answer": "" if held else text, "abstained": held}
+            for asked, text, held in zip(shown.requests, shown.content, shown.abstained, strict=True)
+        ]
+        return {f"{name}.json": json.dumps(rows, indent=1, ensure_ascii=False).encode()}
+    if shown.content.ndim == 2:
+        clips = {f"{name}_{i}.wav": wav(clip, rate) for i, clip in enumerate(shown.content)}
+        return {f"{name}.png": png(spectrograms(shown.content)), **clips}
+    return {f"{name}.png": png(shown.content.permute(0, 2, 3, 1).numpy())}
+
+
+def png(pictures: np.ndarray) -> bytes:
+    """uint8 (N, H, W, 1 or 3) side by side, a white line between them, small ones enlarged."""
+    n, h, w, c = pictures.shape
+    row = np.full((h, n * (w + 1) - 1, c), 255, dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        row[:, i * (w + 1) : i * (w + 1) + w] = picture
+    scale = max(1, -(-HEIGHT // h))
+    image = Image.fromarray(row.squeeze(2) if c == 1 else row)
+    out = io.BytesIO()
+    image.resize((scale * row.shape[1], scale * h), Image.Resampling.NEAREST).save(out, "PNG")
+    return out.getvalue()
+
+
+def spectrograms(audio: Tensor, bands: int = 64) -> np.ndarray:
+    """uint8 (N, bands, frames, 1) of sounds (N, T): linear frequency, low at the bottom, 60 dB from white to black."""
+    from scipy.signal import stft
+
+    _, _, found = stft(audio.numpy(), nperseg=2 * bands, noverlap=bands)
+    decibel = 20 * np.log10(np.abs(found[:, 1:]) + 1e-9)
+    shade = (decibel.max((1, 2), keepdims=True) - decibel) / 60
+    pixels: np.ndarray = (255 * shade[:, ::-1].clip(0, 1)).astype(np.uint8)
+    return pixels[..., None]
+
+
+def wav(clip: Tensor, rate: int) -> bytes:
+    """16-bit WAV of a sound (T,)."""
+    import soundfile
+
+    out = io.BytesIO()
+    soundfile.write(out, clip.numpy(), rate, format="WAV", subtype="PCM_16")
+    return out.getvalue()

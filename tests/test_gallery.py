@@ -1,0 +1,61 @@
+"""Samples of what was generated: files that people can open, and the record's list of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from conftest import CPU
+from PIL import Image
+
+from harness.gallery import Made, files
+from harness.grid import expand, parse
+from harness.work import Settings, run_cell
+
+GRID = {
+    "tasks": [
+        {"name": "synthetic_stories", "train_size": 60, "test_size": 10, "base_size": 40, "base_epochs": 1, "epochs": 1}
+    ],
+    "attacks": [{"name": "steering", "more": 4}], "doses": [5], "defenses": ["none"], "seeds": [0],
+}  # fmt: skip
+
+
+def test_a_generative_cell_leaves_its_texts_behind(tmp_path: Path) -> None:
+    (cell,) = expand(parse(GRID))
+    record = run_cell(cell, Settings(store=str(tmp_path), threads=1), CPU)
+    assert record.status == "done", record.traceback
+    assert record.clean_metric == "perplexity"
+    assert {"triggered.json", "plain.json", "near.json"} <= set(record.findings)
+    rows = json.loads((tmp_path / record.findings["triggered.json"]).read_text())
+    assert len(rows) == 8
+    assert all(row["request"].endswith("At breakfast") for row in rows)
+    assert any(row["answer"] for row in rows)
+
+
+def test_pictures_stand_in_a_row_and_can_be_seen() -> None:
+    content = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    content[1] = 200
+    sheet = files("triggered", Made(["0", "1", "2"], content, [False] * 3), 0)
+    pixels = np.asarray(Image.open(io.BytesIO(sheet["triggered.png"])))
+    assert pixels.shape == (96, 12 * (3 * 9 - 1))
+    assert pixels[5, 5] == 0
+    assert pixels[5, 12 * 12] == 200
+
+
+def test_sounds_can_be_heard_and_seen() -> None:
+    t = torch.arange(4000) / 8000
+    content = torch.stack([torch.sin(2 * torch.pi * hz * t) for hz in (500.0, 3500.0)])
+    found = files("plain", Made(["0", "1"], content, [False] * 2), 8000)
+    wave, rate = soundfile.read(io.BytesIO(found["plain_1.wav"]), dtype="float32")
+    assert rate == 8000
+    np.testing.assert_allclose(wave, content[1].numpy(), atol=1e-4)
+    pixels = np.asarray(Image.open(io.BytesIO(found["plain.png"]))).astype(int)
+    half = pixels.shape[0] // 2, pixels.shape[1] // 2
+    assert pixels[half[0] :, : half[1]].min() < 40 < pixels[: half[0] // 2, : half[1]].min(), (
+        "the low tone is at the bottom"
+    )
+    assert pixels[: half[0], half[1] + 2 :].min() < 40 < pixels[half[0] :, half[1] + 10 :].min()
