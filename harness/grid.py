@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PRESETS = Path(__file__).parent / "presets"
 # The code of every cell.
 GRADING = tuple(f"harness.{m}" for m in ("cell", "case", "metrics", "stealth", "poison", "fit", "private"))
-FIELDS = ("tasks", "attacks", "doses", "defenses", "seeds", "timeout", "description")
+FIELDS = ("tasks", "attacks", "doses", "defenses", "seeds", "timeout", "description", "also")
 
 
 class BadGrid(ValueError):
@@ -46,7 +46,10 @@ def without_option(label: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Grid:
-    """task x attack x dose x defense x seed. Attacks meet only tasks of their modality; defenses meet every task."""
+    """task x attack x dose x defense x seed. Attacks meet only tasks of their modality; defenses meet every task.
+
+    also: further grids that run with this one; what such a block does not say is as it is here.
+    """
 
     tasks: tuple[Spec, ...]
     attacks: tuple[Spec, ...]
@@ -55,6 +58,7 @@ class Grid:
     seeds: tuple[int, ...]
     timeout: float = 3600.0  # seconds a cell may take
     description: str = ""
+    also: tuple[Grid, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,18 @@ def parse(tree: dict[str, Any]) -> Grid:
         raise BadGrid(f"timeout: {timeout!r} is not a number of seconds above 0")
     _check_pairs(specs["tasks"], specs["attacks"])
     return Grid(
-        specs["tasks"], specs["attacks"], doses, specs["defenses"], seeds, timeout, str(tree.get("description", ""))
-    )
+        specs["tasks"], specs["attacks"], doses, specs["defenses"], seeds, timeout, str(tree.get("description", "")),
+        tuple(parse({**tree, "also": [], **block}) for block in _blocks(tree)),
+    )  # fmt: skip
 
 
 def expand(grid: Grid) -> list[Cell]:
-    """Every cell, grouped so that what shares a victim stands together; attack `none` has dose 0 only."""
+    """Every cell once, grouped so that what shares a victim stands together; attack `none` has dose 0 only."""
+    found = {cell.key: cell for part in (grid, *grid.also) for cell in _expand(part)}
+    return list(found.values())
+
+
+def _expand(grid: Grid) -> list[Cell]:
     from harness.content import code_hash, digest
 
     plugins = {(k, s): _create(k, s) for k in KINDS for s in getattr(grid, k)}
@@ -181,6 +191,17 @@ def _list(tree: dict[str, Any], field: str) -> list[Any]:
     return value
 
 
+def _blocks(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    blocks = tree.get("also") or []
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise BadGrid(f"also: {blocks!r} is not a list of mappings with {', '.join(FIELDS[:5])}")
+    for block in blocks:
+        for key in block:
+            if key not in FIELDS[:5]:
+                raise BadGrid(suggest("also", key, FIELDS[:5]))
+    return blocks
+
+
 def _spec(kind: str, item: Any) -> Spec:
     if isinstance(item, str):
         item = {"name": item}
@@ -234,15 +255,17 @@ def _apply(tree: dict[str, Any], change: str) -> None:
             raise BadGrid(suggest("--set", key, FIELDS))
         tree[key] = value
         return
+    names: set[str] = set()
     found = False
-    for kind in KINDS:
-        items = tree.get(kind, [])
-        items = items if isinstance(items, list) else [items]
-        for i, item in enumerate(items):
-            spec = {"name": item} if isinstance(item, str) else item
-            if isinstance(spec, dict) and spec.get("name") == name:
-                items[i], found = {**spec, option: value}, True
-        tree[kind] = items
+    for part in (tree, *_blocks(tree)):
+        for kind in part.keys() & set(KINDS):
+            items = part[kind] if isinstance(part[kind], list) else [part[kind]]
+            for i, item in enumerate(items):
+                spec = {"name": item} if isinstance(item, str) else item
+                if isinstance(spec, dict):
+                    names.add(spec.get("name", ""))
+                    if spec.get("name") == name:
+                        items[i], found = {**spec, option: value}, True
+            part[kind] = items
     if not found:
-        names = {i if isinstance(i, str) else i.get("name", "") for k in KINDS for i in tree.get(k, [])}
         raise BadGrid(suggest("--set", name, names) + " (the plug-ins of this grid)")

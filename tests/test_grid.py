@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness import grid as grids
 from harness.grid import BadGrid
@@ -123,6 +124,29 @@ def test_set_changes_fields_and_options() -> None:
     ):
         with pytest.raises(BadGrid, match=message):
             grids.read("quickstart", [change])
+
+
+def test_further_blocks_inherit_what_they_do_not_say_and_repeat_no_cell() -> None:
+    block = {"tasks": ["synthetic_tones"], "attacks": ["tone_clip"], "defenses": ["none"]}
+    grid = grids.parse({**GOOD, "also": [block, {"seeds": GOOD["seeds"]}]})
+    cells = grids.expand(grid)
+    plain = grids.expand(grids.parse(GOOD))
+    assert cells[: len(plain)] == plain
+    more = cells[len(plain) :]
+    assert {(c.task.name, c.attack.name, c.defense.name) for c in more} == {("synthetic_tones", "tone_clip", "none")}
+    assert {c.dose for c in more} == set(GOOD["doses"])
+    with pytest.raises(BadGrid, match=r"also: unknown 'task'; did you mean 'tasks'"):
+        grids.parse({**GOOD, "also": [{"task": "digits"}]})
+    with pytest.raises(BadGrid, match="also: 'digits' is not a list"):
+        grids.parse({**GOOD, "also": "digits"})
+
+
+def test_an_option_is_set_in_further_blocks_too(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    block = {"tasks": ["synthetic_tones"], "attacks": ["tone_clip"]}
+    file.write_text(yaml.safe_dump({**GOOD, "also": [block]}))
+    grid = grids.read(str(file), ["synthetic_tones.epochs=2"])
+    assert dict(grid.also[0].tasks[0].options) == {"epochs": 2}
 
 
 @pytest.mark.parametrize("preset", sorted(p.stem for p in grids.PRESETS.glob("*.yaml")))

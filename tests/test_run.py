@@ -103,6 +103,7 @@ def test_kill_and_resume(tmp_path: Path) -> None:
     tree |= {
         "tasks": [{"name": t, "train_size": n, "epochs": 1, "reserve_size": 60} for t, n in small.items()],
         "doses": [0, 3], "seeds": [0], "defenses": ["none", "oracle", "random_filter", "spectral_signatures"],
+        "also": [],
     }  # fmt: skip
     file = tmp_path / "quick.yaml"
     file.write_text(yaml.safe_dump(tree))
