@@ -102,6 +102,8 @@ class LanguageTask(Task):
 
     def base(self) -> LanguageTask:
         """The task of the clean model that fine-tuning starts from and that judges what victims write."""
+        if self.regime == "base":
+            return self
         return type(self)(
             regime="base", train_size=self.base_size, test_size=None, reserve_size=1, epochs=self.base_epochs,
             lr=self.base_lr, characters=BASE_CHARACTERS, subset_seed=self.subset_seed, vocabulary=self.vocabulary,
