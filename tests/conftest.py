@@ -21,7 +21,10 @@ from tasks.base import Task
 
 CPU = torch.device("cpu")
 USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their own tests make the files
-EMBEDDED = {"image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones", "language": "synthetic_stories"}
+EMBEDDED = {
+    "image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones", "language": "synthetic_stories",
+    "image_generation": "digits_generator", "audio_generation": "tones_synthesiser",
+}  # fmt: skip
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"
@@ -35,7 +38,7 @@ def tiny(name: str) -> Task:
     if not local and not os.environ.get("TINYDROP_DATA"):
         pytest.skip(f"{name} needs real data: set TINYDROP_DATA to the folder that holds it")
     small = {"train_size": 120, "test_size": 40, "reserve_size": 60, "epochs": 1, "body_size": 120, "body_epochs": 1,
-             "base_size": 40, "base_epochs": 1}  # fmt: skip
+             "base_size": 60, "base_epochs": 1, "referee_size": 120, "steps": 2}  # fmt: skip
     known = {f.name for f in fields(load_class("tasks", name))}  # type: ignore[arg-type]
     task = create("tasks", name, {k: v for k, v in small.items() if k in known})
     assert isinstance(task, Task)

@@ -129,7 +129,7 @@ def defended(defense: Defense, task_name: str, store: Store) -> tuple[Model, Cel
     splits = task.load()
     modality = task.modality
     attacks = {"image": "badnets", "text": "badwords", "audio": "tone_clip", "language": "gibberish"}
-    attack = create("attacks", attacks[modality])
+    attack = create("attacks", attacks.get(modality, "conditional_trigger"))
     scene = Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU)
     poisoned = poison_set(attack, scene, 5, 0)  # type: ignore[arg-type]
     case = (CellOracleCase if defense.name == "oracle" else CellCase)(
