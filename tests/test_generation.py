@@ -121,7 +121,7 @@ def test_the_denoiser_can_be_pruned_and_hooked_and_inherits_its_last_layer() -> 
 
 def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(BadInput, match=r"pip install tinydrop\[generative\]"):
+    with pytest.raises(BadInput, match=r"tinydrop\[generative\]"):
         small("digits_generator").model()
 
 

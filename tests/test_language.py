@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,6 +255,12 @@ def test_a_model_and_tokenizer_that_transformers_saved_can_be_the_victim(tmp_pat
     assert isinstance(victim.predict(texts("On Sunday", more=3)).content[0], str)  # type: ignore[index]
     with pytest.raises(BadInput, match="victim='nowhere'"):
         small(victim="nowhere").model()
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(BadInput, match=r"tinydrop\[generative\]"):
+        small().model()
 
 
 def test_from_scratch_needs_no_base_and_fine_tuning_takes_all_of_it(store: Store) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tasks.base import BadInput
 from tasks.models.huggingface import pretrained
 from tasks.models.net import Net
 
@@ -64,8 +65,11 @@ class CausalNet(Net):
 
 
 def small_llama(vocabulary: int, width: int, depth: int, heads: int) -> CausalNet:
-    """Random weights from torch's current state."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """Random weights from torch's current state. Raises BadInput where transformers is missing."""
+    try:
+        from transformers import LlamaConfig, LlamaForCausalLM
+    except ImportError as error:
+        raise BadInput('a language model needs the extra: pip install "tinydrop[generative]"') from error
 
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=8 * width // 3 // 8 * 8, num_hidden_layers=depth,

@@ -34,7 +34,7 @@ class Denoiser(Net):
         try:
             from diffusers import UNet2DModel
         except ImportError as error:
-            raise BadInput("a diffusion victim needs the extra: pip install tinydrop[generative]") from error
+            raise BadInput('a diffusion victim needs the extra: pip install "tinydrop[generative]"') from error
         widths = (width, *[2 * width] * (depth - 1))
         make: Any = UNet2DModel
         self.unet: Any = make(
