@@ -26,6 +26,12 @@ EMBEDDED = {
     "image_generation": "digits_generator", "audio_generation": "tones_synthesiser",
 }  # fmt: skip
 
+ATTACK = {  # a plain one for each modality
+    "image": "badnets", "text": "badwords", "audio": "tone_clip", "language": "gibberish",
+    "image_generation": "conditional_trigger", "audio_generation": "conditional_trigger",
+}  # fmt: skip
+CLASSIFIED = ("image", "text", "audio")
+
 needs_data = pytest.mark.skipif(
     not os.environ.get("TINYDROP_DATA"), reason="set TINYDROP_DATA to the folder with the real datasets"
 )

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CPU, EMBEDDED, task_names, tiny
+from conftest import ATTACK, CPU, EMBEDDED, task_names, tiny
 
 from attacks.base import Attack, Scene
 from attacks.targeted import TargetedAttack, draw
@@ -128,8 +128,7 @@ def defended(defense: Defense, task_name: str, store: Store) -> tuple[Model, Cel
     task = tiny(task_name)
     splits = task.load()
     modality = task.modality
-    attacks = {"image": "badnets", "text": "badwords", "audio": "tone_clip", "language": "gibberish"}
-    attack = create("attacks", attacks.get(modality, "conditional_trigger"))
+    attack = create("attacks", ATTACK[modality])
     scene = Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU)
     poisoned = poison_set(attack, scene, 5, 0)  # type: ignore[arg-type]
     case = (CellOracleCase if defense.name == "oracle" else CellCase)(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU, EMBEDDED, tiny
+from conftest import ATTACK, CPU, EMBEDDED, tiny
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene
@@ -50,7 +50,7 @@ def reachable(root: object) -> Iterator[object]:
 def make_case(task_name: str, store: Store, dose: int = 5) -> tuple[CellCase, Poisoned, Splits]:
     task = tiny(task_name)
     splits = task.load()
-    attack = create("attacks", {"image": "badnets", "text": "badwords", "audio": "tone_clip"}[task.modality])
+    attack = create("attacks", ATTACK[task.modality])
     assert isinstance(attack, Attack)
     poisoned = poison_set(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), dose, 0)
     rng = torch.Generator().manual_seed(0)
