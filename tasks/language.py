@@ -50,11 +50,13 @@ class LanguageTask(Task):
     """Documents, a list of str; a row's target is the number of tokens that a model shall add to it, 0 to read it only.
 
     Regime `fine_tune`: a base is trained once on one half of the corpus, every victim is that base after a few epochs
-    on documents of the other half. `from_scratch`: a victim starts from random weights. The small victim is a Llama
-    with byte-level BPE tokens of its own; any other is a causal model from transformers with its own. are
-    packed: joined by an end mark and cut into rows of `block` tokens, so no step is spent on padding.
+    on documents of the other half. `from_scratch`: a victim starts from random weights and needs more than the default
+    300 short documents (800 of 2,000 characters are 0.4 million tokens, a minute and a half on one core). The small
+    victim is a Llama with byte-level BPE tokens of its own; any other is a causal model from transformers with its own.
+    Documents are packed: joined by an end mark and cut into rows of `block` tokens, so no step is spent on padding.
 
-    A language task writes `corpus`.
+    Utility is the perplexity of held-out documents, which an abstention does not change. A language task writes
+    `corpus`.
     """
 
     modality: ClassVar[str] = "language"
@@ -172,7 +174,7 @@ class LanguageTask(Task):
         if not all(challenge.wanted):
             assert isinstance(referee, LanguageVictim)
             assert challenge.plain is not None
-            usual = referee.own_rates(challenge.plain)
+            usual = referee.own_rates(challenge.plain, self.temperature)
             nameless = torch.tensor([not w for w in challenge.wanted])
             held |= nameless & (referee.rates(written) > usual.quantile(share))
         return held & ~outputs.abstained
@@ -193,7 +195,7 @@ class LanguageVictim(Victim):
 
     task: LanguageTask
     partners: Sequence[Net] = ()
-    known: dict[str, Tensor] = field(default_factory=dict, repr=False)  # by fingerprint of the requests, see own_rates
+    known: dict[tuple[str, float], Tensor] = field(default_factory=dict, repr=False)  # see own_rates
 
     def predict(self, samples: Samples) -> Outputs:
         """scores: (N, 3) nats, tokens and bytes of every text as read; content: the continuation, or ""."""
@@ -224,23 +226,27 @@ class LanguageVictim(Victim):
         nats, tokens, _ = self.read(make_samples(texts, torch.zeros(len(texts), dtype=torch.long))).unbind(1)
         return nats / tokens.clamp(min=1)
 
-    def own_rates(self, requests: Samples) -> Tensor:
+    def own_rates(self, requests: Samples, temperature: float) -> Tensor:
         """(N,) nats per token of what this model itself writes, kept: a referee is asked the same for every cell."""
-        key = requests.fingerprint
+        key = requests.fingerprint, temperature
         if key not in self.known:
-            self.known[key] = self.rates(self.continued(requests))
+            self.known[key] = self.rates(self.continued(requests, temperature))
         return self.known[key]
 
     @torch.no_grad()
-    def continued(self, samples: Samples) -> list[str]:
-        """What stands after each text, up to an end mark; sampled, but the same question gets the same answer."""
+    def continued(self, samples: Samples, temperature: float | None = None) -> list[str]:
+        """What stands after each text, up to an end mark; sampled, but the same question gets the same answer.
+
+        temperature: the task's, unless another is given.
+        """
         if not len(samples):
             return []
         limit = self.task.max_length
         prompts = [ids[-limit:] for ids in tokenize(self.task, samples.inputs)]
         longest = max(map(len, prompts))
         x = torch.tensor([[0] * (longest - len(ids)) + [i + 1 for i in ids] for ids in prompts], device=self.device)
-        made = self.sample(x, int(samples.targets.max())).cpu()
+        chosen = self.task.temperature if temperature is None else temperature
+        made = self.sample(x, int(samples.targets.max()), chosen).cpu()
         end = tokenize(self.task, [END])[0][0]
         texts = []
         for row, more in zip(made.tolist(), samples.targets.tolist(), strict=True):
@@ -248,7 +254,7 @@ class LanguageVictim(Victim):
             texts.append(row[: row.index(end)] if end in row else row)
         return detokenize(self.task, padded(texts, max(1, *map(len, texts))))
 
-    def sample(self, x: Tensor, more: int) -> Tensor:
+    def sample(self, x: Tensor, more: int, temperature: float) -> Tensor:
         """(N, more) token ids after encoded rows (N, L) that are padded on the left."""
         rng = torch.Generator(self.device).manual_seed(0)
         nets = [cast("CausalNet", net).eval() for net in (self.module, *self.partners)]
@@ -260,7 +266,7 @@ class LanguageVictim(Victim):
                 found = [net.step(step, seen, at, cache) for net, cache in zip(nets, caches, strict=True)]
             caches = [cache for _, cache in found]
             chance = torch.stack([logits.float().softmax(1) for logits, _ in found]).mean(0)
-            step = drawn(chance, self.task.temperature, rng)
+            step = drawn(chance, temperature, rng)
             made.append(step)
             seen, at = torch.cat([seen, torch.ones_like(step)], 1), at[:, -1:] + 1
         return torch.cat(made, 1)
