@@ -53,9 +53,9 @@ def _expected(error: Exception) -> bool:
     """Mistakes of the user or of the disk, which need a line and not a traceback."""
     from harness.grid import BadGrid
     from harness.records import NewerSchema
-    from harness.registry import UnknownName
+    from harness.registry import BadPlugin, UnknownName
 
-    return isinstance(error, BadGrid | UnknownName | NewerSchema | OSError)
+    return isinstance(error, BadGrid | BadPlugin | UnknownName | NewerSchema | OSError)
 
 
 def _in_one_line(error: Exception) -> str:
@@ -120,6 +120,10 @@ def run(
     ] = "disabled",
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Deterministic GPU kernels (slower).")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the victims (pays on long runs).")] = False,
+    plugins: Annotated[
+        list[Path] | None,
+        typer.Option("--plugin", help="A file with a plug-in of your own; repeatable."),
+    ] = None,
 ) -> None:
     """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
 
@@ -127,12 +131,15 @@ def run(
     """
     from harness import grid as grids
     from harness.progress import duration, watching
+    from harness.registry import add_file
     from harness.report import cells_frame
     from harness.run import default_jobs, estimate, execute, execute_adaptive, folder, plan, relevant
     from harness.store import Store
     from harness.wandb_log import logger
     from harness.work import Settings
 
+    for file in plugins or []:
+        add_file(file)
     chosen = grids.read(grid, changes or [])
     store = Store(folder(grid, to))
     todo = plan(chosen, store, retry)
@@ -152,8 +159,9 @@ def run(
     if dry_run:
         return
     settings = Settings(
-        store=str(store.root), device=device, timeout=chosen.timeout, deterministic=deterministic, compiled=compiled
-    )
+        store=str(store.root), device=device, timeout=chosen.timeout, deterministic=deterministic, compiled=compiled,
+        plugins=tuple(str(file.resolve()) for file in plugins or []),
+    )  # fmt: skip
     with logger(wandb, grid, chosen, store) as log:
         with watching(out, len(todo.todo)) as watch:
             for event in (execute_adaptive if adaptive else execute)(todo, settings, jobs):

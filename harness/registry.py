@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +52,58 @@ class UnknownName(ValueError):
     """A plug-in name that is not in the registry, with the nearest one that is."""
 
 
+class BadPlugin(ValueError):
+    """A plug-in file that cannot be used: one line with the file and the reason."""
+
+
+_given: dict[str, tuple[str, Path]] = {}  # name -> kind and file, of plug-ins named on the command line
+
+
+def add_file(path: Path) -> str:
+    """Make the plug-in in a file of the user's own known to this process; its name is the file's. Runs the file.
+
+    Raises BadPlugin for a file that cannot be imported, does not define one plug-in, or has a name that is taken.
+    """
+    path = path.resolve()
+    name = path.stem
+    if _given.get(name, (None, None))[1] == path:
+        return name
+    for taken in (entries(kind).get(name) for kind in KINDS):
+        if taken:
+            raise BadPlugin(f"--plugin {path}: {name!r} is already {taken.module}; rename the file")
+    if not path.is_file() or path.suffix != ".py" or not name.isidentifier():
+        raise BadPlugin(f"--plugin {path}: not a Python file that could be imported")
+    other = find_spec(name)
+    if other and other.origin != str(path):
+        raise BadPlugin(f"--plugin {path}: {name!r} is the name of another module; rename the file")
+    spec = spec_from_file_location(name, path)
+    assert spec
+    assert spec.loader
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        _given[name] = _kind_of(module), path
+    except Exception as error:
+        del sys.modules[name]
+        reason = " ".join(str(error).split())[:300]
+        raise BadPlugin(f"--plugin {path}: {type(error).__name__}: {reason}") from error
+    entries.cache_clear()
+    return name
+
+
+def _kind_of(module: ModuleType) -> str:
+    from attacks.base import Attack
+    from defenses.base import Defense
+    from tasks.base import Plugin, Task
+
+    found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+    bases = {Task: "tasks", Attack: "attacks", Defense: "defenses"}
+    kinds = [kind for c in found if issubclass(c, Plugin) for base, kind in bases.items() if issubclass(c, base)]
+    if len(kinds) != 1:
+        raise TypeError(f"must define exactly one task, attack or defense, found {len(kinds)}")
+    return kinds[0]
+
+
 def suggest(field: str, value: object, valid: Iterable[str]) -> str:
     """The one-line complaint for an unknown name: the field, the value, what is valid, the nearest known name."""
     names = sorted(valid)
@@ -71,6 +125,7 @@ def entries(kind: str) -> dict[str, Entry]:
         spec = find_spec(point.module)
         if spec and spec.origin:
             places.append((point.name, point.module, Path(spec.origin)))
+    places += [(name, name, file) for name, (its, file) in _given.items() if its == kind]
     for name, module, file in places:
         if name in found:
             raise ImportError(f"two {kind} are called {name!r}: {found[name].module} and {module}; rename one")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import harness
 from harness.grid import Cell, Spec
 from harness.records import Measured, Plugged, Record
-from harness.registry import create, entry
+from harness.registry import add_file, create, entry
 from harness.store import DISK_FULL, Store, write_atomically
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Settings:
     timeout: float = 3600.0  # seconds per cell
     deterministic: bool = False
     compiled: bool = False
+    plugins: tuple[str, ...] = ()  # files of the user's own
 
 
 class CellTimeout(BaseException):
@@ -56,6 +57,8 @@ def prepare(settings: Settings) -> torch.device:
     """Once per process, before the first cell: threads, determinism and the device."""
     import torch
 
+    for file in settings.plugins:
+        add_file(Path(file))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if settings.deterministic:

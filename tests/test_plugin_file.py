@@ -1,0 +1,88 @@
+"""A plug-in of the user's own, in one file named on the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import yaml
+
+from harness.registry import ROOT
+
+DEFENSE = '''
+"""Half of the data."""
+
+from typing import ClassVar
+
+from defenses.base import Case, Defense
+from tasks.base import Share, options
+from tasks.deployed import Model
+
+
+@options
+class FirstPart(Defense):
+    """Trains on the first part of the training set only."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
+    stage: ClassVar[str] = "filtering"
+
+    share: Share = 0.5
+
+    def defend(self, case: Case) -> Model:
+        return case.fit(case.train.select(range(int(self.share * len(case.train)))))
+'''
+GRID = {
+    "tasks": [{"name": "digits", "train_size": 150, "epochs": 1, "reserve_size": 60}],
+    "attacks": ["badnets"], "doses": [3],
+    "defenses": ["none", {"name": "first_part", "share": 0.4}], "seeds": [0],
+}  # fmt: skip
+
+
+def run(folder: Path, *words: str) -> CompletedProcess[str]:
+    (folder / "grid.yaml").write_text(yaml.safe_dump(GRID))
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "run",
+        str(folder / "grid.yaml"),
+        "--out",
+        str(folder / "run"),
+        *words,
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_file_is_a_plug_in_with_options_in_workers_too(tmp_path: Path) -> None:
+    file = tmp_path / "first_part.py"
+    file.write_text(DEFENSE)
+    done = run(tmp_path, "--jobs", "1", "--plugin", str(file))
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(p.read_text()) for p in (tmp_path / "run" / "records").glob("*.json")]
+    mine = next(r for r in records if r["defense"]["name"] == "first_part")
+    assert mine["defense"]["options"] == {"share": 0.4}
+    assert mine["stage"] == "filtering"
+    assert mine["provenance"]["settings"]["plugins"] == [str(file)]
+    assert "0 to run" in run(tmp_path, "--plugin", str(file), "--dry-run").stdout
+    file.write_text(DEFENSE.replace("range(int(", "range(1 + int("))
+    assert "1 to run" in run(tmp_path, "--plugin", str(file), "--dry-run").stdout, "its source counts in the key"
+
+
+def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path) -> None:
+    cases = {
+        "nad.py": (DEFENSE, "'nad' is already defenses.repair.nad"),
+        "json.py": (DEFENSE, "'json' is the name of another module"),
+        "broken.py": ("import nothing_of_that_name", "ModuleNotFoundError"),
+        "empty.py": ("x = 1", "must define exactly one task, attack or defense, found 0"),
+    }
+    for name, (source, reason) in cases.items():
+        (tmp_path / name).write_text(source)
+        done = run(tmp_path, "--plugin", str(tmp_path / name), "--dry-run")
+        assert done.returncode == 2, name
+        assert reason in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+    assert "not a Python file" in run(tmp_path, "--plugin", str(tmp_path / "gone.py")).stderr
+    assert "did you mean" in run(tmp_path).stderr or "unknown 'first_part'" in run(tmp_path).stderr
