@@ -115,6 +115,17 @@ def run(
         bool, typer.Option("--adaptive", help="Bisect the doses of every curve for its ED50 instead of running all.")
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Cells by name of task, attack or defense, or by label: badnets, 'digits/*/5/*'."),
+    ] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave these out, likewise.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option("--time-budget", metavar="TIME", help="Stop after 2h, 1h30m or 90s.")
+    ] = None,
+    max_failures: Annotated[
+        int | None, typer.Option("--max-failures", min=1, help="Stop when so many cells failed.")
+    ] = None,
     wandb: Annotated[
         Literal["offline", "online", "disabled"], typer.Option(help="Log to Weights & Biases.")
     ] = "disabled",
@@ -130,6 +141,8 @@ def run(
     Example:  tinydrop run quickstart --set seeds=[0,1,2] --jobs 2
     """
     from harness import grid as grids
+    from harness import limits as limits_of
+    from harness.limits import Limits
     from harness.progress import duration, watching
     from harness.registry import add_file
     from harness.report import cells_frame
@@ -142,7 +155,8 @@ def run(
         add_file(file)
     chosen = grids.read(grid, changes or [])
     store = Store(folder(grid, to))
-    todo = plan(chosen, store, retry)
+    limits = Limits(limits_of.seconds(time_budget) if time_budget else None, max_failures)
+    todo = plan(chosen, store, retry, only or [], skip or [])
     seconds = estimate(todo, store)
     out.print(
         f"{len(todo.cells)} cells in {store.root}: {len(todo.cells) - len(todo.todo)} already recorded, "
@@ -164,7 +178,7 @@ def run(
     )  # fmt: skip
     with logger(wandb, grid, chosen, store) as log:
         with watching(out, len(todo.todo)) as watch:
-            for event in (execute_adaptive if adaptive else execute)(todo, settings, jobs):
+            for event in limits.watch((execute_adaptive if adaptive else execute)(todo, settings, jobs)):
                 watch(event)
                 if event.record is not None:
                     log.cell(event.record)
@@ -178,6 +192,8 @@ def run(
         soft_wrap=True,
     )
     out.print(f"figures: {store.root / 'report'}/*.png", highlight=False, soft_wrap=True)
+    if limits.reached:
+        err.print(f"stopped: {limits.reached}; every finished cell is kept, the same command goes on", soft_wrap=True)
     bad = [r for r in done if r.status in ("failed", "timed out")]
     if bad:
         err.print(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness import executors, records
 from harness.executors import Event
 from harness.grid import Cell, Grid, expand, groups
+from harness.limits import chosen
 from harness.records import Record
 from harness.store import Store
 from harness.work import Settings
@@ -29,9 +30,12 @@ class Plan:
         return len({(c.task, c.attack if c.dose else None, c.dose, c.seed) for c in self.todo})
 
 
-def plan(grid: Grid, store: Store, retry: bool = False) -> Plan:
-    """Expand the grid and look up by file name what is done; `retry` takes failed and timed-out cells again."""
-    cells = expand(grid)
+def plan(grid: Grid, store: Store, retry: bool = False, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+    """Expand the grid and look up by file name what is done; `retry` takes failed and timed-out cells again.
+
+    only, skip: see harness.limits.chosen.
+    """
+    cells = chosen(expand(grid), only, skip)
     have = records.recorded_keys(store)
     if retry:
         found = records.load_all(store)
@@ -39,7 +43,7 @@ def plan(grid: Grid, store: Store, retry: bool = False) -> Plan:
     return Plan(grid, cells, [c for c in cells if c.key not in have])
 
 
-def execute(todo: Plan, settings: Settings, jobs: int) -> Iterator[Event]:
+def execute(todo: Plan, settings: Settings, jobs: int) -> Generator[Event, None, None]:
     """Run the missing cells; jobs = 0 runs them in this process. Records are on disk when their event comes."""
     store = Store(Path(settings.store))
     cells = [{"key": c.key, "label": c.label} for c in todo.cells]
@@ -49,7 +53,7 @@ def execute(todo: Plan, settings: Settings, jobs: int) -> Iterator[Event]:
         yield from executors.run_workers(missing, settings, jobs) if jobs else executors.run_inline(missing, settings)
 
 
-def execute_adaptive(todo: Plan, settings: Settings, jobs: int) -> Iterator[Event]:
+def execute_adaptive(todo: Plan, settings: Settings, jobs: int) -> Generator[Event, None, None]:
     """Run only the cells that `harness.adaptive` asks for, round after round; the plan on disk grows with them."""
     from harness import adaptive
 
