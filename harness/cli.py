@@ -70,6 +70,7 @@ def _in_one_line(error: Exception) -> str:
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="tasks, attacks or defenses; all without it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for scripts.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="A catalogue page, options included.")] = False,
 ) -> None:
     """What there is: name, modality, kind, needs, paper and one line.
 
@@ -79,11 +80,15 @@ def list_(
 
     from rich.table import Table
 
+    from harness.catalogue import catalogue
     from harness.registry import KINDS, entries
 
     chosen = [e for k in ([kind] if kind else KINDS) for e in entries(k).values()]
     if as_json:
         print(json.dumps([asdict(e) for e in chosen], indent=1))
+        return
+    if as_markdown:
+        print(catalogue(chosen), end="")
         return
     for k in [kind] if kind else KINDS:
         table = Table(title=k, title_justify="left", box=None, padding=(0, 2, 0, 0))
