@@ -8,28 +8,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the tests must not depend on a n
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
 
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
-from harness.registry import create, entries, load_class
+from harness.registry import entries, load_class
 from harness.store import Store
+from harness.testing import small_task
 from tasks.base import Task
 
-CPU = torch.device("cpu")
 USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their own tests make the files
-EMBEDDED = {
-    "image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones", "language": "synthetic_stories",
-    "image_generation": "digits_generator", "audio_generation": "tones_synthesiser",
-}  # fmt: skip
-
-ATTACK = {  # a plain one for each modality
-    "image": "badnets", "text": "badwords", "audio": "tone_clip", "language": "gibberish",
-    "image_generation": "conditional_trigger", "audio_generation": "conditional_trigger",
-}  # fmt: skip
 CLASSIFIED = ("image", "text", "audio")
 
 needs_data = pytest.mark.skipif(
@@ -43,12 +33,7 @@ def tiny(name: str) -> Task:
     local = load_class("tasks", name).dataset == "embedded"  # type: ignore[attr-defined]
     if not local and not os.environ.get("TINYDROP_DATA"):
         pytest.skip(f"{name} needs real data: set TINYDROP_DATA to the folder that holds it")
-    small = {"train_size": 120, "test_size": 40, "reserve_size": 60, "epochs": 1, "body_size": 120, "body_epochs": 1,
-             "base_size": 60, "base_epochs": 1, "referee_size": 120, "steps": 2}  # fmt: skip
-    known = {f.name for f in fields(load_class("tasks", name))}  # type: ignore[arg-type]
-    task = create("tasks", name, {k: v for k, v in small.items() if k in known})
-    assert isinstance(task, Task)
-    return task
+    return small_task(name)
 
 
 def task_names() -> list[str]:

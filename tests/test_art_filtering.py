@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import CPU
 from torch import Tensor, nn
 
 from attacks.base import Scene
@@ -15,6 +14,7 @@ from harness.case import Fitter
 from harness.cell import poison_set
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 
 pytest.importorskip("art", reason="needs adversarial-robustness-toolbox (the dev extra)")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import CPU, needs_data
+from conftest import needs_data
 from torch import Tensor
 
 from attacks.audio.ambient import Ambient
@@ -19,6 +19,7 @@ from attacks.audio.tone_clip import ToneClip
 from attacks.audio.ultrasonic import Ultrasonic
 from attacks.base import TriggerAttack
 from harness.registry import create
+from harness.testing import CPU
 from tasks.audio import decode, mask_stretch, shift_frames
 from tasks.audio_folder import AudioFolder
 from tasks.base import BadInput, NotApplicable, Samples

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import CPU, EMBEDDED
 from torch import Tensor
 
 from harness.registry import create
+from harness.testing import CPU, EMBEDDED
 from tasks.base import Task
 from tasks.image import cutout
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU, tiny
+from conftest import tiny
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene, TriggerAttack
@@ -20,6 +20,7 @@ from harness.grid import Cell, Spec
 from harness.poison import BrokenAttack, craft
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from harness.work import Settings, run_cell
 from tasks.base import BadInput, Batch, Challenge, NotApplicable, Outputs, Samples, options
 from tasks.deployed import Ensemble, Guarded, certified_radius

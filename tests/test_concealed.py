@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CPU, tiny
+from conftest import tiny
 
 from attacks.base import Poison, Scene
 from attacks.blocks import Job
@@ -15,6 +15,7 @@ from attacks.text_gradients import Aim, alignment, decode, encode
 from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import BadInput
 from tasks.models.transformer import Transformer
 from tasks.text import TextTask

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CPU, tiny
+from conftest import tiny
 
 from attacks.base import Poison, Scene
 from attacks.gradients import craft, flat_gradient, gradient_norms, mean_gradient, mismatch, parameters, project
@@ -15,6 +15,7 @@ from attacks.image.sleeper_agent import random_patch
 from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import BadInput, Samples
 from tasks.models.cnn import CNN
 from tasks.models.net import Net

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU
 from torch import Tensor
 
 from attacks.image.badnets import Badnets
@@ -17,6 +16,7 @@ from defenses.screening.onion_input import purify
 from harness import cell
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import BadInput, Samples
 from tasks.data import make_samples
 from tasks.models.ngram import CHARACTERS, END, START, CausalLM, Spelling, WordBigrams

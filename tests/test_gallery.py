@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from conftest import CPU
 from PIL import Image
 
 from harness.gallery import Made, files
 from harness.grid import expand, parse
+from harness.testing import CPU
 from harness.work import Settings, run_cell
 
 GRID = {

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import scipy.linalg
 import torch
-from conftest import CPU
 from torch import Tensor
 
 from attacks.base import Attack, Scene
@@ -16,6 +15,7 @@ from harness import cell
 from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.audio_generation import sound
 from tasks.base import BadInput, Batch, Challenge, NotApplicable, Outputs, Samples
 from tasks.diffusion import DiffusionTask, DiffusionVictim, best_match, frechet_distance

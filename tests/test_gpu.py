@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import ATTACK, CLASSIFIED, CPU, EMBEDDED, tiny
+from conftest import CLASSIFIED, tiny
 
 from harness.cell import run
 from harness.fit import train_victim
 from harness.registry import create, entries
 from harness.store import Store
+from harness.testing import ATTACK, CPU, EMBEDDED
 from tasks.base import NotApplicable
 
 pytestmark = [

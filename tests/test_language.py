@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, needs_data
+from conftest import needs_data
 
 from attacks.base import Attack
 from defenses.base import Defense
@@ -18,6 +18,7 @@ from harness.case import Fitter
 from harness.cell import Bench
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import BadInput, Challenge, Outputs, Recipe, Samples
 from tasks.data import make_samples
 from tasks.language import END, LanguageTask, LanguageVictim, detokenize, documents, drawn, tokenize, whole

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ATTACK, CPU, EMBEDDED, tiny
+from conftest import tiny
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene
@@ -20,6 +20,7 @@ from harness.metrics import auroc
 from harness.poison import Poisoned, inject
 from harness.registry import create
 from harness.store import Store
+from harness.testing import ATTACK, CPU, EMBEDDED
 from tasks.audio import to_16_bit
 from tasks.base import Challenge, Samples, Splits, options, sealed
 

@@ -8,7 +8,6 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CPU
 from torch import Tensor
 
 from attacks.audio.narcissus_audio import NarcissusAudio
@@ -17,6 +16,7 @@ from attacks.image.narcissus import Narcissus
 from attacks.optimised import optimise
 from harness.fit import train_victim
 from harness.registry import create
+from harness.testing import CPU
 from tasks.base import NotApplicable, Samples, Task
 from tasks.deployed import Victim
 

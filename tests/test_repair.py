@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, needs_data
+from conftest import needs_data
 from sklearn.metrics import roc_auc_score
 
 from attacks.base import Scene
@@ -20,6 +20,7 @@ from harness.case import CellCase, Fitter
 from harness.cell import make_challenge, poison_set
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import Batch, Challenge
 from tasks.digits import Digits
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from conftest import CPU, tiny
+from conftest import tiny
 
 from attacks.base import Scene
 from attacks.image.badnets import Badnets
@@ -11,6 +11,7 @@ from attacks.selection import by_forgetting
 from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import Outputs, Samples, Task
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU
 from sklearn.metrics import roc_curve
 
 from defenses.filtering import confident_learning, dedup
@@ -19,6 +18,7 @@ from harness.case import CellCase, Fitter
 from harness.metrics import grade_detection
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import BadInput, NotApplicable, Samples
 from tasks.data import make_samples
 from tasks.models.ngram import WordBigrams

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import CPU, needs_data
+from conftest import needs_data
 from sklearn.linear_model import LogisticRegression
 
 from attacks.any.one_poison import OnePoison
@@ -14,6 +14,7 @@ from harness.case import Fitter
 from harness.cell import check_applies, make_challenge, poison_set, run
 from harness.registry import create, entries, fits
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import NotApplicable, Task
 
 

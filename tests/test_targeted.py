@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU
 from torch import Tensor
 
 from attacks.base import Poison, Scene
@@ -17,6 +16,7 @@ from harness import cell
 from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import BadInput, Samples, Task
 from tasks.models.net import Net
 

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CPU, EMBEDDED, tiny
+from conftest import tiny
 from torch import Tensor
 
 from defenses.training.abl import Abl, row_losses
@@ -20,6 +20,7 @@ from harness.case import CellCase, Fitter, changed
 from harness.fit import blank, optimiser, train_victim
 from harness.private import privatise
 from harness.store import Store
+from harness.testing import CPU, EMBEDDED
 from tasks.base import Batch, Samples
 from tasks.deployed import Victim, certified_radius
 from tasks.models.net import Net

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, needs_data, tiny
+from conftest import needs_data, tiny
 from typer.testing import CliRunner
 
 from attacks.targeted import FROZEN, TargetedAttack, find_trial
@@ -16,6 +16,7 @@ from harness.case import Fitter
 from harness.cli import app
 from harness.registry import create
 from harness.store import Store
+from harness.testing import CPU
 from tasks.base import BadInput, NotApplicable, Task, sealed
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, tiny
+from conftest import tiny
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness import grid as grids
@@ -17,6 +17,7 @@ from harness.fit import train_victim
 from harness.registry import create
 from harness.run import plan
 from harness.store import Store
+from harness.testing import CPU
 
 HUNDRED_THOUSAND = {
     "tasks": ["digits"],
