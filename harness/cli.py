@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
-from rich.console import Console
+
+from harness import cli_plugins
+from harness.console import err, out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +28,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140  # a file or a log has no width of its own
-out = Console(width=_width, markup=False)  # names, paths and reasons may hold what rich would take for markup
-err = Console(stderr=True, width=_width, markup=False)
+app.command("list")(cli_plugins.list_)
+app.command()(cli_plugins.new)
+app.command()(cli_plugins.check)
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
-Kind = Literal["tasks", "attacks", "defenses"]
 
 
 def main() -> None:
@@ -64,43 +64,6 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"the disk is full ({error}); free some space and run the same command again: finished cells are kept"
     return " ".join(str(error).split())
-
-
-@app.command("list")
-def list_(
-    kind: Annotated[Kind | None, typer.Argument(help="tasks, attacks or defenses; all without it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for scripts.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="A catalogue page, options included.")] = False,
-) -> None:
-    """What there is: name, modality, kind, needs, paper and one line.
-
-    Example:  tinydrop list defenses
-    """
-    from dataclasses import asdict
-
-    from rich.table import Table
-
-    from harness.catalogue import catalogue
-    from harness.registry import KINDS, entries
-
-    chosen = [e for k in ([kind] if kind else KINDS) for e in entries(k).values()]
-    if as_json:
-        print(json.dumps([asdict(e) for e in chosen], indent=1))
-        return
-    if as_markdown:
-        print(catalogue(chosen), end="")
-        return
-    for k in [kind] if kind else KINDS:
-        table = Table(title=k, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        table.add_column("name", no_wrap=True)
-        for column in ("modality", "kind", "needs"):
-            table.add_column(column)
-        table.add_column("paper", no_wrap=True, max_width=17)
-        table.add_column("what it does", ratio=1)
-        for e in entries(k).values():
-            table.add_row(e.name, ", ".join(e.modalities), e.stage, ", ".join(e.needs), e.paper, e.summary)
-        out.print(table)
-        out.print()
 
 
 @app.command()

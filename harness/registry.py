@@ -73,8 +73,7 @@ def add_file(path: Path) -> str:
             raise BadPlugin(f"--plugin {path}: {name!r} is already {taken.module}; rename the file")
     if not path.is_file() or path.suffix != ".py" or not name.isidentifier():
         raise BadPlugin(f"--plugin {path}: not a Python file that could be imported")
-    other = find_spec(name)
-    if other and other.origin != str(path):
+    if find_other(name, path):
         raise BadPlugin(f"--plugin {path}: {name!r} is the name of another module; rename the file")
     spec = spec_from_file_location(name, path)
     assert spec
@@ -89,6 +88,12 @@ def add_file(path: Path) -> str:
         raise BadPlugin(f"--plugin {path}: {type(error).__name__}: {reason}") from error
     entries.cache_clear()
     return name
+
+
+def find_other(name: str, path: Path | None = None) -> bool:
+    """Is there a module of this name, other than the file at path?"""
+    spec = find_spec(name)
+    return spec is not None and (path is None or spec.origin != str(path))
 
 
 def _kind_of(module: ModuleType) -> str:
