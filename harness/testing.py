@@ -64,8 +64,8 @@ def check_task(task: Task) -> None:
         _need(bool(getattr(task, name)), f"{task.name}: name its {name} (a ClassVar)")
     splits = task.load()
     parts = {"train": splits.train, "test": splits.test, "reserve": splits.reserve}
-    ids = [int(i) for part in parts.values() for i in part.ids.tolist()]
-    _need(len(ids) == len(set(ids)), f"{task.name}.read: ids must be different over train and test")
+    for ids in (torch.cat([splits.train.ids, splits.reserve.ids]), splits.test.ids):
+        _need(len(ids) == len(set(ids.tolist())), f"{task.name}.read: every row of a split needs an id of its own")
     for name, part in parts.items():
         _need(len(part) > 0, f"{task.name}: the {name} split is empty")
         fine = bool(((part.targets >= 0) & (part.targets < task.conditions)).all())

@@ -154,7 +154,8 @@ def cells(effect: dict[str, float]) -> pd.DataFrame:
             rows += [
                 {"task": "t(train_size=500)", "attack": "a", "defense": defense, "stage": "x", "dose": int(d),
                  "seed": seed, "status": "done", "reason": "", "asr": y, "asr_floor": 0.02, "utility": 0.9,
-                 "asr_n": 90, "utility_n": 100, "train_size": 500}
+                 "asr_n": 90, "utility_n": 100, "train_size": 500,
+                 "clean_metric": "accuracy"}
                 for d, y in zip(DOSES, asr, strict=True)
             ]  # fmt: skip
     return pd.DataFrame(rows)
