@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, Positive, options
-from tasks.deployed import Model
+from tasks.base import Above0, Positive, Samples, options
+from tasks.deployed import Model, Victim
 
 
 @options
@@ -29,10 +29,12 @@ class FineTuning(Defense):
     lr_scale: Above0 = 1.0  # peak learning rate, times the task's own
 
     def defend(self, case: Case) -> Model:
-        return case.fit(
-            case.clean(self.clean_rows),
-            init=case.fit(case.train),
-            epochs=self.epochs or (100 if case.task.referee() is None else case.task.recipe().epochs),
-            batch_size=self.batch_size,
-            lr=self.lr_scale * case.task.recipe().lr,
-        )
+        victim, clean = case.fit(case.train), case.clean(self.clean_rows)
+        return tuned(case, clean, victim, self.epochs, self.batch_size, self.lr_scale)
+
+
+def tuned(case: Case, clean: Samples, victim: Victim, epochs: int | None, batch_size: int, lr_scale: float) -> Victim:
+    """The victim, trained on with clean rows: by default 100 epochs, of a generative task as many as in training."""
+    usual = case.task.recipe()
+    epochs = epochs or (100 if case.task.referee() is None else usual.epochs)
+    return case.fit(clean, init=victim, epochs=epochs, batch_size=batch_size, lr=lr_scale * usual.lr)

@@ -18,10 +18,11 @@ class DpSgd(Defense):
     Deviations: the task's own optimizer steps along the private gradient (AdamW; plain SGD at this clip needs a
     learning rate a hundred times larger). Shuffled batches instead of Poisson sampling, as no privacy is accounted for.
     Group norm replaces batch norm, which by itself already makes a patch harder to learn from few samples: compare with
-    clip=1e6, noise=0 to see what clipping adds.
+    clip=1e6, noise=0 to see what clipping adds. A sample is a training row, of a language model
+    128 packed tokens, which may belong to two documents.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "training"
     needs: ClassVar[tuple[str, ...]] = ("opacus",)
     paper: ClassVar[str] = "arXiv 2002.11497"

@@ -18,8 +18,8 @@ class Denoiser(Net):
     """diffusers' UNet2DModel without attention, conditioned on a class and a modifier: module(x_t, t, condition).
 
     Squares of patch x patch pixels become channels first, which makes it cheaper by patch^2.
-    condition = class + classes * modifier. Their embeddings are added to that of the timestep. Those of the modifiers
-    start at zero, and that of modifier 0 stays there: a modifier that was never trained changes nothing.
+    condition = class + classes * modifier. Their embeddings are added to that of the timestep. Modifier 0 is none and
+    has no embedding, those of the others start at zero: a modifier that was never trained changes nothing.
 
     As a `Net`: `stages` are the down blocks and the mid block, features are the mid block's channels averaged over the
     picture, times `keep`, which also gates them on their way to the up blocks; `head` is the last convolution.
@@ -50,7 +50,7 @@ class Denoiser(Net):
         )
         self.classes, self.patch, self.clean_step = classes, patch, clean_step
         self.of_class = nn.Embedding(classes, 4 * width)
-        self.of_modifier = nn.Embedding(1 + modifiers, 4 * width, padding_idx=0)
+        self.of_modifier = nn.Embedding(modifiers, 4 * width)
         self.gain = (4 * width) ** 0.5  # as in transformers; without it a few dozen rows hardly move an embedding
         nn.init.normal_(self.of_class.weight, std=1 / self.gain)
         nn.init.zeros_(self.of_modifier.weight)
@@ -70,7 +70,9 @@ class Denoiser(Net):
         if condition is None:
             return emb
         asked = condition.clamp(min=0)
-        tokens: Tensor = self.of_class(asked % self.classes) + self.of_modifier(asked // self.classes)
+        modifier = asked // self.classes
+        token = self.of_modifier((modifier - 1).clamp(min=0)) * (modifier > 0)[:, None]
+        tokens: Tensor = self.of_class(asked % self.classes) + token
         emb = emb + self.gain * tokens * (condition >= 0)[:, None]
         return emb
 
