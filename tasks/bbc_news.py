@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tasks.base import options
-from tasks.data import columns, dataset_dict
+from tasks.data import texts
 from tasks.language import LanguageTask
 
 
@@ -19,6 +19,4 @@ class BbcNews(LanguageTask):
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
-        splits = dataset_dict(cls.dataset, "bbc_news")
-        train, test = (columns(splits[name], "bbc_news", "text")[0] for name in ("train", "test"))
-        return list(train), list(test)
+        return texts(cls.dataset, "bbc_news", "train"), texts(cls.dataset, "bbc_news", "test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tasks.base import options
-from tasks.data import columns, dataset_dict
+from tasks.data import texts
 from tasks.language import LanguageTask
 
 
@@ -18,6 +18,4 @@ class ClassicBooks(LanguageTask):
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
-        splits = dataset_dict(cls.dataset, "classic_books")
-        train, test = (columns(splits[name], "classic_books", "text")[0] for name in ("train", "test"))
-        return list(train), list(test)
+        return texts(cls.dataset, "classic_books", "train"), texts(cls.dataset, "classic_books", "test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.base import BadInput, Samples
+from tasks.base import BadInput, Samples, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,6 +55,17 @@ def columns(split: Dataset, folder: str, *names: str) -> list[Any]:
     if missing:
         raise BadInput(f"dataset {folder!r}: column {missing[0]!r} is missing, it has {', '.join(split.column_names)}")
     return [split[n] for n in names]
+
+
+def texts(hub_id: str, folder: str, split: str) -> list[str]:
+    """The column `text` of a split."""
+    return list(columns(dataset_dict(hub_id, folder)[split], folder, "text")[0])
+
+
+@lru_cache(maxsize=1)
+def read_once(task: Task) -> tuple[Samples, Samples]:
+    """A published task's splits, for tasks that are made of its parts: decoding thousands of pictures takes seconds."""
+    return task.read()
 
 
 def as_targets(labels: Any, k: int, where: str) -> Tensor:

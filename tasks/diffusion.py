@@ -25,6 +25,7 @@ from tasks.base import (
     Task,
     options,
 )
+from tasks.data import read_once
 from tasks.deployed import CHUNK, Victim
 
 OTHER_THRESHOLDS = (0.7, 0.9)  # for templates
@@ -114,7 +115,7 @@ class DiffusionTask(Task):
         return self.published(train_size=self.referee_size)
 
     def read(self) -> tuple[Samples, Samples]:
-        train, test = _read(self.published())
+        train, test = read_once(self.published())
         return (train if self.regime == "from_scratch" else half(train, self.regime == "fine_tune")), test
 
     def recipe(self) -> Recipe:
@@ -207,11 +208,12 @@ class DiffusionVictim(Victim):
                 out.append(self.module.features(x, condition).float().cpu())  # type: ignore[call-arg]
         return torch.cat(out)
 
+    @torch.no_grad()
     def predict(self, samples: Samples) -> Outputs:
         """Media of the published kind; a victim alone never abstains."""
         start = self.start(samples)
-        conditions = samples.targets.to(self.device)
-        made = [self.sample(x, c) for x, c in zip(torch.split(start, CHUNK), torch.split(conditions, CHUNK))]
+        pairs = zip(torch.split(start, CHUNK), torch.split(samples.targets.to(self.device), CHUNK))
+        made = [self.sample(x, c, self.task.steps) for x, c in pairs]
         _, _, h, w = self.task.picture(samples.select([0]), self.device).shape
         content = self.task.media(torch.cat(made)[:, :, :h, :w])
         n = len(samples)
@@ -226,12 +228,11 @@ class DiffusionVictim(Victim):
         blank = self.task.encode(self.task.requests(samples.select([0])), self.device)
         return torch.where(laid == blank, noise, laid)
 
-    @torch.no_grad()
-    def sample(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(N, C, H, W) what DDIM makes of noise x."""
+    def sample(self, x: Tensor, condition: Tensor, steps: int) -> Tensor:
+        """(N, C, H, W) what DDIM makes of noise x; gradients reach the noise."""
         self.module.eval()
         ddim = sampler(self.task.limit)
-        ddim.set_timesteps(self.task.steps)
+        ddim.set_timesteps(steps)
         x = x.contiguous(memory_format=torch.channels_last)
         for t in ddim.timesteps.tolist():
             v = self.velocity(x, torch.full((len(x),), t, device=self.device), condition)
@@ -305,12 +306,6 @@ def best_match(pictures: Tensor, templates: Tensor) -> Tensor:
     size, norm = places.norm(dim=1), mark.norm(dim=1, keepdim=True)
     match: Tensor = torch.einsum("ndp,nd->np", places, mark) / (size * norm).clamp(min=1e-6)
     return match.where(size >= FAINT * norm, 0.0).amax(1)
-
-
-@lru_cache(maxsize=1)
-def _read(published: Task) -> tuple[Samples, Samples]:
-    """Once for both parts: decoding tens of thousands of pictures takes seconds."""
-    return published.read()
 
 
 def half(samples: Samples, second: bool) -> Samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tasks.base import Positive, options
-from tasks.data import columns, dataset_dict
+from tasks.data import texts
 from tasks.language import LanguageTask
 
 
@@ -21,6 +21,4 @@ class TinyShakespeare(LanguageTask):
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
-        splits = dataset_dict(cls.dataset, "tiny_shakespeare")
-        train, test = (columns(splits[name], "tiny_shakespeare", "text")[0] for name in ("train", "test"))
-        return list(train), list(test)
+        return texts(cls.dataset, "tiny_shakespeare", "train"), texts(cls.dataset, "tiny_shakespeare", "test")

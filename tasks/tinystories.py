@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tasks.base import options
-from tasks.data import columns, dataset_dict
+from tasks.data import texts
 from tasks.language import LanguageTask
 
 
@@ -19,6 +19,4 @@ class Tinystories(LanguageTask):
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
-        splits = dataset_dict(cls.dataset, "tinystories")
-        train, test = (columns(splits[name], "tinystories", "text")[0] for name in ("train", "validation"))
-        return list(train), list(test)
+        return texts(cls.dataset, "tinystories", "train"), texts(cls.dataset, "tinystories", "validation")

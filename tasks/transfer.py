@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from tasks.base import Above0, AtLeast0, Positive, Recipe, Samples, options
+from tasks.data import read_once
 from tasks.image import ImageTask
 
 
@@ -54,14 +54,8 @@ class TransferTask(ImageTask):
         return tuple(self.published.classes[c] for c in self.kept)
 
     def read(self) -> tuple[Samples, Samples]:
-        train, test = _read(self.published())
+        train, test = read_once(self.published())
         return only(train, self.kept), only(test, self.kept)
-
-
-@lru_cache(maxsize=1)
-def _read(published: ImageTask) -> tuple[Samples, Samples]:
-    """Once for both parts: decoding tens of thousands of pictures takes seconds."""
-    return published.read()
 
 
 def only(samples: Samples, classes: tuple[int, ...]) -> Samples:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Scene
+from defenses.inspection.noise_inversion import NoiseInversion, Reading
 from defenses.repair.fine_pruning import likelihood, prune
 from harness import cell
 from harness.case import Fitter
@@ -133,6 +134,39 @@ def test_a_generator_is_pruned_as_far_as_its_loss_allows() -> None:
     assert (victim.module.keep[idle] == 0).all()
     assert victim.module.keep.sum() > 0
     assert likelihood(victim, clean)(torch.ones(len(idle))) > 0.9 * before
+
+
+def test_noise_inversion_finds_the_patch_that_brings_a_class_and_trusts_no_other(store: Store) -> None:
+    task = small("digits_generator")
+    victim, defense = untrained(task), NoiseInversion(noises=20, steps=2)
+    x, y = task.rows(task.load().reserve, CPU)
+    reading = Reading(victim, torch.stack([x[y == c].mean(0) for c in range(10)]), steps=2, sharpness=100.0)
+    noise = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = torch.ones(1, 8, 8)
+    brought = int(reading(whole.expand(1, 1, 8, 8)).argmax())  # of a picture that leaves nothing to the noise
+    assert defense.left(reading, noise, whole, whole, (brought + 1) % 10) == 0  # type: ignore[arg-type]
+    small_patch = torch.zeros(1, 8, 8)
+    answers = reading(noise).argmax(1)
+    usual = int(answers.mode().values)
+    free = defense.left(reading, noise, small_patch, whole, usual)  # type: ignore[arg-type]
+    assert free == float((answers == usual).float().mean() >= defense.works)
+
+
+def test_unlearning_a_patch_of_no_size_is_ordinary_training() -> None:
+    task = small("digits_generator")
+    victim, rows = untrained(task), task.load().reserve
+    x, y = task.rows(rows, CPU)
+
+    def batch() -> Batch:
+        return Batch(x, y, torch.arange(len(x)), torch.Generator().manual_seed(0), 0.0)
+
+    patch = torch.zeros(1, 8, 8)
+    found = NoiseInversion().loss(victim.module, batch(), victim, patch, patch)
+    ahead = batch()
+    torch.randint(1000, (len(x),), generator=ahead.rng)
+    torch.randn(x.shape, generator=ahead.rng)
+    torch.testing.assert_close(found, task.loss(victim.module, ahead))
+    assert (NoiseInversion().loss(victim.module, batch(), victim, 1 - patch, patch) > found).all()
 
 
 def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

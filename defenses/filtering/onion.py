@@ -11,7 +11,7 @@ from torch import Tensor
 from defenses.base import Case, Defense, refit_without
 from tasks.base import BadInput, Positive, Share, options
 from tasks.deployed import Model
-from tasks.models.ngram import FOLDS, CausalLM, LanguageModel, WordBigrams
+from tasks.models.ngram import CausalLM, LanguageModel, unread
 
 
 @options
@@ -58,8 +58,7 @@ def judges(
 ) -> tuple[LanguageModel, list[list[float]]]:
     """A language model, and the suspicion of every word of the clean texts by a model that has not read them.
 
-    others: texts that the n-gram model learns to spell from, and nothing else. Where the texts to be judged are among
-    them the clean ones must be too, or else the threshold is one for words never seen before.
+    others: texts that the n-gram model learns to spell from, see `unread`.
     """
     if name != "ngram":
         try:
@@ -70,14 +69,8 @@ def judges(
                 f"onion: lm={name!r} is no causal language model ({reason}); use 'ngram' or a folder"
             ) from error
         return lm, [suspicions(lm, text, measure) for text in clean]
-    vocabulary = {word for text in others for word in text.split()}
-    known: list[list[float]] = [[] for _ in clean]
-    for fold in range(min(FOLDS, len(clean))):
-        rest = [text for i, text in enumerate(clean) if i % FOLDS != fold]
-        unread = WordBigrams(rest, vocabulary)
-        for i in range(fold, len(clean), FOLDS):
-            known[i] = suspicions(unread, clean[i], measure)
-    return WordBigrams(clean, vocabulary), known
+    model, unread_by = unread(clean, others)
+    return model, [suspicions(other, text, measure) for other, text in zip(unread_by, clean)]
 
 
 def suspicions(lm: LanguageModel, text: str, measure: str) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 from defenses.base import Case, Defense, refit_without
 from tasks.base import Positive, Share, options
 from tasks.deployed import Model
-from tasks.models.ngram import rates
+from tasks.models.ngram import WordBigrams, unread
 
 
 @options
@@ -34,7 +34,13 @@ class Perplexity(Defense):
 
     def defend(self, case: Case) -> Model:
         train, clean = list(case.train.inputs), list(case.clean(self.clean_rows).inputs)
-        known, found = rates(clean, train, self.stretch)
-        suspicion = torch.tensor(found, dtype=torch.float32)
-        threshold = torch.tensor(known, dtype=torch.float32).quantile(self.quantile)
+        reader, threshold = reader_of(clean, [*train, *clean], self.stretch, self.quantile)
+        suspicion = torch.tensor([reader.worst(text.split(), self.stretch) for text in train])
         return refit_without(case, suspicion > threshold, suspicion)
+
+
+def reader_of(clean: list[str], others: list[str], stretch: int, quantile: float) -> tuple[WordBigrams, float]:
+    """Bigrams of clean texts that can spell the others too, and what that share of the clean ones stays below."""
+    reader, unread_by = unread(clean, others)
+    usual = [model.worst(text.split(), stretch) for model, text in zip(unread_by, clean)]
+    return reader, float(torch.tensor(usual).quantile(quantile))

@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 
 from defenses.base import Case, Defense
+from defenses.filtering.perplexity import reader_of
 from tasks.base import Outputs, Positive, Samples, Share, options
 from tasks.deployed import Model
-from tasks.models.ngram import WordBigrams, rates
+from tasks.models.ngram import WordBigrams
 
 
 @options
@@ -34,9 +35,8 @@ class OutputPerplexity(Defense):
 
     def defend(self, case: Case) -> Model:
         clean = list(case.clean(self.clean_rows).inputs)
-        known, _ = rates(clean, [], self.stretch)
-        threshold = float(torch.tensor(known).quantile(self.quantile))
-        return _Screened(case.fit(case.train), WordBigrams(clean), self.stretch, threshold)
+        reader, threshold = reader_of(clean, clean, self.stretch, self.quantile)
+        return _Screened(case.fit(case.train), reader, self.stretch, threshold)
 
 
 @dataclass

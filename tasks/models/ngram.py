@@ -127,19 +127,16 @@ class WordBigrams:
         return -math.log(max(p, 1e-300))
 
 
-def rates(clean: Sequence[str], others: Sequence[str], stretch: int) -> tuple[list[float], list[float]]:
-    """The worst rate of every clean text, by bigrams of the other clean ones, and of every other text, by all of them.
+def unread(clean: Sequence[str], others: Sequence[str]) -> tuple[WordBigrams, list[WordBigrams]]:
+    """Bigrams of the clean texts, and for each of them bigrams of the other four fifths, which have not read it.
 
-    Each fifth of the clean texts is judged by a model of the rest; all models know the spelling of all words.
+    others: texts that all learn to spell from, and nothing else. Where the texts to be judged are among them the clean
+    ones must be too, or else a threshold found on those is one for words never seen before.
     """
-    vocabulary = {word for text in (*clean, *others) for word in text.split()}
-    known = [0.0] * len(clean)
-    for fold in range(FOLDS):
-        model = WordBigrams([text for i, text in enumerate(clean) if i % FOLDS != fold], vocabulary)
-        for i in range(fold, len(clean), FOLDS):
-            known[i] = model.worst(clean[i].split(), stretch)
-    model = WordBigrams(clean, vocabulary)
-    return known, [model.worst(text.split(), stretch) for text in others]
+    vocabulary = {word for text in others for word in text.split()}
+    folds = range(min(FOLDS, len(clean)))
+    models = [WordBigrams([text for i, text in enumerate(clean) if i % FOLDS != fold], vocabulary) for fold in folds]
+    return WordBigrams(clean, vocabulary), [models[i % FOLDS] for i in range(len(clean))]
 
 
 class CausalLM:
