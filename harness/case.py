@@ -31,6 +31,7 @@ class Fitter:
     seed: int
     compiled: bool = False
     fits: list[dict[str, Any]] = field(default_factory=list)  # one row per call: key, seconds, cached
+    sources: set[str] = field(default_factory=set)  # keys of the bodies that its victims started from
     memory: OrderedDict[str, tuple[dict[str, Tensor], float]] = field(default_factory=OrderedDict)
 
     def __call__(
@@ -77,9 +78,15 @@ class Fitter:
             return None
         fit = Fitter(source, self.store, self.device, PRETRAINING, self.compiled)
         body = fit(_load(source).train).module.state_dict()  # not load(): a defense may be running
+        self.sources |= fit.used
         module = blank(self.task, self.task.recipe(), seed, self.device, None)
         module.load_state_dict({k: v for k, v in body.items() if not k.startswith("head.")}, strict=False)
         return self.task.deploy(module.eval(), self.device)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Keys of all artefacts behind what it trained."""
+        return frozenset(row["key"] for row in self.fits) | self.sources
 
     def key(self, samples: Samples, recipe: Recipe, seed: int, init: Victim | None, loss: Loss | None) -> str:
         deterministic = torch.are_deterministic_algorithms_enabled()

@@ -38,6 +38,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     gpu_bytes: dict[str, int] = field(default_factory=dict)
     fits: list[dict[str, Any]] = field(default_factory=list)
+    artefacts: frozenset[str] = frozenset()  # keys of all that was trained for it, now or earlier
     findings: Findings = field(default_factory=Findings)
     made: dict[str, Made] = field(default_factory=dict)  # of generative tasks: triggered, plain and near
     dataset: str = ""  # fingerprint of the clean training set
@@ -81,7 +82,7 @@ class Bench:
 
     def referee(self, task: Task) -> Victim | None:
         """The clean model that judges a generative task: trained once for all cells, kept like any other artefact."""
-        return _referee(task, self) if task.referee() else None
+        return _referee(task, self)[0]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Threat:
     poisoned: Poisoned
     challenge: Challenge | None
     stealth: dict[str, Metric]  # what was changed to make the poison
+    surrogates: frozenset[str]  # keys of what was trained to craft it
 
 
 def run(
@@ -119,8 +121,10 @@ def run(
     result.fits, result.findings = fitter.fits, case.findings
     with stage("grade"):
         _grade(result, task, model, splits.test, threat, case.findings, bench.referee(task))
+        control: frozenset[str] = frozenset()
         if threat.challenge is not None:
-            result.metrics["asr_floor"] = chance_floor(task, attack, seed, bench)
+            result.metrics["asr_floor"], control = chance_floor(task, attack, seed, bench)
+    result.artefacts = fitter.used | threat.surrogates | control | _referee(task, bench)[1]
     return result
 
 
@@ -131,30 +135,36 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     trial = None
     if isinstance(attack, TargetedAttack) and attack.targeted:
         trial = find_trial(attack, task, splits, seed)
-    scene = Scene(task, splits.train, bench.fitter(task, derive(seed, "surrogate")), bench.device, trial)
+    surrogates = bench.fitter(task, derive(seed, "surrogate"))
+    scene = Scene(task, splits.train, surrogates, bench.device, trial)
     poisoned = poison_set(attack, scene, dose, seed)
     stealth = {}
     if poisoned.mask.any() and len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
         before, after = splits.train.select(poisoned.mask), poisoned.train.select(poisoned.mask)
         texts = splits.reserve.inputs if isinstance(splits.reserve.inputs, list) else None
         stealth = fidelity(task, before, after, texts)
-    return Threat(poisoned, make_challenge(attack, scene, splits.test, seed), stealth)
+    challenge = make_challenge(attack, scene, splits.test, seed)
+    return Threat(poisoned, challenge, stealth, surrogates.used)
 
 
 @lru_cache(maxsize=2)
-def _referee(task: Task, bench: Bench) -> Victim:
+def _referee(task: Task, bench: Bench) -> tuple[Victim | None, frozenset[str]]:
+    """The judge and the artefacts behind it."""
     judge = task.referee()
-    assert judge is not None
-    return bench.fitter(judge, REFEREE)(_load(judge).train)
+    if judge is None:
+        return None, frozenset()
+    fit = bench.fitter(judge, REFEREE)
+    return fit(_load(judge).train), fit.used
 
 
 @lru_cache(maxsize=64)
-def chance_floor(task: Task, attack: Attack, seed: int, bench: Bench) -> Metric:
-    """The ASR of the unpoisoned, undefended victim on the same challenge."""
+def chance_floor(task: Task, attack: Attack, seed: int, bench: Bench) -> tuple[Metric, frozenset[str]]:
+    """The ASR of the unpoisoned, undefended victim on the same challenge; and the artefacts behind that victim."""
     challenge = make_threat(task, attack, 0, seed, bench).challenge
     assert challenge is not None
-    clean = bench.fitter(task, seed)(task.load().train)
-    return metrics.mean(task.judge(clean.predict(challenge.inputs), challenge, bench.referee(task)))
+    fit = bench.fitter(task, seed)
+    clean = fit(task.load().train)
+    return metrics.mean(task.judge(clean.predict(challenge.inputs), challenge, bench.referee(task))), fit.used
 
 
 def check_untouched(train: Samples, before: str, defense: Defense) -> None:

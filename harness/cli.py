@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from harness import cli_plugins
+from harness import cli_plugins, cli_store
 from harness.console import err, out
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ app = typer.Typer(
 app.command("list")(cli_plugins.list_)
 app.command()(cli_plugins.new)
 app.command()(cli_plugins.check)
+app.command()(cli_store.verify)
+app.command()(cli_store.gc)
+app.command()(cli_store.merge)
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
 
@@ -52,10 +55,11 @@ def main() -> None:
 def _expected(error: Exception) -> bool:
     """Mistakes of the user or of the disk, which need a line and not a traceback."""
     from harness.grid import BadGrid
+    from harness.ledger import BrokenLedger
     from harness.records import NewerSchema
     from harness.registry import BadPlugin, UnknownName
 
-    return isinstance(error, BadGrid | BadPlugin | UnknownName | NewerSchema | OSError)
+    return isinstance(error, BadGrid | BadPlugin | BrokenLedger | UnknownName | NewerSchema | OSError)
 
 
 def _in_one_line(error: Exception) -> str:

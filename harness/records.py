@@ -57,6 +57,7 @@ class Record(BaseModel):
     seconds: dict[str, float] = {}  # load, poison, defend, grade; total
     fit_seconds: float = 0.0  # training time behind this cell, also where a victim was shared
     fits: list[dict[str, Any]] = []  # key, seconds and whether it was trained now, of every fit
+    artefacts: list[str] = []  # keys of every victim, base, surrogate and judge that stands behind this cell
     clean_used: int = 0  # clean rows the defense drew from the reserve
     findings: dict[str, str] = {}  # name -> file under the store
     peak_memory_bytes: int = 0  # of the process so far
@@ -110,13 +111,22 @@ def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) 
 
 def read_plan(store: Store) -> list[dict[str, Any]]:
     """The planned cells (key and label each). Raises FileNotFoundError with the way out."""
+    return list(_plan(store)["cells"])
+
+
+def planned_grid(store: Store) -> dict[str, Any]:
+    """The grid of the newest run, as `write_plan` got it. Raises as `read_plan`."""
+    return dict(_plan(store)["grid"])
+
+
+def _plan(store: Store) -> dict[str, Any]:
     path = store.root / "plan.json"
     if not path.is_file():
         raise FileNotFoundError(f"DIR: {str(store.root)!r} holds no run (no plan.json); start one with `tinydrop run`")
-    tree = json.loads(path.read_text(encoding="utf-8"))
+    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if tree.get("schema_version", 0) > SCHEMA:
         raise NewerSchema(f"{path}: schema {tree['schema_version']}, this tinydrop reads up to {SCHEMA}; upgrade it")
-    return list(tree["cells"])
+    return tree
 
 
 def planned(store: Store) -> Iterator[tuple[dict[str, Any], Record | None]]:

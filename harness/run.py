@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import platform
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness import executors, records
+from harness import executors, ledger, records
 from harness.executors import Event
 from harness.grid import Cell, Grid, expand, groups
 from harness.limits import chosen
 from harness.records import Record
 from harness.store import Store
-from harness.work import Settings
+from harness.work import Settings, code
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,20 @@ def execute(todo: Plan, settings: Settings, jobs: int) -> Generator[Event, None,
     store = Store(Path(settings.store))
     cells = [{"key": c.key, "label": c.label} for c in todo.cells]
     records.write_plan(store, asdict(todo.grid), cells)
+    with ledger.opened(store.root) as book:
+        book.append("run", about={"by": by(), "grid": asdict(todo.grid), "to_run": len(cells), **code()})
     missing = list(groups(todo.todo))
     if missing:
         yield from executors.run_workers(missing, settings, jobs) if jobs else executors.run_inline(missing, settings)
+
+
+def by() -> str:
+    """user@host."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = "?"
+    return f"{user}@{platform.node()}"
 
 
 def execute_adaptive(todo: Plan, settings: Settings, jobs: int) -> Generator[Event, None, None]:

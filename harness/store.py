@@ -1,9 +1,10 @@
-"""A folder of artefacts and records. Every file is written atomically; nothing is ever unpickled."""
+"""A folder of artefacts and records. Every file is written atomically and stands in the ledger; none is unpickled."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from harness import ledger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +43,11 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """root/artefacts/ab/<key>.safetensors, root/records/<key>.json, root/findings/<key>/..., root/locks/<key>."""
+    """root/artefacts/ab/<key>.safetensors, root/records/<key>.json, root/findings/<key>/..., root/locks/<key>.
+
+    A file is entered in root/ledger.jsonl before it is written: a kill in between leaves an entry without its file,
+    which the next run makes, and never a file that nobody entered.
+    """
 
     root: Path
 
@@ -55,10 +62,22 @@ class Store:
         """A folder for what the defense of this cell wants kept."""
         return self.root / "findings" / _checked(key)
 
+    def keep(self, path: Path, data: bytes) -> str:
+        """Enter a file in the ledger and write it; its path relative to the store."""
+        with ledger.opened(self.root) as book:
+            relative = self._enter(book, path, data)
+        write_atomically(path, data)
+        return relative
+
+    def _enter(self, book: ledger.Ledger, path: Path, data: bytes) -> str:
+        relative = path.relative_to(self.root).as_posix()
+        book.append("file", path=relative, sha256=hashlib.sha256(data).hexdigest())
+        return relative
+
     def save_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save
 
-        write_atomically(self.artefact(key), save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+        self.keep(self.artefact(key), save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     def load_tensors(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of this key, or None; a damaged file is removed with a warning, so that it is made again."""
@@ -75,13 +94,20 @@ class Store:
             return None
 
     @contextmanager
-    def claim(self, key: str) -> Iterator[None]:
-        """One process at a time makes an artefact; the lock goes with the process that held it, however that ends."""
+    def claim(self, key: str, wait: bool = True) -> Iterator[bool]:
+        """One process at a time makes an artefact or runs a cell; whether this one may. False only without `wait`.
+
+        The lock goes with the process that held it, however that ends.
+        """
         path = self.root / "locks" / _checked(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], bool]:
         """The tensors of this key, made and kept if they are not there; and whether they were made now."""
@@ -98,10 +124,13 @@ class Store:
 
     def write_record(self, record: dict[str, Any]) -> Path:
         """Append a record; an older one of the same key stays as it is."""
-        attempt = 1
-        while (path := self.record(record["key"], attempt)).exists():
-            attempt += 1
-        write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False))
+        data = json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
+        with ledger.opened(self.root) as book:  # until it is written: two processes never choose one name
+            attempt = 1
+            while (path := self.record(record["key"], attempt)).exists():
+                attempt += 1
+            self._enter(book, path, data)
+            write_atomically(path, data)
         return path
 
 

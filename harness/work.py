@@ -23,7 +23,7 @@ import harness
 from harness.grid import Cell, Spec
 from harness.records import Measured, Plugged, Record
 from harness.registry import add_file, create, entry
-from harness.store import DISK_FULL, Store, write_atomically
+from harness.store import DISK_FULL, Store
 
 if TYPE_CHECKING:
     import torch
@@ -141,6 +141,22 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 @cache
+def code() -> dict[str, Any]:
+    """Which tinydrop this is."""
+
+    def git(*words: str) -> str:
+        root = Path(__file__).resolve().parent.parent
+        answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+
+    return {
+        "tinydrop": harness.__version__,
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+@cache
 def provenance(settings: Settings, device: str) -> dict[str, Any]:
     """Everything outside the cell that a reader needs to repeat it."""
     import torch
@@ -151,16 +167,9 @@ def provenance(settings: Settings, device: str) -> dict[str, Any]:
         except PackageNotFoundError:
             return ""
 
-    def git(*words: str) -> str:
-        root = Path(__file__).resolve().parent.parent
-        answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
-        return answer.stdout.strip() if answer.returncode == 0 else ""
-
     gpu = torch.cuda.get_device_name() if device.startswith("cuda") else ""
     return {
-        "tinydrop": harness.__version__,
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        **code(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: installed(name) for name in LIBRARIES},
@@ -186,7 +195,7 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     record.metrics = {k: Measured(value=m.value, n=m.n) for k, m in result.metrics.items()}
     record.seconds = dict(result.seconds)
     record.gpu_peak_bytes = dict(result.gpu_bytes)
-    record.fits = result.fits
+    record.fits, record.artefacts = result.fits, sorted(result.artefacts)
     record.fit_seconds = sum({f["key"]: f["seconds"] for f in result.fits}.values())
     record.clean_used = result.findings.clean_used
     record.dataset_fingerprint = result.dataset
@@ -195,33 +204,22 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
         record.findings |= _keep(store, record.key, name, tensor)
     for name, shown in result.made.items():
         for file, data in files(name, shown, rate).items():
-            path = store.findings(record.key) / file
-            write_atomically(path, data)
-            record.findings[file] = str(path.relative_to(store.root))
+            record.findings[file] = store.keep(store.findings(record.key) / file, data)
 
 
 def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
     """A finding as safetensors, and as a PNG if it has the shape of a picture."""
-    import io
-
-    from PIL import Image
     from safetensors.torch import save
 
+    from harness.gallery import png
+
     folder = store.findings(key)
-    write_atomically(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))
-    kept = {name: str((folder / f"{name}.safetensors").relative_to(store.root))}
+    kept = {name: store.keep(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
     picture = tensor.squeeze()
     if picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3):
         pixels = (picture.clamp(0, 1) * 255).round().byte()
-        array = (pixels if picture.ndim == 2 else pixels.permute(1, 2, 0)).numpy()
-        scale = max(1, 128 // max(array.shape[:2]))  # a trigger of a few pixels should be seen without a magnifier
-        image = Image.fromarray(array).resize(
-            (array.shape[1] * scale, array.shape[0] * scale), Image.Resampling.NEAREST
-        )
-        data = io.BytesIO()
-        image.save(data, "PNG")
-        write_atomically(folder / f"{name}.png", data.getvalue())
-        kept[f"{name}.png"] = str((folder / f"{name}.png").relative_to(store.root))
+        drawn = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
+        kept[f"{name}.png"] = store.keep(folder / f"{name}.png", drawn)
     return kept
 
 

@@ -1,0 +1,86 @@
+"""The commands about a run's folder: is it as it was written, what can go, and two made one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.console import err, out
+
+if TYPE_CHECKING:
+    from harness.store import Store
+
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
+SHOWN = 20  # problems printed
+
+
+def verify(
+    dir_: Dir,
+    head: Annotated[
+        str, typer.Option("--head", help="A head noted earlier (its first digits do): it must be in the ledger still.")
+    ] = "",
+) -> None:
+    """Check every record, artefact and finding against the ledger: nothing altered, removed or put there by hand.
+
+    Prints the ledger's head. Note it elsewhere: with it, nobody can make a new ledger unseen.
+
+    Example:  tinydrop verify runs/quickstart
+    """
+    from harness import upkeep
+
+    found = upkeep.verify(_store(dir_), head)
+    for problem in found.problems[:SHOWN]:
+        err.print(problem, highlight=False, soft_wrap=True, markup=False)
+    if len(found.problems) > SHOWN:
+        err.print(f"... and {len(found.problems) - SHOWN} more", highlight=False)
+    words = f"{found.files} files, {found.entries} entries in the ledger, head {found.head or 'none'}"
+    out.print(f"{words}: {len(found.problems)} problems" if found.problems else f"{words}: all as written",
+              highlight=False, soft_wrap=True)  # fmt: skip
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def gc(
+    dir_: Dir,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove artefacts that stand behind no record: of older code, other options, failed cells and killed processes.
+
+    A cell that needs one again trains it again. Do not run it beside a run of the same folder.
+
+    Example:  tinydrop gc runs/quickstart --dry-run
+    """
+    from harness import upkeep
+
+    store = _store(dir_)
+    going = upkeep.unreferenced(store)
+    size = sum(path.stat().st_size for path in going)
+    if not dry_run:
+        upkeep.collect(store, going)
+    out.print(f"{len(going)} files, {size / 1e6:.1f} MB {'would go' if dry_run else 'removed'}", highlight=False)
+
+
+def merge(
+    into: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that gets what it lacks.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The folder that is read, e.g. of another machine.")],
+) -> None:
+    """Join two runs: records, artefacts and findings of OTHER go into DIR where that has none. OTHER is verified first.
+
+    Example:  tinydrop merge runs/all runs/from_the_other_machine
+    """
+    from harness import upkeep
+    from harness.store import Store
+
+    copied = upkeep.merge(Store(into), _store(other))
+    out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {into}", highlight=False,
+              soft_wrap=True)  # fmt: skip
+
+
+def _store(folder: Path) -> Store:
+    from harness.store import Store
+
+    if not (folder / "records").is_dir() and not (folder / "artefacts").is_dir():
+        raise FileNotFoundError(f"DIR: {str(folder)!r} holds no run; start one with `tinydrop run`")
+    return Store(folder)
