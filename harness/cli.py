@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from harness import cli_plugins, cli_store
+from harness import cli_plugins, cli_run, cli_store
 from harness.console import err, out
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.records import Record
-    from harness.report import Tables
 
 app = typer.Typer(
     name="tinydrop",
@@ -28,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.command()(cli_run.run)
+app.command()(cli_run.status)
+app.command()(cli_run.retry)
 app.command("list")(cli_plugins.list_)
 app.command()(cli_plugins.new)
 app.command()(cli_plugins.check)
@@ -35,17 +36,13 @@ app.command()(cli_store.verify)
 app.command()(cli_store.gc)
 app.command()(cli_store.merge)
 
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
-
 
 def main() -> None:
-    """The command `tinydrop`. Exit codes: 0 all done or not applicable, 1 some cells failed, 2 unusable input."""
+    """The command `tinydrop`. Exit codes: 0 all done or not applicable, 1 some cells failed, 2 unusable input, 130 stopped."""
     warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is the same as Ctrl-C
     try:
         app()
-    except KeyboardInterrupt:
-        err.print("stopped; every finished cell is kept, the same command goes on from here")
-        sys.exit(130)
     except Exception as error:
         if not _expected(error):
             raise
@@ -71,148 +68,8 @@ def _in_one_line(error: Exception) -> str:
 
 
 @app.command()
-def run(
-    grid: Annotated[str, typer.Argument(metavar="GRID", help="A preset (quickstart, ...) or a YAML file.")],
-    to: Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/GRID")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value: doses=[0,5], digits.epochs=5, ...; repeatable.")
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most"),
-    ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    adaptive: Annotated[
-        bool, typer.Option("--adaptive", help="Bisect the doses of every curve for its ED50 instead of running all.")
-    ] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")] = False,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", help="Cells by name of task, attack or defense, or by label: badnets, 'digits/*/5/*'."),
-    ] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave these out, likewise.")] = None,
-    time_budget: Annotated[
-        str | None, typer.Option("--time-budget", metavar="TIME", help="Stop after 2h, 1h30m or 90s.")
-    ] = None,
-    max_failures: Annotated[
-        int | None, typer.Option("--max-failures", min=1, help="Stop when so many cells failed.")
-    ] = None,
-    wandb: Annotated[
-        Literal["offline", "online", "disabled"], typer.Option(help="Log to Weights & Biases.")
-    ] = "disabled",
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="Deterministic GPU kernels (slower).")] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the victims (pays on long runs).")] = False,
-    plugins: Annotated[
-        list[Path] | None,
-        typer.Option("--plugin", help="A file with a plug-in of your own; repeatable."),
-    ] = None,
-) -> None:
-    """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
-
-    Example:  tinydrop run quickstart --set seeds=[0,1,2] --jobs 2
-    """
-    from harness import grid as grids
-    from harness import limits as limits_of
-    from harness.limits import Limits
-    from harness.progress import duration, watching
-    from harness.registry import add_file
-    from harness.report import cells_frame
-    from harness.run import default_jobs, estimate, execute, execute_adaptive, folder, plan, relevant
-    from harness.store import Store
-    from harness.wandb_log import logger
-    from harness.work import Settings
-
-    for file in plugins or []:
-        add_file(file)
-    chosen = grids.read(grid, changes or [])
-    store = Store(folder(grid, to))
-    limits = Limits(limits_of.seconds(time_budget) if time_budget else None, max_failures)
-    todo = plan(chosen, store, retry, only or [], skip or [])
-    seconds = estimate(todo, store)
-    out.print(
-        f"{len(todo.cells)} cells in {store.root}: {len(todo.cells) - len(todo.todo)} already recorded, "
-        f"{len(todo.todo)} to run on {todo.victims} undefended victims (defenses that retrain add their own)",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    jobs = default_jobs(device) if jobs is None else jobs
-    if todo.todo and seconds is not None:
-        out.print(
-            f"about {duration(seconds / max(1, jobs))} of work left with {max(1, jobs)} worker(s)", highlight=False
-        )
-    elif dry_run and todo.todo:
-        out.print("no time estimate before the first cell of this folder has run")
-    if dry_run:
-        return
-    settings = Settings(
-        store=str(store.root), device=device, timeout=chosen.timeout, deterministic=deterministic, compiled=compiled,
-        plugins=tuple(str(file.resolve()) for file in plugins or []),
-    )  # fmt: skip
-    with logger(wandb, grid, chosen, store) as log:
-        with watching(out, len(todo.todo)) as watch:
-            for event in limits.watch((execute_adaptive if adaptive else execute)(todo, settings, jobs)):
-                watch(event)
-                if event.record is not None:
-                    log.cell(event.record)
-        done = relevant(todo, store)
-        _, figures = _report(cells_frame(done), store.root / "report")
-        log.finish(figures)
-    out.print(f"records: {store.root / 'records'}", highlight=False, soft_wrap=True)
-    out.print(
-        f"csv:     {store.root / 'report' / 'summary.csv'}  (one row per cell: cells.csv)",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print(f"figures: {store.root / 'report'}/*.png", highlight=False, soft_wrap=True)
-    if limits.reached:
-        err.print(f"stopped: {limits.reached}; every finished cell is kept, the same command goes on", soft_wrap=True)
-    bad = [r for r in done if r.status in ("failed", "timed out")]
-    if bad:
-        err.print(
-            f"{len(bad)} cells failed: see `tinydrop status {store.root}`; `--retry` runs them again", soft_wrap=True
-        )
-        raise typer.Exit(1)
-
-
-@app.command()
-def status(
-    dir_: Dir, as_json: Annotated[bool, typer.Option("--json", help="Counts and reasons, for scripts.")] = False
-) -> None:
-    """Counts of done, failed, timed out, not applicable and pending cells, with the reasons.
-
-    Example:  tinydrop status runs/quickstart
-    """
-    from collections import Counter
-
-    from rich.table import Table
-
-    from harness.records import planned
-    from harness.store import Store
-
-    counts = Counter({"done": 0, "failed": 0, "timed out": 0, "not applicable": 0, "pending": 0})
-    reasons: Counter[tuple[str, str]] = Counter()
-    for _, record in planned(Store(dir_)):
-        state = record.status if record else "pending"
-        counts[state] += 1
-        if record and record.reason:
-            reasons[state, record.reason] += 1
-    if as_json:
-        listed = [{"status": s, "reason": r, "cells": n} for (s, r), n in reasons.most_common()]
-        print(json.dumps({**counts, "total": counts.total(), "reasons": listed}, indent=1))
-        return
-    out.print(", ".join(f"{n} {state}" for state, n in counts.items()) + f" of {counts.total()}", highlight=False)
-    if reasons:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for column in ("cells", "status", "reason"):
-            table.add_column(column)
-        for (ended, reason), n in reasons.most_common():
-            table.add_row(str(n), ended, reason)
-        out.print(table)
-
-
-@app.command()
 def report(
-    dir_: Dir,
+    dir_: cli_run.Dir,
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write the summary table here.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="The same as JSON.")] = None,
     stealth: Annotated[
@@ -235,7 +92,7 @@ def report(
         if not found:
             _refuse(f"DIR: {str(dir_)!r} has no finished cell yet; see `tinydrop status {dir_}`")
         cells, folder = reports.cells_frame(found), dir_ / "report"
-    tables, _ = _report(cells, folder)
+    tables, _ = cli_run.write_report(cells, folder)
     for task in tables.stealth.task.unique() if stealth and not tables.stealth.empty else ():
         out.print(stealth_table.printed(tables.stealth, task))
     for path, text in ((csv, reports.as_csv), (json_file, reports.as_json)):
@@ -282,7 +139,7 @@ def trials(
 
 @app.command()
 def show(
-    dir_: Dir,
+    dir_: cli_run.Dir,
     cell: Annotated[str, typer.Argument(metavar="CELL", help="Key (its first digits do) or label of a cell.")],
 ) -> None:
     """One record, human-readable, traceback included.
@@ -310,23 +167,6 @@ def _show(record: Record) -> None:
     out.print(f"fits: {len(record.fits)}, {record.fit_seconds:.1f} s of training behind this cell", highlight=False)
     if record.traceback:
         out.print(record.traceback, highlight=False, soft_wrap=True)
-
-
-def _report(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
-    from harness import dose_table
-    from harness import report as reports
-
-    tables = reports.tables(cells)
-    figures = reports.write(tables, folder)
-    for task in dict.fromkeys(tables.summary.task) if not tables.summary.empty else ():
-        out.print(reports.printed(tables.summary, task))
-        if not tables.doses.empty and (tables.doses.task == task).any():
-            out.print(dose_table.printed(tables.doses, task))
-    if not tables.scaling.empty:
-        out.print(dose_table.printed_scaling(tables.scaling))
-    if not tables.worst.empty:
-        out.print(reports.printed_worst(tables.worst))
-    return tables, figures
 
 
 def _refuse(message: str) -> NoReturn:

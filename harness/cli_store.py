@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli_run import Dir
 from harness.console import err, out
 
 if TYPE_CHECKING:
     from harness.store import Store
 
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
 SHOWN = 20  # problems printed
 
 

@@ -15,11 +15,15 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.grid import Cell
-from harness.records import Record, save
+from harness.records import Record, save, settled
 from harness.store import Store
 from harness.work import Settings, blank_record, prepare, run_cell
+
+if TYPE_CHECKING:
+    import torch
 
 GRACE = 30.0  # seconds after a cell's timeout before its worker, stuck outside Python, is killed
 
@@ -34,13 +38,35 @@ class Event:
 
 def run_inline(groups: list[list[Cell]], settings: Settings) -> Iterator[Event]:
     """In this process: for tests and debuggers."""
-    device, store = prepare(settings), Store(Path(settings.store))
+    device = prepare(settings)
     for group in groups:
-        for cell in group:
-            yield Event(cell)
-            record = run_cell(cell, settings, device)
-            save(store, record)
-            yield Event(cell, record)
+        yield from run_group(group, settings, device)
+
+
+def run_group(cells: list[Cell], settings: Settings, device: torch.device) -> Iterator[Event]:
+    """One after the other, each claimed first: what another run of the same store has at hand is left for last.
+
+    By then it is recorded there, and not run again here.
+    """
+    store, others = Store(Path(settings.store)), []
+    for cell in cells:
+        with store.claim(cell.key, wait=False) as mine:
+            if mine:
+                yield from _once(cell, settings, device, store)
+            else:
+                others.append(cell)
+    for cell in others:
+        with store.claim(cell.key):
+            yield from _once(cell, settings, device, store)
+
+
+def _once(cell: Cell, settings: Settings, device: torch.device, store: Store) -> Iterator[Event]:
+    yield Event(cell)
+    record = settled(store, cell.key)
+    if record is None:
+        record = run_cell(cell, settings, device)
+        save(store, record)
+    yield Event(cell, record)
 
 
 def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
@@ -118,11 +144,10 @@ def _collect(workers: list[_Worker]) -> Iterator[Event]:
             continue
         if isinstance(event, OSError):
             raise event
+        worker.cells.remove(event.cell)
         if event.record is None:
-            worker.since = time.monotonic()
-        else:
-            worker.cells.popleft()
-            worker.since = 0.0
+            worker.cells.appendleft(event.cell)
+        worker.since = 0.0 if event.record else time.monotonic()
         yield event
     for worker in workers:
         limit = worker.settings.timeout + GRACE
@@ -152,18 +177,17 @@ def _serve(pipe: Connection, settings: Settings) -> None:
     """A worker: cells in, events out, until the driver closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     threading.Thread(target=_die_with_driver, daemon=True).start()
-    device, store = prepare(settings), Store(Path(settings.store))
+    device = prepare(settings)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            for cell in pipe.recv():
-                pipe.send(Event(cell))
-                try:
-                    record = run_cell(cell, settings, device)
-                    save(store, record)
-                except OSError as error:  # the disk is full: the driver stops the run, this cell stays pending
-                    pipe.send(error)
-                    return
-                pipe.send(Event(cell, record))
+            try:
+                for event in run_group(pipe.recv(), settings, device):
+                    pipe.send(event)
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except OSError as error:  # the disk is full: the driver stops the run, this cell stays pending
+                pipe.send(error)
+                return
 
 
 def _die_with_driver() -> None:

@@ -127,6 +127,17 @@ def parse(tree: dict[str, Any]) -> Grid:
     )  # fmt: skip
 
 
+def planned(tree: dict[str, Any]) -> Grid:
+    """The grid that a plan on disk was made of (`asdict` of it); every mistake is a BadGrid of one line."""
+    rest = {field: tree[field] for field in ("timeout", "description")}
+    return parse({**_axes(tree), **rest, "also": [_axes(block) for block in tree["also"]]})
+
+
+def _axes(tree: dict[str, Any]) -> dict[str, Any]:
+    specs = {kind: [{"name": s["name"], **dict(s["options"])} for s in tree[kind]] for kind in KINDS}
+    return {"doses": tree["doses"], "seeds": tree["seeds"], **specs}
+
+
 def expand(grid: Grid) -> list[Cell]:
     """Every cell once, grouped so that what shares a victim stands together; attack `none` has dose 0 only."""
     found = {cell.key: cell for part in (grid, *grid.also) for cell in _expand(part)}

@@ -98,6 +98,13 @@ def load(path: Path) -> Record | None:
         return None
 
 
+def settled(store: Store, key: str) -> Record | None:
+    """The newest record of this key, if the cell need not be run again."""
+    paths = sorted((store.root / "records").glob(f"{key}*.json"), key=_attempt)
+    record = load(paths[-1]) if paths else None
+    return record if record and record.status in ("done", "not applicable") else None
+
+
 def recorded_keys(store: Store) -> set[str]:
     """Keys with a record of any kind, from the file names alone."""
     folder = store.root / "records"

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from harness import grid as grids
+from harness import records
 from harness.cli import app
 from harness.grid import PRESETS
 from harness.run import plan
@@ -316,3 +317,49 @@ def test_a_plan_looks_records_up_by_name(undisturbed: Path) -> None:
     todo = plan(grids.read(str(undisturbed.parent / "grid.yaml")), Store(undisturbed))
     assert todo.todo == []
     assert todo.victims == 0
+
+
+def test_two_runs_share_one_folder_and_run_no_cell_twice(undisturbed: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "harness.cli", "run", str(grid_file(tmp_path)), "--out", str(tmp_path / "run")]
+    words += ["--jobs", "0"]
+    both = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+    assert len(list((tmp_path / "run" / "records").iterdir())) == 12, "one record a cell"
+    pd.testing.assert_frame_equal(table(tmp_path / "run"), table(undisturbed))
+    assert tinydrop("verify", tmp_path / "run").returncode == 0
+
+
+def test_a_polite_end_keeps_what_is_finished(tmp_path: Path) -> None:
+    file = grid_file(tmp_path)
+    words = [sys.executable, "-m", "harness.cli", "run", str(file), "--out", str(tmp_path / "run"), "--jobs", "1"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "run").glob("records/*.json")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "every finished cell is kept" in said
+    assert "Traceback" not in said
+    left = json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)
+    assert left["done"] >= 1
+    assert left["pending"] >= 1
+    assert left["failed"] == 0
+
+
+def test_retry_runs_what_failed_again(tmp_path: Path) -> None:
+    file = grid_file(tmp_path, seeds=[0], doses=[0, 4], defenses=["none"], also=[{"seeds": [1]}])
+    assert tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 0).returncode == 0
+    store = Store(tmp_path / "run")
+    record = next(iter(records.load_all(store).values()))
+    records.save(store, record.model_copy(update={"status": "timed out", "reason": "slow"}))
+    nothing = tinydrop("retry", tmp_path / "run", "--failed", "--jobs", 0)
+    assert nothing.returncode == 1, "one cell is still timed out"
+    assert "0 cells to run again" in nothing.stdout
+    done = tinydrop("retry", tmp_path / "run", "--timed-out", "--timeout", 900, "--jobs", 0)
+    assert done.returncode == 0, done.stderr
+    assert "1 cells to run again" in done.stdout
+    assert records.load_all(store)[record.key].status == "done"
+    assert len(list((store.root / "records").glob(f"{record.key}*"))) == 3, "every attempt is kept"
+    assert json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)["total"] == 4

@@ -1,0 +1,284 @@
+"""The commands that run cells: a grid, or what failed of one; and how far it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from harness.console import err, out
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+    from harness.grid import Grid
+    from harness.limits import Limits
+    from harness.report import Tables
+    from harness.run import Plan
+    from harness.store import Store
+    from harness.work import Settings
+
+WATCHED = 2.0  # seconds between two looks
+
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most")
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A file with a plug-in of your own; repeatable.")]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic GPU kernels (slower).")]
+Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile the victims (pays on long runs).")]
+
+
+def run(
+    grid: Annotated[str, typer.Argument(metavar="GRID", help="A preset (quickstart, ...) or a YAML file.")],
+    to: Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/GRID")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value: doses=[0,5], digits.epochs=5, ...; repeatable.")
+    ] = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Bisect the doses of every curve for its ED50 instead of running all.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Cells by name of task, attack or defense, or by label: badnets, 'digits/*/5/*'."),
+    ] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave these out, likewise.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option("--time-budget", metavar="TIME", help="Stop after 2h, 1h30m or 90s.")
+    ] = None,
+    max_failures: Annotated[
+        int | None, typer.Option("--max-failures", min=1, help="Stop when so many cells failed.")
+    ] = None,
+    wandb: Annotated[
+        Literal["offline", "online", "disabled"], typer.Option(help="Log to Weights & Biases.")
+    ] = "disabled",
+    deterministic: Deterministic = False,
+    compiled: Compiled = False,
+    plugins: Plugins = None,
+) -> None:
+    """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
+
+    Several runs may share one folder: no cell is run by two of them.
+
+    Example:  tinydrop run quickstart --set seeds=[0,1,2] --jobs 2
+    """
+    from harness import grid as grids
+    from harness import limits as limits_of
+    from harness.limits import Limits
+    from harness.progress import duration
+    from harness.run import default_jobs, estimate, folder, plan
+    from harness.store import Store
+
+    _add(plugins)
+    chosen = grids.read(grid, changes or [])
+    store = Store(folder(grid, to))
+    limits = Limits(limits_of.seconds(time_budget) if time_budget else None, max_failures)
+    todo = plan(chosen, store, retry, only or [], skip or [])
+    seconds = estimate(todo, store)
+    out.print(
+        f"{len(todo.cells)} cells in {store.root}: {len(todo.cells) - len(todo.todo)} already recorded, "
+        f"{len(todo.todo)} to run on {todo.victims} undefended victims (defenses that retrain add their own)",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    jobs = default_jobs(device) if jobs is None else jobs
+    if todo.todo and seconds is not None:
+        out.print(
+            f"about {duration(seconds / max(1, jobs))} of work left with {max(1, jobs)} worker(s)", highlight=False
+        )
+    elif dry_run and todo.todo:
+        out.print("no time estimate before the first cell of this folder has run")
+    if dry_run:
+        return
+    settings = _settings(store, chosen, device, deterministic, compiled, plugins)
+    _carry_out(todo, store, settings, jobs, limits, adaptive, grid, wandb)
+
+
+def retry(
+    dir_: Dir,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those that failed.")] = False,
+    timed_out: Annotated[bool, typer.Option("--timed-out", help="Only those that timed out.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds a cell may take now.", show_default="the grid's")
+    ] = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    deterministic: Deterministic = False,
+    compiled: Compiled = False,
+    plugins: Plugins = None,
+) -> None:
+    """Run the failed and timed-out cells of a run again; what they were stays on record as an earlier attempt.
+
+    Example:  tinydrop retry runs/quickstart --timed-out --timeout 7200
+    """
+    from harness import grid as grids
+    from harness import records
+    from harness.limits import Limits
+    from harness.run import Plan, default_jobs
+    from harness.store import Store
+
+    _add(plugins)
+    store = Store(dir_)
+    planned = {cell["key"] for cell in records.read_plan(store)}
+    chosen = grids.planned(records.planned_grid(store))
+    both = failed == timed_out  # neither was asked for, or both
+    wanted = {"failed", "timed out"} if both else {"failed"} if failed else {"timed out"}
+    found = records.load_all(store)
+    cells = [cell for cell in grids.expand(chosen) if cell.key in planned]
+    again = [cell for cell in cells if cell.key in found and found[cell.key].status in wanted]
+    lost = sum(key not in {c.key for c in cells} and found[key].status in wanted for key in planned & set(found))
+    out.print(f"{len(again)} cells to run again", highlight=False)
+    if lost:
+        err.print(f"warning: {lost} more were run by other code and are left; `tinydrop run` the grid again for those")
+    settings = _settings(store, chosen, device, deterministic, compiled, plugins)
+    if timeout is not None:
+        settings = replace(settings, timeout=timeout)
+    jobs = default_jobs(device) if jobs is None else jobs
+    _carry_out(Plan(chosen, cells, again), store, settings, jobs, Limits(), False, str(dir_), "disabled")
+
+
+def _add(plugins: list[Path] | None) -> None:
+    from harness.registry import add_file
+
+    for file in plugins or []:
+        add_file(file)
+
+
+def _settings(
+    store: Store, grid: Grid, device: str, deterministic: bool, compiled: bool, plugins: list[Path] | None
+) -> Settings:
+    from harness.work import Settings
+
+    return Settings(
+        store=str(store.root), device=device, timeout=grid.timeout, deterministic=deterministic, compiled=compiled,
+        plugins=tuple(str(file.resolve()) for file in plugins or []),
+    )  # fmt: skip
+
+
+def _carry_out(
+    todo: Plan, store: Store, settings: Settings, jobs: int, limits: Limits, adaptive: bool, name: str,
+    wandb: Literal["offline", "online", "disabled"],
+) -> None:  # fmt: skip
+    """Run what is missing, report what there is, and leave with 1 if a cell failed."""
+    from harness.progress import watching
+    from harness.report import cells_frame
+    from harness.run import execute, execute_adaptive, relevant
+    from harness.wandb_log import logger
+
+    with logger(wandb, name, todo.grid, store) as log:
+        try:
+            with watching(out, len(todo.todo)) as watch:
+                for event in limits.watch((execute_adaptive if adaptive else execute)(todo, settings, jobs)):
+                    watch(event)
+                    if event.record is not None:
+                        log.cell(event.record)
+        except KeyboardInterrupt:
+            err.print("stopped; every finished cell is kept, the same command goes on from here")
+            raise typer.Exit(130) from None
+        done = relevant(todo, store)
+        _, figures = write_report(cells_frame(done), store.root / "report")
+        log.finish(figures)
+    out.print(f"records: {store.root / 'records'}", highlight=False, soft_wrap=True)
+    out.print(
+        f"csv:     {store.root / 'report' / 'summary.csv'}  (one row per cell: cells.csv)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(f"figures: {store.root / 'report'}/*.png", highlight=False, soft_wrap=True)
+    if limits.reached:
+        err.print(f"stopped: {limits.reached}; every finished cell is kept, the same command goes on", soft_wrap=True)
+    bad = [r for r in done if r.status in ("failed", "timed out")]
+    if bad:
+        where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}` runs them again"
+        err.print(f"{len(bad)} cells failed: {where}", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def write_report(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
+    """Print the tables of these cells and write CSV and figures into a folder."""
+    from harness import dose_table
+    from harness import report as reports
+
+    tables = reports.tables(cells)
+    figures = reports.write(tables, folder)
+    for task in dict.fromkeys(tables.summary.task) if not tables.summary.empty else ():
+        out.print(reports.printed(tables.summary, task))
+        if not tables.doses.empty and (tables.doses.task == task).any():
+            out.print(dose_table.printed(tables.doses, task))
+    if not tables.scaling.empty:
+        out.print(dose_table.printed_scaling(tables.scaling))
+    if not tables.worst.empty:
+        out.print(reports.printed_worst(tables.worst))
+    return tables, figures
+
+
+def status(
+    dir_: Dir,
+    as_json: Annotated[bool, typer.Option("--json", help="Counts and reasons, for scripts.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep looking until nothing is pending; Ctrl-C ends it.")
+    ] = False,
+) -> None:
+    """Counts of done, failed, timed out, not applicable and pending cells, with the reasons.
+
+    Example:  tinydrop status runs/quickstart
+    """
+    from rich.live import Live
+
+    from harness.store import Store
+
+    tree = counted(Store(dir_))
+    if as_json:
+        print(json.dumps(tree, indent=1))
+        return
+    if not watch:
+        out.print(_shown(tree))
+        return
+    with Live(_shown(tree), console=out, auto_refresh=False) as live:
+        while tree["pending"]:
+            time.sleep(WATCHED)
+            tree = counted(Store(dir_))
+            live.update(_shown(tree), refresh=True)
+
+
+def counted(store: Store) -> dict[str, Any]:
+    """Cells by status, their total, and the reasons of those that are not done."""
+    from collections import Counter
+
+    from harness.records import planned
+
+    counts = Counter({"done": 0, "failed": 0, "timed out": 0, "not applicable": 0, "pending": 0})
+    reasons: Counter[tuple[str, str]] = Counter()
+    for _, record in planned(store):
+        state = record.status if record else "pending"
+        counts[state] += 1
+        if record and record.reason:
+            reasons[state, record.reason] += 1
+    listed = [{"status": s, "reason": r, "cells": n} for (s, r), n in reasons.most_common()]
+    return {**counts, "total": counts.total(), "reasons": listed}
+
+
+def _shown(tree: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    counts = {state: n for state, n in tree.items() if state not in ("total", "reasons")}
+    line = Text(", ".join(f"{n} {state}" for state, n in counts.items()) + f" of {tree['total']}")
+    if not tree["reasons"]:
+        return line
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("cells", "status", "reason"):
+        table.add_column(column)
+    for row in tree["reasons"]:
+        table.add_row(str(row["cells"]), row["status"], Text(row["reason"]))
+    return Group(line, table)
