@@ -38,7 +38,7 @@ app.command()(cli_store.merge)
 
 
 def main() -> None:
-    """The command `tinydrop`. Exit codes: 0 all done or not applicable, 1 some cells failed, 2 unusable input, 130 stopped."""
+    """The command `tinydrop`. Exit codes: 0 all done or not applicable, 1 cells failed, 2 bad input, 130 stopped."""
     warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is the same as Ctrl-C
     try:
