@@ -80,18 +80,18 @@ def report(
 
     Example:  tinydrop report runs/quickstart --csv table.csv
     """
+    from harness import compact, stealth_table
     from harness import report as reports
-    from harness import stealth_table
-    from harness.records import planned
+    from harness.records import read_plan
     from harness.store import Store, write_atomically
 
     if (dir_ / "cells.csv").is_file():
         cells, folder = reports.read_cells(dir_ / "cells.csv"), dir_
     else:
-        found = [record for _, record in planned(Store(dir_)) if record is not None]
-        if not found:
+        store = Store(dir_)
+        cells, folder = compact.table(store, (cell["key"] for cell in read_plan(store))), dir_ / "report"
+        if cells.empty:
             _refuse(f"DIR: {str(dir_)!r} has no finished cell yet; see `tinydrop status {dir_}`")
-        cells, folder = reports.cells_frame(found), dir_ / "report"
     tables, _ = cli_run.write_report(cells, folder)
     for task in tables.stealth.task.unique() if stealth and not tables.stealth.empty else ():
         out.print(stealth_table.printed(tables.stealth, task))

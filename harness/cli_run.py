@@ -170,7 +170,6 @@ def _carry_out(
 ) -> None:  # fmt: skip
     """Run what is missing, report what there is, and leave with 1 if a cell failed."""
     from harness.progress import watching
-    from harness.report import cells_frame
     from harness.run import execute, execute_adaptive, relevant
     from harness.wandb_log import logger
 
@@ -185,7 +184,7 @@ def _carry_out(
             err.print("stopped; every finished cell is kept, the same command goes on from here")
             raise typer.Exit(130) from None
         done = relevant(todo, store)
-        _, figures = write_report(cells_frame(done), store.root / "report")
+        _, figures = write_report(done, store.root / "report")
         log.finish(figures)
     out.print(f"records: {store.root / 'records'}", highlight=False, soft_wrap=True)
     out.print(
@@ -196,10 +195,10 @@ def _carry_out(
     out.print(f"figures: {store.root / 'report'}/*.png", highlight=False, soft_wrap=True)
     if limits.reached:
         err.print(f"stopped: {limits.reached}; every finished cell is kept, the same command goes on", soft_wrap=True)
-    bad = [r for r in done if r.status in ("failed", "timed out")]
+    bad = int(done.status.isin(["failed", "timed out"]).sum()) if len(done) else 0
     if bad:
         where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}` runs them again"
-        err.print(f"{len(bad)} cells failed: {where}", soft_wrap=True)
+        err.print(f"{bad} cells failed: {where}", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -254,17 +253,17 @@ def counted(store: Store) -> dict[str, Any]:
     """Cells by status, their total, and the reasons of those that are not done."""
     from collections import Counter
 
-    from harness.records import planned
+    from harness.compact import table
+    from harness.records import read_plan
 
-    counts = Counter({"done": 0, "failed": 0, "timed out": 0, "not applicable": 0, "pending": 0})
-    reasons: Counter[tuple[str, str]] = Counter()
-    for _, record in planned(store):
-        state = record.status if record else "pending"
-        counts[state] += 1
-        if record and record.reason:
-            reasons[state, record.reason] += 1
-    listed = [{"status": s, "reason": r, "cells": n} for (s, r), n in reasons.most_common()]
-    return {**counts, "total": counts.total(), "reasons": listed}
+    keys = [cell["key"] for cell in read_plan(store)]
+    found = table(store, keys)
+    pairs = Counter(zip(found.status, found.reason)) if len(found) else Counter()
+    listed = [{"status": s, "reason": r, "cells": n} for (s, r), n in pairs.most_common() if r]
+    counts = dict.fromkeys(("done", "failed", "timed out", "not applicable"), 0)
+    for (ended, _), n in pairs.items():
+        counts[ended] += n
+    return {**counts, "pending": len(keys) - len(found), "total": len(keys), "reasons": listed}
 
 
 def _shown(tree: dict[str, Any]) -> RenderableType:

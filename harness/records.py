@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,7 +76,7 @@ def load_all(store: Store) -> dict[str, Record]:
     Raises NewerSchema when any record was written by a newer version.
     """
     found: dict[str, Record] = {}
-    for path in sorted((store.root / "records").glob("*.json"), key=_attempt):
+    for path in sorted((store.root / "records").glob("*.json"), key=_by_attempt):
         record = load(path)
         if record is not None:
             found[record.key] = record
@@ -100,7 +99,7 @@ def load(path: Path) -> Record | None:
 
 def settled(store: Store, key: str) -> Record | None:
     """The newest record of this key, if the cell need not be run again."""
-    paths = sorted((store.root / "records").glob(f"{key}*.json"), key=_attempt)
+    paths = sorted((store.root / "records").glob(f"{key}*.json"), key=_by_attempt)
     record = load(paths[-1]) if paths else None
     return record if record and record.status in ("done", "not applicable") else None
 
@@ -136,13 +135,11 @@ def _plan(store: Store) -> dict[str, Any]:
     return tree
 
 
-def planned(store: Store) -> Iterator[tuple[dict[str, Any], Record | None]]:
-    """Every planned cell with its record, if there is one."""
-    found = load_all(store)
-    for cell in read_plan(store):
-        yield cell, found.get(cell["key"])
+def attempt(name: str) -> int:
+    """1 of <key>.json, 2 of <key>.2.json, ..."""
+    _, _, number = name.removesuffix(".json").partition(".")
+    return int(number) if number.isdigit() else 1
 
 
-def _attempt(path: Path) -> tuple[str, int]:
-    stem, _, attempt = path.stem.partition(".")
-    return stem, int(attempt) if attempt.isdigit() else 1
+def _by_attempt(path: Path) -> tuple[str, int]:
+    return path.name.partition(".")[0], attempt(path.name)

@@ -27,6 +27,20 @@ GATE = (
     0.5  # of the way from the chance floor to 1: what an undefended attack must reach at some dose to count as working
 )
 ROW = ["task", "attack", "defense"]
+CELL = [
+    "task",
+    "modality",
+    "attack",
+    "defense",
+    "stage",
+    "dose",
+    "seed",
+    "status",
+    "reason",
+    "train_size",
+    "clean_metric",
+]
+COSTS = ["seconds", "fit_seconds", "clean_used", "device", "commit", "key"]
 
 
 def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -45,7 +59,14 @@ def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
             "device": r.provenance.get("device", ""), "commit": r.provenance.get("commit", ""), "key": r.key,
         }  # fmt: skip
         rows.append(row)
-    return pd.DataFrame(rows)
+    return ordered(pd.DataFrame(rows))
+
+
+def ordered(cells: pd.DataFrame) -> pd.DataFrame:
+    """The same rows; what a cell is, then metrics by name, then costs: whichever cell was read first."""
+    first, last = (pd.Index(names).intersection(cells.columns, sort=False) for names in (CELL, COSTS))
+    metrics = sorted(set(cells.columns) - {*first, *last})
+    return cells[[*first, *metrics, *last]].reset_index(drop=True)
 
 
 def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:

@@ -8,14 +8,17 @@ import platform
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import executors, ledger, records
 from harness.executors import Event
 from harness.grid import Cell, Grid, expand, groups
 from harness.limits import chosen
-from harness.records import Record
 from harness.store import Store
 from harness.work import Settings, code
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,10 @@ def plan(grid: Grid, store: Store, retry: bool = False, only: Sequence[str] = ()
     cells = chosen(expand(grid), only, skip)
     have = records.recorded_keys(store)
     if retry:
-        found = records.load_all(store)
-        have = {k for k in have if k in found and found[k].status in ("done", "not applicable")}
+        from harness import compact
+
+        found = compact.table(store)
+        have = set(found.key[found.status.isin(["done", "not applicable"])]) if len(found) else set()
     return Plan(grid, cells, [c for c in cells if c.key not in have])
 
 
@@ -82,20 +87,17 @@ def execute_adaptive(todo: Plan, settings: Settings, jobs: int) -> Generator[Eve
 
 def estimate(todo: Plan, store: Store) -> float | None:
     """Seconds of work left, from the mean of timed cells of the same task and defense, of the task, or of all."""
-    times: dict[tuple[str, ...], list[float]] = {}
-    for record in records.load_all(store).values():
-        if record.status == "done":
-            task, defense = record.task.label, record.defense.label
-            for at in ((task, defense), (task,), ()):
-                times.setdefault(at, []).append(record.seconds["total"])
-    if not times:
+    from harness import compact
+
+    found = compact.table(store)
+    done = found[found.status == "done"] if len(found) else found
+    if not len(done):
         return None
-
-    def mean(cell: Cell) -> float:
-        seen = next(times[at] for at in ((cell.task.label, cell.defense.label), (cell.task.label,), ()) if at in times)
-        return sum(seen) / len(seen)
-
-    return sum(mean(c) for c in todo.todo)
+    overall = done.seconds.mean()
+    of_task = done.groupby("task").seconds.mean().to_dict()
+    of_both = done.groupby(["task", "defense"]).seconds.mean().to_dict()
+    pairs = ((cell.task.label, cell.defense.label) for cell in todo.todo)
+    return float(sum(of_both.get(pair, of_task.get(pair[0], overall)) for pair in pairs))
 
 
 def default_jobs(device: str) -> int:
@@ -106,10 +108,11 @@ def default_jobs(device: str) -> int:
     return 1 if gpu else min(8, os.cpu_count() or 1)
 
 
-def relevant(todo: Plan, store: Store) -> list[Record]:
-    """The records of this plan's cells, in the plan's order."""
-    found = records.load_all(store)
-    return [found[c.key] for c in todo.cells if c.key in found]
+def relevant(todo: Plan, store: Store) -> pd.DataFrame:
+    """The recorded cells of this plan, in the plan's order, as `harness.report.cells_frame` has them."""
+    from harness import compact
+
+    return compact.table(store, (c.key for c in todo.cells))
 
 
 def folder(source: str, out: Path | None) -> Path:

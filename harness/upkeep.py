@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import ledger, records
+from harness import compact, ledger, records
 from harness.ledger import BrokenLedger
 from harness.store import KEY, Store
 
@@ -37,6 +37,7 @@ def verify(store: Store, head: str = "") -> Findings:
         found.problems.append(f"{ledger.NAME}: there is none, so nothing can be said of the files")
     if head and not any(entry.hash.startswith(head) for entry in entries):
         found.problems.append(f"--head {head}: not in the ledger, which was made anew or cut short since")
+    (store.root / compact.NAME).unlink(missing_ok=True)  # a copy, in no ledger: made anew of the records
     expected, there = ledger.files(entries), set(_files(store.root))
     found.files = len(there)
     for path in sorted(there | set(expected)):

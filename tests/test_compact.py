@@ -1,0 +1,88 @@
+"""The table of all records, kept as Parquet: the same as reading every file, and never older than they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness import compact, records
+from harness.records import Measured, Record
+from harness.report import cells_frame
+from harness.store import Store
+
+
+def record(i: int, **changes: object) -> Record:
+    plug = {"name": "x", "label": "x", "options": {}}
+    tree = {"key": f"{i:032x}", "label": f"x/x/{i}/x/0", "task": plug, "attack": plug, "defense": plug, "dose": i,
+            "modality": "image", "seed": 0, "stage": "control", "status": "done", "seconds": {"total": 1.0 + i},
+            "metrics": {"utility": {"value": 0.5, "n": 10}, "asr": {"value": i / 10, "n": 7}}, **changes}  # fmt: skip
+    return Record.model_validate(tree)
+
+
+def whole(store: Store) -> pd.DataFrame:
+    return cells_frame(sorted(records.load_all(store).values(), key=lambda r: r.key))
+
+
+def test_it_is_what_reading_every_record_gives(store: Store) -> None:
+    assert compact.table(store).empty
+    for i in range(5):
+        records.save(store, record(i))
+    pd.testing.assert_frame_equal(compact.table(store), whole(store).dropna(axis="columns", how="all"))
+    records.save(store, record(7, status="failed", reason="bad luck", metrics={}))
+    records.save(store, record(2, metrics={"asr": Measured(value=1.0, n=7), "aaa": Measured(value=0.1, n=1)}))
+    found = compact.table(store)
+    pd.testing.assert_frame_equal(found, whole(store).dropna(axis="columns", how="all"))
+    assert found.asr[2] == 1, "the newest attempt counts"
+
+
+def test_only_new_files_are_opened(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    load = records.load
+
+    def counting(path: Path) -> Record | None:
+        opened.append(path.name)
+        return load(path)
+
+    monkeypatch.setattr(records, "load", counting)
+    for i in range(4):
+        records.save(store, record(i))
+    compact.table(store)
+    records.save(store, record(9))
+    compact.table(store)
+    compact.table(store)
+    assert len(opened) == 5
+
+
+def test_keys_are_taken_in_their_order_and_missing_ones_left_out(store: Store) -> None:
+    for i in range(4):
+        records.save(store, record(i))
+    found = compact.table(store, [f"{i:032x}" for i in (3, 99, 1)])
+    assert list(found.dose) == [3, 1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", None])
+def test_a_copy_that_cannot_be_read_is_made_anew(store: Store, damage: bytes | None) -> None:
+    for i in range(3):
+        records.save(store, record(i))
+    before, path = compact.table(store), store.root / compact.NAME
+    path.write_bytes(path.read_bytes()[:-9] if damage is None else damage)
+    pd.testing.assert_frame_equal(compact.table(store), before)
+
+
+def test_a_record_that_was_removed_is_gone(store: Store) -> None:
+    paths = [records.save(store, record(i)) for i in range(3)]
+    compact.table(store)
+    paths[1].unlink()
+    assert list(compact.table(store).dose) == [0, 2]
+
+
+def test_a_damaged_record_counts_as_missing_and_is_read_again(store: Store) -> None:
+    path = records.save(store, record(1))
+    good = path.read_text()
+    path.write_text(good[:50])
+    with pytest.warns(UserWarning, match="damaged record"):
+        assert compact.table(store).empty
+    path.write_text(good)
+    assert len(compact.table(store)) == 1
