@@ -53,10 +53,11 @@ def _expected(error: Exception) -> bool:
     """Mistakes of the user or of the disk, which need a line and not a traceback."""
     from harness.grid import BadGrid
     from harness.ledger import BrokenLedger
-    from harness.records import NewerSchema
+    from harness.records import DamagedPlan, NewerSchema
     from harness.registry import BadPlugin, UnknownName
 
-    return isinstance(error, BadGrid | BadPlugin | BrokenLedger | UnknownName | NewerSchema | OSError)
+    mistakes = BadGrid | BadPlugin | BrokenLedger | DamagedPlan | NewerSchema | UnknownName
+    return isinstance(error, mistakes | OSError)
 
 
 def _in_one_line(error: Exception) -> str:

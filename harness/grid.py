@@ -129,8 +129,14 @@ def parse(tree: dict[str, Any]) -> Grid:
 
 def planned(tree: dict[str, Any]) -> Grid:
     """The grid that a plan on disk was made of (`asdict` of it); every mistake is a BadGrid of one line."""
-    rest = {field: tree[field] for field in ("timeout", "description")}
-    return parse({**_axes(tree), **rest, "also": [_axes(block) for block in tree["also"]]})
+    try:
+        rest = {field: tree[field] for field in ("timeout", "description")}
+        written = {**_axes(tree), **rest, "also": [_axes(block) for block in tree["also"]]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadGrid(
+            f"plan.json: its grid is damaged ({error!r}); `tinydrop run` of the grid writes it again"
+        ) from None
+    return parse(written)
 
 
 def _axes(tree: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,10 @@ class NewerSchema(RuntimeError):
     """The store was written by a newer tinydrop."""
 
 
+class DamagedPlan(ValueError):
+    """plan.json is there and cannot be read."""
+
+
 class Measured(BaseModel):
     value: float
     n: int
@@ -86,15 +90,26 @@ def load_all(store: Store) -> dict[str, Record]:
 def load(path: Path) -> Record | None:
     """One record, or None with a warning when the file is damaged."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        if tree.get("schema_version", 0) > SCHEMA:
-            raise NewerSchema(
-                f"{path}: schema {tree['schema_version']}, this tinydrop reads up to {SCHEMA}; upgrade it"
-            )
-        return Record.model_validate(tree)
-    except (ValidationError, ValueError, AttributeError, OSError) as error:
+        data = path.read_bytes()
+        record = Record.model_validate_json(data)
+    except (ValidationError, OSError) as error:
+        if isinstance(error, ValidationError):
+            _check_schema(path, data)
         warnings.warn(f"damaged record {path.name} ({str(error).splitlines()[0]}): it counts as missing", stacklevel=2)
         return None
+    if record.schema_version > SCHEMA:
+        _check_schema(path, data)
+    return record
+
+
+def _check_schema(path: Path, data: bytes) -> None:
+    """Raises NewerSchema if that is why a file cannot be read."""
+    try:
+        schema = json.loads(data)["schema_version"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerSchema(f"{path}: schema {schema}, this tinydrop reads up to {SCHEMA}; upgrade it")
 
 
 def settled(store: Store, key: str) -> Record | None:
@@ -115,24 +130,32 @@ def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) 
     write_atomically(store.root / "plan.json", json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))
 
 
-def read_plan(store: Store) -> list[dict[str, Any]]:
+def read_plan(store: Store) -> list[dict[str, str]]:
     """The planned cells (key and label each). Raises FileNotFoundError with the way out."""
-    return list(_plan(store)["cells"])
+    return _plan(store).cells
 
 
 def planned_grid(store: Store) -> dict[str, Any]:
     """The grid of the newest run, as `write_plan` got it. Raises as `read_plan`."""
-    return dict(_plan(store)["grid"])
+    return _plan(store).grid
 
 
-def _plan(store: Store) -> dict[str, Any]:
+class _PlanFile(BaseModel):
+    grid: dict[str, Any]
+    cells: list[dict[str, str]]  # key and label
+
+
+def _plan(store: Store) -> _PlanFile:
     path = store.root / "plan.json"
     if not path.is_file():
         raise FileNotFoundError(f"DIR: {str(store.root)!r} holds no run (no plan.json); start one with `tinydrop run`")
-    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if tree.get("schema_version", 0) > SCHEMA:
-        raise NewerSchema(f"{path}: schema {tree['schema_version']}, this tinydrop reads up to {SCHEMA}; upgrade it")
-    return tree
+    data = path.read_bytes()
+    _check_schema(path, data)
+    try:
+        return _PlanFile.model_validate_json(data)
+    except ValidationError as error:
+        why = str(error).splitlines()[0]
+        raise DamagedPlan(f"{path}: is no plan ({why}); `tinydrop run` of the grid writes it again") from None
 
 
 def attempt(name: str) -> int:

@@ -1,0 +1,77 @@
+"""What a very large grid costs before and after its cells: `python tests/scale.py [cells] [records]`.
+
+Prints a Markdown table: planning, writing and reading the plan, `status`, and the table of all records, cold and warm.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness import compact, records
+from harness.cli_run import counted
+from harness.grid import parse
+from harness.run import plan
+from harness.store import Store
+
+PLUG = {"name": "digits", "label": "digits", "options": {"train_size": 1000, "epochs": 10}}
+
+
+def timed(what: str, work: Callable[[], Any]) -> Any:
+    start = time.perf_counter()
+    result = work()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"| {what} | {seconds:.1f} | {peak:,.0f} |", flush=True)
+    return result
+
+
+def grid(cells: int) -> dict[str, Any]:
+    """A grid of that many cells: 2 attacks x doses x 5 defenses x 10 seeds."""
+    return {
+        "tasks": ["digits"], "attacks": ["badnets", "blended"], "doses": list(range(cells // 100)),
+        "seeds": list(range(10)),
+        "defenses": ["none", "oracle", "random_filter", "fine_tuning", "strip"],
+    }  # fmt: skip
+
+
+def write_records(store: Store, count: int) -> None:
+    """As a run writes them, of the usual size, but without waiting for the disk."""
+    folder = store.root / "records"
+    folder.mkdir(parents=True)
+    metrics = {f"metric_{i:02}": {"value": i / 20, "n": 1000} for i in range(16)}
+    fits = [{"key": f"{i:032x}", "seconds": 1.5, "trained": True} for i in range(3)]
+    libraries = {f"library-{i}": "1.2.3" for i in range(8)}
+    for i in range(count):
+        tree = {
+            "key": f"{i:032x}", "label": f"digits/badnets/{i}/none/0", "task": PLUG, "attack": PLUG, "defense": PLUG,
+            "modality": "image", "dose": i, "seed": 0, "stage": "control", "status": "done", "metrics": metrics,
+            "seconds": {"load": 0.1, "poison": 0.1, "defend": 5.0, "grade": 0.3, "total": 5.5}, "fits": fits,
+            "artefacts": [fit["key"] for fit in fits], "provenance": {"commit": "0" * 40, "libraries": libraries},
+        }  # fmt: skip
+        (folder / f"{i:032x}.json").write_text(json.dumps(tree, indent=1, sort_keys=True))
+
+
+def main(cells: int, count: int) -> None:
+    print("| step | seconds | peak memory so far, MB |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "run")
+        todo = timed(f"plan {cells:,} cells", lambda: plan(parse(grid(cells)), store))
+        rows = [{"key": c.key, "label": c.label} for c in todo.todo]
+        timed("write plan.json", lambda: records.write_plan(store, asdict(todo.grid), rows))
+        timed(f"`status` of {cells:,} pending cells", lambda: counted(store))
+        write_records(store, count)
+        timed(f"table of {count:,} new records", lambda: compact.table(store))
+        timed(f"table of {count:,} records, all known", lambda: compact.table(store))
+        timed("`status` of both", lambda: counted(store))
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in (*sys.argv[1:], "1000000", "100000")[:2]))
