@@ -74,4 +74,5 @@ def main(cells: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in (*sys.argv[1:], "1000000", "100000")[:2]))
+    given = [int(word) for word in sys.argv[1:]]
+    main(*given, *(1_000_000, 100_000)[len(given) :])
