@@ -1,4 +1,4 @@
-"""Speed of the harness, as pytest-benchmark figures: run with `pytest tests/benchmarks --benchmark-enable`."""
+"""Speed of the harness, as pytest-benchmark figures: run with `pytest tests/benchmarks -n 0 --benchmark-enable`."""
 
 from __future__ import annotations
 
