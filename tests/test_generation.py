@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Scene
-from defenses.inspection.noise_inversion import NoiseInversion, Reading
+from defenses.inspection.noise_inversion import NoiseInversion, _Reading
 from defenses.repair.fine_pruning import likelihood, prune
 from harness import cell
 from harness.case import Fitter
@@ -140,7 +140,7 @@ def test_noise_inversion_finds_the_patch_that_brings_a_class_and_trusts_no_other
     task = small("digits_generator")
     victim, defense = untrained(task), NoiseInversion(noises=20, steps=2)
     x, y = task.rows(task.load().reserve, CPU)
-    reading = Reading(victim, torch.stack([x[y == c].mean(0) for c in range(10)]), steps=2, sharpness=100.0)
+    reading = _Reading(victim, torch.stack([x[y == c].mean(0) for c in range(10)]), steps=2, sharpness=100.0)
     noise = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     whole = torch.ones(1, 8, 8)
     brought = int(reading(whole.expand(1, 1, 8, 8)).argmax())  # of a picture that leaves nothing to the noise

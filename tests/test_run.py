@@ -199,8 +199,8 @@ def test_a_store_of_a_newer_schema_exits_with_2(undisturbed: Path, tmp_path: Pat
     import shutil
 
     copy = shutil.copytree(undisturbed, tmp_path / "copy")
-    path = next((copy / "records").iterdir())
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    tree = json.loads(next((copy / "records").iterdir()).read_text())
+    (copy / "records" / f"{tree['key']}.2.json").write_text(json.dumps({**tree, "schema_version": 99}))
     done = tinydrop("report", copy)
     assert done.returncode == 2
     assert "schema 99" in done.stderr

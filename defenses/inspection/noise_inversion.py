@@ -51,7 +51,7 @@ class NoiseInversion(Defense):
         noise = torch.randn(2 * self.noises, *x.shape[1:], generator=case.rng).to(case.device)
         seen, fresh = noise.chunk(2)
         search = NeuralCleanse(epochs=self.epochs, lr=self.lr, batch_size=self.noises)
-        reading = cast("Net", Reading(victim, means, self.steps, self.sharpness))
+        reading = cast("Net", _Reading(victim, means, self.steps, self.sharpness))
         # neural_cleanse works between 0 and 1, and noise does not: its arithmetic is linear, so that is no matter
         masks, patterns = search.invert(reading, (seen + 1) / 2, -1.0, 1.0, classes, case.rng)
         patterns = 2 * patterns - 1
@@ -86,7 +86,7 @@ class NoiseInversion(Defense):
         return before.task.loss(module, batch) + apart
 
 
-class Reading(nn.Module):
+class _Reading(nn.Module):
     """Starting noise to class logits of what a generator makes of it, whatever class it is asked for."""
 
     def __init__(self, victim: DiffusionVictim, means: Tensor, steps: int, sharpness: float) -> None:
