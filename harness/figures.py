@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.dose_table import text
+from harness.grid import without_option
 from harness.store import write_atomically
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ Draw = Callable[[Any, pd.DataFrame, dict[str, Look]], None]
 
 
 def write(tables: Tables, folder: Path) -> list[Path]:
-    """<task>-dose.png, -map.png and -protection.png of every task with a graded attack; <task>-size.png of a family."""
+    """<task>-dose.png, -map.png and -protection.png of every task with a graded attack.
+
+    And of tasks that differ in one option: <task>-size.png, <task>-augmentation.png.
+    """
     summary, doses = tables.summary, tables.doses
     if summary.empty or "asr" not in summary:
         return []
@@ -45,7 +49,18 @@ def write(tables: Tables, folder: Path) -> list[Path]:
             paths.append(_save(protection_map(part, str(task)), folder, f"{task}-protection"))
     for task in tables.scaling.task.unique() if not tables.scaling.empty else ():
         paths.append(_save(by_size(doses[doses.family == task], str(task)), folder, f"{task}-size"))
+    for task, part in by_augmentation(summary[summary.asr.notna()]).groupby("task", sort=False):
+        if part.defense.nunique() > 1:
+            paths.append(_save(curves(part, f"{task}, undefended"), folder, f"{task}-augmentation"))
     return paths
+
+
+def by_augmentation(summary: pd.DataFrame) -> pd.DataFrame:
+    """The undefended rows, with the augmentation where the defense stood, so that `curves` draws a line for each."""
+    plain = summary[summary.defense == "none"]
+    value = plain.task.str.extract(r"\baugmentation=(\w+)", expand=False).fillna("default")
+    family = [without_option(label, "augmentation") for label in plain.task]
+    return plain.assign(task=family, defense="augmentation " + value)
 
 
 def _save(figure: Figure, folder: Path, name: str) -> Path:

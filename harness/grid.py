@@ -40,8 +40,8 @@ class Spec:
 
 
 def without_option(label: str, name: str) -> str:
-    """A Spec's label, one numeric option aside."""
-    return re.sub(rf"\b{name}=\d+, |(, )?\b{name}=\d+", "", label).replace("()", "")
+    """A Spec's label, one option aside whose value is a number or a word."""
+    return re.sub(rf"\b{name}=\w+, |(, )?\b{name}=\w+", "", label).replace("()", "")
 
 
 @dataclass(frozen=True)

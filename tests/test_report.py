@@ -154,3 +154,19 @@ def test_a_published_table_of_cells_is_enough_to_make_all_others_again(tmp_path:
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert {f.name: f.read_bytes() for f in tmp_path.glob("*.csv")} == before
+
+
+def test_tasks_that_differ_in_augmentation_share_a_figure(tmp_path: Path) -> None:
+    labels = ["t(augmentation=none, n=5)", "t(n=5)", "t(augmentation=strong, n=5)"]
+    rows = []
+    for i, label in enumerate(labels):
+        for dose in (0, 5, 20):
+            row = record("strong", "none", dose, 0, min(1.0, dose / 20 / (i + 1)))
+            rows.append(row.model_copy(update={"task": row.task.model_copy(update={"label": label})}))
+    found = report.tables(report.cells_frame(rows))
+    lines = figures.by_augmentation(found.summary)
+    assert list(dict.fromkeys(lines.task)) == ["t(n=5)"]
+    assert list(dict.fromkeys(lines.defense)) == ["augmentation none", "augmentation default", "augmentation strong"]
+    assert "t_n_5_-augmentation.png" in {path.name for path in report.write(found, tmp_path)}
+    alone = report.tables(report.cells_frame(rows[:3]))
+    assert not [path for path in report.write(alone, tmp_path) if path.name.endswith("-augmentation.png")]
