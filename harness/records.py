@@ -13,6 +13,7 @@ from harness.store import Store, write_atomically
 
 SCHEMA = 1
 Status = Literal["done", "failed", "not applicable", "timed out"]
+SETTLED = ("done", "not applicable")  # a cell that is neither is run again on request
 
 
 class NewerSchema(RuntimeError):
@@ -114,9 +115,9 @@ def _check_schema(path: Path, data: bytes) -> None:
 
 def settled(store: Store, key: str) -> Record | None:
     """The newest record of this key, if the cell need not be run again."""
-    paths = sorted((store.root / "records").glob(f"{key}*.json"), key=_by_attempt)
-    record = load(paths[-1]) if paths else None
-    return record if record and record.status in ("done", "not applicable") else None
+    n = store.attempts(key)
+    record = load(store.record(key, n)) if n else None
+    return record if record and record.status in SETTLED else None
 
 
 def recorded_keys(store: Store) -> set[str]:

@@ -46,7 +46,7 @@ def plan(grid: Grid, store: Store, retry: bool = False, only: Sequence[str] = ()
         from harness import compact
 
         found = compact.table(store)
-        have = set(found.key[found.status.isin(["done", "not applicable"])]) if len(found) else set()
+        have = set(found.key[found.status.isin(records.SETTLED)]) if len(found) else set()
     return Plan(grid, cells, [c for c in cells if c.key not in have])
 
 

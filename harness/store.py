@@ -58,6 +58,13 @@ class Store:
     def record(self, key: str, attempt: int = 1) -> Path:
         return self.root / "records" / (f"{_checked(key)}.json" if attempt == 1 else f"{_checked(key)}.{attempt}.json")
 
+    def attempts(self, key: str) -> int:
+        """How many records there are of this key; the last is the newest. Looks at no other file of the folder."""
+        n = 0
+        while self.record(key, n + 1).exists():
+            n += 1
+        return n
+
     def findings(self, key: str) -> Path:
         """A folder for what the defense of this cell wants kept."""
         return self.root / "findings" / _checked(key)
@@ -126,9 +133,7 @@ class Store:
         """Append a record; an older one of the same key stays as it is."""
         data = json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
         with ledger.opened(self.root) as book:  # until it is written: two processes never choose one name
-            attempt = 1
-            while (path := self.record(record["key"], attempt)).exists():
-                attempt += 1
+            path = self.record(record["key"], self.attempts(record["key"]) + 1)
             self._enter(book, path, data)
             write_atomically(path, data)
         return path

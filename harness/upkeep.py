@@ -105,7 +105,7 @@ def merge(into: Store, other: Store) -> dict[str, int]:
         raise BrokenLedger(f"{other.root}: {damage[0]}" + (f" (and {len(damage) - 1} more)" if damage[1:] else ""))
     theirs = ledger.read(other.root)
     ours = records.load_all(into)
-    done = {key for key, record in ours.items() if record.status in ("done", "not applicable")}
+    done = {key for key, record in ours.items() if record.status in records.SETTLED}
     with ledger.opened(into.root) as book:
         book.append("merged", about={"head": theirs[-1].hash, "entries": len(theirs)})
     copied = dict.fromkeys(KEPT, 0)
@@ -113,9 +113,7 @@ def merge(into: Store, other: Store) -> dict[str, int]:
         folder, key = Path(path).parts[0], _key(path)
         if (folder == "artefacts" and not (into.root / path).exists()) or (folder == "findings" and key not in done):
             into.keep(into.root / path, (other.root / path).read_bytes())
-        else:
-            continue
-        copied[folder] += 1
+            copied[folder] += 1
     for key, record in records.load_all(other).items():
         if key not in done and record != ours.get(key):
             records.save(into, record)

@@ -138,14 +138,13 @@ class DiffusionTask(Task):
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """(B,) mean squared error of the velocity predicted at a random timestep."""
         x, device = batch.x, batch.x.device
-        t = torch.randint(TIMESTEPS, (len(x),), generator=batch.rng, device=device)
-        noise = torch.randn(x.shape, generator=batch.rng, device=device)
+        noisy, t, noise = noised(x, batch.rng)
         condition = batch.y
         if self.guidance:
             dropped = torch.rand(len(x), generator=batch.rng, device=device) < DROPPED
             condition = condition.masked_fill(dropped, -1)
         with precision(device):
-            found = module(schedule().add_noise(x, noise, t), t, condition).float()
+            found = module(noisy, t, condition).float()
         error: Tensor = found - schedule().get_velocity(x, noise, t)
         return error.square().mean((1, 2, 3))
 
@@ -267,6 +266,13 @@ def schedule() -> Any:
 
     make: Any = DDPMScheduler
     return make(TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+
+
+def noised(x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (B, C, H, W) at random timesteps (B,) of the schedule, those timesteps, and the noise that was added."""
+    t = torch.randint(TIMESTEPS, (len(x),), generator=rng, device=x.device)
+    noise = torch.randn(x.shape, generator=rng, device=x.device)
+    return schedule().add_noise(x, noise, t), t, noise
 
 
 def sampler(limit: float) -> Any:

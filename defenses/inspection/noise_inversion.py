@@ -12,7 +12,7 @@ from defenses.base import Case, Defense
 from defenses.inspection.neural_cleanse import NeuralCleanse
 from tasks.base import Above0, Batch, Positive, Share, options
 from tasks.deployed import Model
-from tasks.diffusion import TIMESTEPS, DiffusionVictim, precision, schedule
+from tasks.diffusion import DiffusionVictim, noised, precision
 from tasks.models.net import Net
 
 
@@ -75,9 +75,7 @@ class NoiseInversion(Defense):
 
     def loss(self, module: Net, batch: Batch, before: DiffusionVictim, mask: Tensor, pattern: Tensor) -> Tensor:
         """(B,) the task's own, plus how far what is said of noise with the patch is from what was said without."""
-        t = torch.randint(TIMESTEPS, (len(batch.x),), generator=batch.rng, device=mask.device)
-        noise = torch.randn(batch.x.shape, generator=batch.rng, device=mask.device)
-        noisy = schedule().add_noise(batch.x, noise, t)
+        noisy, t, _ = noised(batch.x, batch.rng)
         with precision(mask.device):
             with torch.no_grad():
                 wanted = before.module.eval()(noisy, t, batch.y).float()
