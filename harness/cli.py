@@ -53,10 +53,11 @@ def _expected(error: Exception) -> bool:
     """Mistakes of the user or of the disk, which need a line and not a traceback."""
     from harness.grid import BadGrid
     from harness.ledger import BrokenLedger
+    from harness.ray_executor import NoRay
     from harness.records import DamagedPlan, NewerSchema
     from harness.registry import BadPlugin, UnknownName
 
-    mistakes = BadGrid | BadPlugin | BrokenLedger | DamagedPlan | NewerSchema | UnknownName
+    mistakes = BadGrid | BadPlugin | BrokenLedger | DamagedPlan | NewerSchema | NoRay | UnknownName
     return isinstance(error, mistakes | OSError)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from harness.grid import Grid
     from harness.limits import Limits
+    from harness.ray_executor import Cluster
     from harness.report import Tables
     from harness.run import Plan
     from harness.store import Store
@@ -30,6 +31,19 @@ Jobs = Annotated[
     int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most")
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")]
+Executor = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="Worker processes here, or tasks of a Ray cluster whose nodes share the run's folder."),
+]
+Address = Annotated[
+    str, typer.Option(help='Of a running Ray: host:port, or "auto" for the one here.', show_default="starts one here")
+]
+GpuShare = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="Part of a GPU that Ray gives a victim; 0.25 puts four on each.", show_default="1 or none"
+    ),
+]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A file with a plug-in of your own; repeatable.")]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic GPU kernels (slower).")]
 Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile the victims (pays on long runs).")]
@@ -62,6 +76,9 @@ def run(
     wandb: Annotated[
         Literal["offline", "online", "disabled"], typer.Option(help="Log to Weights & Biases.")
     ] = "disabled",
+    executor: Executor = "local",
+    address: Address = "",
+    gpu_share: GpuShare = None,
     deterministic: Deterministic = False,
     compiled: Compiled = False,
     plugins: Plugins = None,
@@ -100,7 +117,8 @@ def run(
     if dry_run:
         return
     settings = _settings(store, chosen, device, deterministic, compiled, plugins)
-    _carry_out(todo, store, settings, jobs, limits, adaptive, grid, wandb)
+    cluster = _cluster(executor, address, gpu_share)
+    _carry_out(todo, store, settings, jobs, limits, adaptive, grid, wandb, cluster)
 
 
 def retry(
@@ -112,6 +130,9 @@ def retry(
     ] = None,
     jobs: Jobs = None,
     device: Device = "auto",
+    executor: Executor = "local",
+    address: Address = "",
+    gpu_share: GpuShare = None,
     deterministic: Deterministic = False,
     compiled: Compiled = False,
     plugins: Plugins = None,
@@ -143,7 +164,8 @@ def retry(
     if timeout is not None:
         settings = replace(settings, timeout=timeout)
     jobs = default_jobs(device) if jobs is None else jobs
-    _carry_out(Plan(chosen, cells, again), store, settings, jobs, Limits(), False, str(dir_), "disabled")
+    cluster = _cluster(executor, address, gpu_share)
+    _carry_out(Plan(chosen, cells, again), store, settings, jobs, Limits(), False, str(dir_), "disabled", cluster)
 
 
 def _add(plugins: list[Path] | None) -> None:
@@ -164,9 +186,21 @@ def _settings(
     )  # fmt: skip
 
 
+def _cluster(executor: str, address: str, gpu_share: float | None) -> Cluster | None:
+    from harness.grid import BadGrid
+    from harness.ray_executor import Cluster
+
+    if executor == "ray":
+        return Cluster(address, gpu_share)
+    for option, value in {"--address": address, "--gpu-share": gpu_share}.items():
+        if value:
+            raise BadGrid(f"{option} {value}: is for --executor ray")
+    return None
+
+
 def _carry_out(
     todo: Plan, store: Store, settings: Settings, jobs: int, limits: Limits, adaptive: bool, name: str,
-    wandb: Literal["offline", "online", "disabled"],
+    wandb: Literal["offline", "online", "disabled"], cluster: Cluster | None,
 ) -> None:  # fmt: skip
     """Run what is missing, report what there is, and leave with 1 if a cell failed."""
     from harness.progress import watching
@@ -176,7 +210,8 @@ def _carry_out(
     with logger(wandb, name, todo.grid, store) as log:
         try:
             with watching(out, len(todo.todo)) as watch:
-                for event in limits.watch((execute_adaptive if adaptive else execute)(todo, settings, jobs)):
+                events = (execute_adaptive if adaptive else execute)(todo, settings, jobs, cluster)
+                for event in limits.watch(events):
                     watch(event)
                     if event.record is not None:
                         log.cell(event.record)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.grid import Cell
-from harness.records import Record, save, settled
+from harness.records import Record, Status, save, settled
 from harness.store import Store
 from harness.work import Settings, blank_record, prepare, run_cell
 
@@ -90,10 +90,39 @@ def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iter
 
 
 @dataclass
-class _Worker:
+class Batch:
+    """The cells that a worker was given and has not ended; the first one is running."""
+
     settings: Settings
-    cells: deque[Cell] = field(default_factory=deque)  # given and not yet ended; the first one is running
-    since: float = 0.0
+    cells: deque[Cell] = field(default_factory=deque)
+    since: float = 0.0  # when the first one began; 0: it has not
+
+    def note(self, event: Event) -> None:
+        self.cells.remove(event.cell)
+        if event.record is None:
+            self.cells.appendleft(event.cell)
+        self.since = 0.0 if event.record else time.monotonic()
+
+    @property
+    def hangs(self) -> bool:
+        return bool(self.cells and self.since) and time.monotonic() - self.since > self.settings.timeout + GRACE
+
+    def bury(self, status: Status, reason: str) -> Event:
+        """Record the cell that took its worker down."""
+        cell = self.cells.popleft()
+        self.since = 0.0
+        record = blank_record(cell, datetime.now(UTC).isoformat(timespec="seconds"))
+        record.status, record.reason = status, reason
+        save(Store(Path(self.settings.store)), record)
+        return Event(cell, record)
+
+    def bury_hanging(self) -> Event:
+        limit = self.settings.timeout + GRACE
+        return self.bury("timed out", f"more than {limit:g} s; the worker did not answer and was killed")
+
+
+@dataclass
+class _Worker(Batch):
     process: SpawnProcess = field(init=False)
     pipe: Connection = field(init=False)
 
@@ -119,6 +148,14 @@ class _Worker:
         self.cells = deque(cells)
         self.pipe.send(cells)
 
+    def renew(self) -> None:
+        """The rest of the cells to a new process."""
+        rest = list(self.cells)
+        self.pipe.close()
+        self.spawn()
+        if rest:
+            self.give(rest)
+
     def stop(self) -> None:
         self.pipe.close()  # an idle worker takes this as the end and leaves in order
         if self.cells:
@@ -140,37 +177,19 @@ def _collect(workers: list[_Worker]) -> Iterator[Event]:
             worker.process.join()
             code = worker.process.exitcode or 0
             how = f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
-            yield from _bury(worker, "failed", f"the worker process died: {how}")
+            yield worker.bury("failed", f"the worker process died: {how}")
+            worker.renew()
             continue
         if isinstance(event, OSError):
             raise event
-        worker.cells.remove(event.cell)
-        if event.record is None:
-            worker.cells.appendleft(event.cell)
-        worker.since = 0.0 if event.record else time.monotonic()
+        worker.note(event)
         yield event
     for worker in workers:
-        limit = worker.settings.timeout + GRACE
-        if worker.cells and worker.since and time.monotonic() - worker.since > limit:
+        if worker.hangs:
             worker.process.kill()
             worker.process.join()
-            yield from _bury(worker, "timed out", f"more than {limit:g} s; the worker did not answer and was killed")
-
-
-def _bury(worker: _Worker, status: str, reason: str) -> Iterator[Event]:
-    """Record the cell that took its worker down, and give the rest of the group to a new one."""
-    cell = worker.cells.popleft()
-    record = blank_record(cell, datetime.now(UTC).isoformat(timespec="seconds"))
-    record.status, record.reason = status, reason  # type: ignore[assignment]
-    save(Store(Path(worker.settings.store)), record)
-    rest = list(worker.cells)
-    worker.since = 0.0
-    worker.pipe.close()
-    worker.spawn()
-    worker.cells.clear()
-    if rest:
-        worker.give(rest)
-    yield Event(cell, record)
+            yield worker.bury_hanging()
+            worker.renew()
 
 
 def _serve(pipe: Connection, settings: Settings) -> None:

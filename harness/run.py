@@ -20,6 +20,8 @@ from harness.work import Settings, code
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.ray_executor import Cluster
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -50,15 +52,22 @@ def plan(grid: Grid, store: Store, retry: bool = False, only: Sequence[str] = ()
     return Plan(grid, cells, [c for c in cells if c.key not in have])
 
 
-def execute(todo: Plan, settings: Settings, jobs: int) -> Generator[Event, None, None]:
-    """Run the missing cells; jobs = 0 runs them in this process. Records are on disk when their event comes."""
+def execute(todo: Plan, settings: Settings, jobs: int, cluster: Cluster | None = None) -> Generator[Event, None, None]:
+    """Run the missing cells, on Ray if a cluster is given; without one, jobs = 0 runs them in this process.
+
+    Records are on disk when their event comes.
+    """
     store = Store(Path(settings.store))
     cells = [{"key": c.key, "label": c.label} for c in todo.cells]
     records.write_plan(store, asdict(todo.grid), cells)
     with ledger.opened(store.root) as book:
         book.append("run", about={"by": by(), "grid": asdict(todo.grid), "to_run": len(cells), **code()})
     missing = list(groups(todo.todo))
-    if missing:
+    if missing and cluster:
+        from harness.ray_executor import run_ray
+
+        yield from run_ray(missing, settings, jobs, cluster)
+    elif missing:
         yield from executors.run_workers(missing, settings, jobs) if jobs else executors.run_inline(missing, settings)
 
 
@@ -71,7 +80,9 @@ def by() -> str:
     return f"{user}@{platform.node()}"
 
 
-def execute_adaptive(todo: Plan, settings: Settings, jobs: int) -> Generator[Event, None, None]:
+def execute_adaptive(
+    todo: Plan, settings: Settings, jobs: int, cluster: Cluster | None = None
+) -> Generator[Event, None, None]:
     """Run only the cells that `harness.adaptive` asks for, round after round; the plan on disk grows with them."""
     from harness import adaptive
 
@@ -80,7 +91,7 @@ def execute_adaptive(todo: Plan, settings: Settings, jobs: int) -> Generator[Eve
         found = records.load_all(store)
         following = adaptive.wanted(todo.cells, found)
         chosen = [c for c in todo.cells if c.key in found] + following
-        yield from execute(Plan(todo.grid, chosen, following), settings, jobs)
+        yield from execute(Plan(todo.grid, chosen, following), settings, jobs, cluster)
         if not following:
             return
 
