@@ -35,6 +35,7 @@ app.command()(cli_plugins.check)
 app.command()(cli_store.verify)
 app.command()(cli_store.gc)
 app.command()(cli_store.merge)
+app.command()(cli_store.push)
 
 
 def main() -> None:
@@ -53,11 +54,12 @@ def _expected(error: Exception) -> bool:
     """Mistakes of the user or of the disk, which need a line and not a traceback."""
     from harness.grid import BadGrid
     from harness.ledger import BrokenLedger
+    from harness.mirror import BadUrl
     from harness.ray_executor import NoRay
     from harness.records import DamagedPlan, NewerSchema
     from harness.registry import BadPlugin, UnknownName
 
-    mistakes = BadGrid | BadPlugin | BrokenLedger | DamagedPlan | NewerSchema | NoRay | UnknownName
+    mistakes = BadGrid | BadPlugin | BadUrl | BrokenLedger | DamagedPlan | NewerSchema | NoRay | UnknownName
     return isinstance(error, mistakes | OSError)
 
 

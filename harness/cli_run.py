@@ -67,6 +67,9 @@ def run(
         typer.Option("--only", help="Cells by name of task, attack or defense, or by label: badnets, 'digits/*/5/*'."),
     ] = None,
     skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave these out, likewise.")] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="K/N", help="The K-th of N parts, for machines that share nothing.")
+    ] = None,
     time_budget: Annotated[
         str | None, typer.Option("--time-budget", metavar="TIME", help="Stop after 2h, 1h30m or 90s.")
     ] = None,
@@ -100,7 +103,7 @@ def run(
     chosen = grids.read(grid, changes or [])
     store = Store(folder(grid, to))
     limits = Limits(limits_of.seconds(time_budget) if time_budget else None, max_failures)
-    todo = plan(chosen, store, retry, only or [], skip or [])
+    todo = plan(chosen, store, retry, only or [], skip or [], limits_of.shard(shard) if shard else (0, 1))
     seconds = estimate(todo, store)
     out.print(
         f"{len(todo.cells)} cells in {store.root}: {len(todo.cells) - len(todo.todo)} already recorded, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,18 +65,38 @@ def gc(
 
 def merge(
     into: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that gets what it lacks.")],
-    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The folder that is read, e.g. of another machine.")],
+    other: Annotated[
+        str, typer.Argument(metavar="OTHER", help="The folder or URL that is read, e.g. of another machine.")
+    ],
 ) -> None:
     """Join two runs: records, artefacts and findings of OTHER go into DIR where that has none. OTHER is verified first.
 
     Example:  tinydrop merge runs/all runs/from_the_other_machine
     """
-    from harness import upkeep
+    from harness import mirror, upkeep
     from harness.store import Store
 
-    copied = upkeep.merge(Store(into), _store(other))
+    with TemporaryDirectory() as folder:
+        theirs = mirror.fetch(other, Path(folder)) if mirror.is_url(other) else _store(Path(other))
+        copied = upkeep.merge(Store(into), theirs)
     out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {into}", highlight=False,
               soft_wrap=True)  # fmt: skip
+
+
+def push(
+    dir_: Dir,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Any that fsspec knows: s3://bucket/run, sftp://..., ...")],
+) -> None:
+    """Copy a run to other storage: what is new since the last push. `tinydrop merge` reads it from there.
+
+    For machines that share no folder; give each a URL of its own. Some protocols need a library, e.g. s3fs.
+
+    Example:  tinydrop push runs/mine s3://bucket/mine/host1
+    """
+    from harness import mirror
+
+    n = mirror.push(_store(dir_), url)
+    out.print(f"{n} files copied to {url}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _store(folder: Path) -> Store:

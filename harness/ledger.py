@@ -79,10 +79,14 @@ def read(root: Path) -> list[Entry]:
 
     A last line without its end is an entry that a killed process did not finish: it is left out.
     """
-    path, entries = root / NAME, []
-    previous = NONE
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    for n, line in enumerate(lines, 1):
+    path = root / NAME
+    return parse(path.read_bytes() if path.is_file() else b"")
+
+
+def parse(data: bytes) -> list[Entry]:
+    """The entries of a ledger's bytes, as `read`."""
+    entries, previous = [], NONE
+    for n, line in enumerate(data.split(b"\n")[:-1], 1):
         entry = _parsed(line)
         if entry is None:
             raise BrokenLedger(f"{NAME}: line {n} is no entry")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from harness.grid import BadGrid, Cell
+from harness.grid import BadGrid, Cell, groups
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -27,6 +27,20 @@ def seconds(text: str) -> float:
     if not total:
         raise BadGrid(f"--time-budget {text!r}: write hours, minutes, seconds: 2h, 1h30m or 90s")
     return float(total)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """2/4, the second of four parts, as (1, 4). Raises BadGrid."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    part, parts = (int(n) for n in found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise BadGrid(f"--shard {text!r}: write which part of how many, from 1/4 to 4/4")
+    return part - 1, parts
+
+
+def of_shard(cells: list[Cell], part: int, parts: int) -> list[Cell]:
+    """Every `parts`-th victim's cells, the `part`-th first (from 0): no victim is trained for two parts."""
+    return [cell for n, group in enumerate(groups(cells)) if n % parts == part for cell in group]
 
 
 def chosen(cells: list[Cell], only: Iterable[str], skip: Iterable[str]) -> list[Cell]:

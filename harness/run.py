@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness import executors, ledger, records
 from harness.executors import Event
 from harness.grid import Cell, Grid, expand, groups
-from harness.limits import chosen
+from harness.limits import chosen, of_shard
 from harness.store import Store
 from harness.work import Settings, code
 
@@ -37,12 +37,15 @@ class Plan:
         return len({(c.task, c.attack if c.dose else None, c.dose, c.seed) for c in self.todo})
 
 
-def plan(grid: Grid, store: Store, retry: bool = False, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+def plan(
+    grid: Grid, store: Store, retry: bool = False, only: Sequence[str] = (), skip: Sequence[str] = (),
+    shard: tuple[int, int] = (0, 1),
+) -> Plan:  # fmt: skip
     """Expand the grid and look up by file name what is done; `retry` takes failed and timed-out cells again.
 
-    only, skip: see harness.limits.chosen.
+    only, skip: see harness.limits.chosen; shard: see of_shard there.
     """
-    cells = chosen(expand(grid), only, skip)
+    cells = of_shard(chosen(expand(grid), only, skip), *shard)
     have = records.recorded_keys(store)
     if retry:
         from harness import compact

@@ -47,6 +47,13 @@ def verify(store: Store, head: str = "") -> Findings:
     return found
 
 
+def refuse_damaged(store: Store) -> None:
+    """Raises BrokenLedger where a store is not as it was written."""
+    damage = verify(store).problems
+    if damage:
+        raise BrokenLedger(f"{store.root}: {damage[0]}" + (f" (and {len(damage) - 1} more)" if damage[1:] else ""))
+
+
 def _files(root: Path) -> list[str]:
     found = [p for folder in KEPT for p in (root / folder).rglob("*") if p.is_file() and not p.name.endswith(".tmp")]
     return [p.relative_to(root).as_posix() for p in found]
@@ -54,7 +61,7 @@ def _files(root: Path) -> list[str]:
 
 def _problem(store: Store, path: str, expected: str, there: bool) -> str:
     """What is wrong with a file, or nothing."""
-    if not _inside(path):
+    if not inside(path):
         return "the ledger names a file outside the store"
     if not there:
         return "missing: it was removed, or a run was killed while it wrote it; run the grid again"
@@ -72,7 +79,8 @@ def _problem(store: Store, path: str, expected: str, there: bool) -> str:
     return ""
 
 
-def _inside(path: str) -> bool:
+def inside(path: str) -> bool:
+    """Does a path of the ledger lie where a store keeps its files?"""
     parts = Path(path).parts
     return bool(parts) and parts[0] in KEPT and ".." not in parts
 
@@ -100,9 +108,7 @@ def merge(into: Store, other: Store) -> dict[str, int]:
     A record goes over where this store has none of its key, or only one that is not done; it becomes the newest. Raises
     BrokenLedger where the other store is not as it was written.
     """
-    damage = verify(other).problems
-    if damage:
-        raise BrokenLedger(f"{other.root}: {damage[0]}" + (f" (and {len(damage) - 1} more)" if damage[1:] else ""))
+    refuse_damaged(other)
     theirs = ledger.read(other.root)
     ours = records.load_all(into)
     done = {key for key, record in ours.items() if record.status in records.SETTLED}
