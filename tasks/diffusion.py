@@ -28,7 +28,7 @@ from tasks.base import (
 from tasks.data import read_once
 from tasks.deployed import CHUNK, Victim
 
-OTHER_THRESHOLDS = (0.7, 0.9)  # for templates
+OTHER_THRESHOLDS = (-0.1, 0.1)  # for templates, beside the task's own
 FAINT = 0.25  # contrast of a place below which nothing is found there, as a share of the template's
 TIMESTEPS = 1000  # of the noise schedule that victims are trained on
 CLEAN_STEP = 50  # timestep at which features are read: next to no noise
@@ -106,9 +106,10 @@ class DiffusionTask(Task):
     def source(self) -> DiffusionTask | None:
         if self.regime != "fine_tune":
             return None
+        cls = type(self)  # how victims are sampled and judged is nothing to the base: it is trained once
         return replace(
             self, regime="base", train_size=self.base_size, test_size=None, reserve_size=len(self.classes),
-            epochs=self.base_epochs, lr=self.base_lr,
+            epochs=self.base_epochs, lr=self.base_lr, steps=cls.steps, noise_seed=cls.noise_seed, found=cls.found,
         )  # fmt: skip
 
     def referee(self) -> Task | None:
@@ -176,7 +177,8 @@ class DiffusionTask(Task):
         """Whether templates are found under a laxer and a stricter threshold."""
         if not isinstance(challenge.wanted, Tensor) or challenge.wanted.ndim == 1:
             return {}
-        return {f"found_{at}": replace(self, found=at).judge(outputs, challenge) for at in OTHER_THRESHOLDS}
+        others = [round(self.found + apart, 3) for apart in OTHER_THRESHOLDS]
+        return {f"found_{at}": replace(self, found=at).judge(outputs, challenge) for at in others}
 
     def judge(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> Tensor:
         """(N,) bool. wanted (N,): the referee reads that class. wanted (N, ...): that template is found."""

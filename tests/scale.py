@@ -1,6 +1,7 @@
-"""What a very large grid costs before and after its cells: `python tests/scale.py [cells] [records]`.
+"""What a very large grid costs before, between and after its cells: `python tests/scale.py [cells] [records]`.
 
-Prints a Markdown table: planning, writing and reading the plan, `status`, and the table of all records, cold and warm.
+Prints Markdown tables: planning, writing and reading the plan, `status`, and the table of all records, cold and warm;
+what the harness adds to a cell; a small real grid on one worker, on two, and on Ray.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import compact, records
+import yaml
+from fault_campaign import CELLS, GRID, tinydrop
+
+from harness import compact, executors, records
 from harness.cli_run import counted
-from harness.grid import parse
+from harness.grid import groups, parse
 from harness.run import plan
 from harness.store import Store
+from harness.work import Settings, blank_record
 
 PLUG = {"name": "digits", "label": "digits", "options": {"train_size": 1000, "epochs": 10}}
 
@@ -59,6 +64,30 @@ def write_records(store: Store, count: int) -> None:
         (folder / f"{i:032x}.json").write_text(json.dumps(tree, indent=1, sort_keys=True))
 
 
+def overhead(count: int) -> None:
+    """Cells that do nothing, one after the other: claimed, recorded, entered in the ledger, each on the disk."""
+    executors.run_cell = lambda cell, settings, device: blank_record(cell)  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory() as folder:
+        todo = plan(parse(grid(count)), Store(Path(folder)))
+        wall, busy = time.perf_counter(), time.process_time()
+        for _ in executors.run_inline(list(groups(todo.todo)), Settings(folder)):
+            pass
+        wall, busy = time.perf_counter() - wall, time.process_time() - busy
+    print(
+        f"\nA cell that does nothing: {1000 * wall / count:.2f} ms, of which {1000 * busy / count:.2f} ms are computing"
+    )
+
+
+def speed_up() -> None:
+    print(f"\n| {CELLS} real cells | seconds |\n|---|---|")
+    for words in (["--jobs", 1], ["--jobs", 2], ["--jobs", 2, "--executor", "ray"]):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "grid.yaml").write_text(yaml.safe_dump(GRID))
+            start = time.perf_counter()
+            tinydrop("run", f"{folder}/grid.yaml", "--out", f"{folder}/run", *words)
+            print(f"| `{' '.join(map(str, words))}` | {time.perf_counter() - start:.1f} |", flush=True)
+
+
 def main(cells: int, count: int) -> None:
     print("| step | seconds | peak memory so far, MB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -71,6 +100,8 @@ def main(cells: int, count: int) -> None:
         timed(f"table of {count:,} new records", lambda: compact.table(store))
         timed(f"table of {count:,} records, all known", lambda: compact.table(store))
         timed("`status` of both", lambda: counted(store))
+    overhead(2000)
+    speed_up()
 
 
 if __name__ == "__main__":
