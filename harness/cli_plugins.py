@@ -67,7 +67,7 @@ def new(
 
 
 def check(
-    plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="The name of a plug-in, or a Python file with one.")],
+    plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="A plug-in's name, a Python file, or module:Class.")],
 ) -> None:
     """Does a plug-in keep its contract? Seconds on a CPU; a breach says what to change. Exit code 1 if there is one.
 
@@ -75,10 +75,10 @@ def check(
     """
     from attacks.base import Attack
     from defenses.base import Defense
-    from harness import testing
-    from harness.registry import KINDS, UnknownName, add_file, create, entries, suggest
+    from harness import given, testing
+    from harness.registry import KINDS, UnknownName, create, entries, suggest
 
-    name = add_file(Path(plugin)) if plugin.endswith(".py") else plugin
+    name = given.add(plugin) if plugin.endswith(".py") or ":" in plugin else plugin
     kind = next((k for k in KINDS if name in entries(k)), None)
     if kind is None:
         raise UnknownName(suggest("PLUGIN", name, [n for k in KINDS for n in entries(k)]))

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from harness.grid import Grid
     from harness.limits import Limits
     from harness.ray_executor import Cluster
     from harness.report import Tables
@@ -44,7 +43,9 @@ GpuShare = Annotated[
         min=0, help="Part of a GPU that Ray gives a victim; 0.25 puts four on each.", show_default="1 or none"
     ),
 ]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A file with a plug-in of your own; repeatable.")]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", help="A plug-in of your own: a file, or module:Class; repeatable.")
+]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic GPU kernels (slower).")]
 Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile the victims (pays on long runs).")]
 
@@ -119,8 +120,8 @@ def run(
         out.print("no time estimate before the first cell of this folder has run")
     if dry_run:
         return
-    settings = _settings(store, chosen, device, deterministic, compiled, plugins)
     cluster = _cluster(executor, address, gpu_share)
+    settings = _settings(todo, store, device, deterministic, compiled, jobs)
     _carry_out(todo, store, settings, jobs, limits, adaptive, grid, wandb, cluster)
 
 
@@ -163,29 +164,29 @@ def retry(
     out.print(f"{len(again)} cells to run again", highlight=False)
     if lost:
         err.print(f"warning: {lost} more were run by other code and are left; `tinydrop run` the grid again for those")
-    settings = _settings(store, chosen, device, deterministic, compiled, plugins)
+    jobs = default_jobs(device) if jobs is None else jobs
+    todo = Plan(chosen, cells, again)
+    settings = _settings(todo, store, device, deterministic, compiled, jobs)
     if timeout is not None:
         settings = replace(settings, timeout=timeout)
-    jobs = default_jobs(device) if jobs is None else jobs
     cluster = _cluster(executor, address, gpu_share)
-    _carry_out(Plan(chosen, cells, again), store, settings, jobs, Limits(), False, str(dir_), "disabled", cluster)
+    _carry_out(todo, store, settings, jobs, Limits(), False, str(dir_), "disabled", cluster)
 
 
-def _add(plugins: list[Path] | None) -> None:
-    from harness.registry import add_file
+def _add(plugins: list[str] | None) -> None:
+    from harness import given
 
-    for file in plugins or []:
-        add_file(file)
+    for source in plugins or []:
+        given.add(source)
 
 
-def _settings(
-    store: Store, grid: Grid, device: str, deterministic: bool, compiled: bool, plugins: list[Path] | None
-) -> Settings:
+def _settings(todo: Plan, store: Store, device: str, deterministic: bool, compiled: bool, jobs: int) -> Settings:
+    from harness import given
     from harness.work import Settings
 
     return Settings(
-        store=str(store.root), device=device, timeout=grid.timeout, deterministic=deterministic, compiled=compiled,
-        plugins=tuple(str(file.resolve()) for file in plugins or []),
+        store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
+        compiled=compiled, plugins=given.sources(todo.todo, jobs),
     )  # fmt: skip
 
 

@@ -6,11 +6,14 @@ import ast
 import hashlib
 import inspect
 import os
+import sysconfig
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from harness import bytecode
 from tasks.base import Plugin, Recipe, Samples
 
 OURS = ("attacks", "defenses", "tasks")  # packages whose sources a result can depend on through imports
@@ -53,7 +56,13 @@ def _feed(h: Any, part: Any) -> None:
         _feed(h, {"recipe": vars(part)})
     elif isinstance(part, Plugin):
         files = [files_hash(f) for f in part.files()]
-        _feed(h, [part.name, part.options(), files, source_hash(type(part).__module__)])
+        here = bytecode.lives_here(type(part))
+        code = bytecode.parts(type(part), digest) if here else source_hash(type(part).__module__)
+        _feed(h, [part.name, part.options(), files, code])
+    elif bytecode.lives_here(part):
+        _feed(h, bytecode.parts(part, digest))
+    elif isinstance(part, ModuleType):
+        h.update(f"module:{part.__name__}:{source_hash(part.__name__) if _own(part.__name__) else ''};".encode())
     elif isinstance(part, partial):
         _feed(h, ["partial", part.func, list(part.args), part.keywords])
     elif inspect.ismethod(part) and isinstance(part.__self__, Plugin):
@@ -79,7 +88,12 @@ def files_hash(path: str) -> str:
 
 @cache
 def source_hash(module: str) -> str:
-    """Hash of a module and of every attacks/defenses/tasks module it imports, comments and docstrings left out."""
+    """Hash of a module and of every attacks/defenses/tasks module it imports, comments and docstrings left out.
+
+    Raises TypeError for a module without a source file.
+    """
+    if _file(module) is None:
+        raise TypeError(f"module {module!r} has no source file, so what comes of it cannot be kept under a key")
     h = hashlib.sha256()
     for name in sorted(import_closure(module)):
         h.update(name.encode() + _syntax(name).encode())
@@ -107,6 +121,14 @@ def _file(module: str) -> Path | None:
     except (ModuleNotFoundError, ValueError):
         return None  # `from tasks.base import Task` also offers tasks.base.Task, which is no module
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+@cache
+def _own(module: str) -> bool:
+    """Is a module the project's or the user's, not one of Python's or of an installed package?"""
+    file, places = _file(module), (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    ours = module.partition(".")[0] in OURS
+    return file is not None and (ours or not any(file.is_relative_to(place) for place in places))
 
 
 @cache

@@ -84,6 +84,14 @@ class Cell:
 
 def read(source: str, changes: Iterable[str] = ()) -> Grid:
     """A grid from a preset's name or a YAML file, with `key=value` changes. Raises BadGrid."""
+    tree = written(source)
+    for change in changes:
+        _apply(tree, change)
+    return parse(tree)
+
+
+def written(source: str) -> dict[str, Any]:
+    """The mapping that `parse` takes, as a preset or a YAML file has it. Raises BadGrid."""
     path = Path(source)
     presets = {p.stem: p for p in sorted(PRESETS.glob("*.yaml"))}
     if source in presets and not path.is_file():
@@ -96,13 +104,14 @@ def read(source: str, changes: Iterable[str] = ()) -> Grid:
         raise BadGrid(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(tree, dict):
         raise BadGrid(f"{path}: must be a mapping with {', '.join(FIELDS[:5])}; found {type(tree).__name__}")
-    for change in changes:
-        _apply(tree, change)
-    return parse(tree)
+    return tree
 
 
 def parse(tree: dict[str, Any]) -> Grid:
-    """A validated grid from a mapping; every mistake is a BadGrid of one line."""
+    """A validated grid from a mapping; every mistake is a BadGrid of one line.
+
+    Plug-ins are names, mappings of a name and options, or objects.
+    """
     for key in tree:
         if key not in FIELDS:
             raise BadGrid(suggest("grid", key, FIELDS))
@@ -136,7 +145,25 @@ def planned(tree: dict[str, Any]) -> Grid:
         raise BadGrid(
             f"plan.json: its grid is damaged ({error!r}); `tinydrop run` of the grid writes it again"
         ) from None
-    return parse(written)
+    try:
+        return parse(written)
+    except BadGrid as error:
+        if not isinstance(error.__cause__, UnknownName):
+            raise
+        way = "a plug-in of your own: name it with --plugin, or call harness.run.run again"
+        raise BadGrid(f"plan.json: {error} ({way})") from None
+
+
+def tree_of(grid: Grid) -> dict[str, Any]:
+    """The mapping that `parse` would make this grid of; its lists may also hold names, mappings and objects."""
+    axes = {field: [_item(item) for item in getattr(grid, field)] for field in FIELDS[:5]}
+    return {**axes, "timeout": grid.timeout, "description": grid.description, "also": [
+        {field: tree_of(block)[field] for field in FIELDS[:5]} for block in grid.also
+    ]}  # fmt: skip
+
+
+def _item(item: Any) -> Any:
+    return {"name": item.name, **dict(item.options)} if isinstance(item, Spec) else item
 
 
 def _axes(tree: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +181,10 @@ def _expand(grid: Grid) -> list[Cell]:
     from harness.content import code_hash, digest
 
     plugins = {(k, s): _create(k, s) for k in KINDS for s in getattr(grid, k)}
-    hashes = {at: digest(p) for at, p in plugins.items()}
+    try:
+        hashes = {at: digest(p) for at, p in plugins.items()}
+    except TypeError as error:
+        raise BadGrid(str(error)) from None
     grading = code_hash(*GRADING)
     cells = []
     for task in grid.tasks:
@@ -202,7 +232,7 @@ def _list(tree: dict[str, Any], field: str) -> list[Any]:
     if field not in tree:
         raise BadGrid(f"{field}: missing; a grid has {', '.join(FIELDS[:5])}")
     value = tree[field]
-    value = value if isinstance(value, list) else [value]
+    value = list(value) if isinstance(value, list | tuple | range) else [value]
     if not value:
         raise BadGrid(f"{field}: is empty; name at least one")
     return value
@@ -222,13 +252,17 @@ def _blocks(tree: dict[str, Any]) -> list[dict[str, Any]]:
 def _spec(kind: str, item: Any) -> Spec:
     if isinstance(item, str):
         item = {"name": item}
+    if item is not None and not isinstance(item, dict | list | int | float):  # what YAML holds
+        from harness import given
+
+        return given.spec(kind, item)
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise BadGrid(f"{kind}: {item!r} is neither a name nor a mapping with `name` and options")
     name = item["name"]
     try:
         entry(kind, name)
     except UnknownName as error:
-        raise BadGrid(str(error)) from None
+        raise BadGrid(str(error)) from error
     options = {k: v for k, v in item.items() if k != "name"}
     for key, value in options.items():
         if isinstance(value, dict):

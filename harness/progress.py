@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a bar on a terminal, plain lines elsewhere."""
+"""What a run shows while it runs: a bar on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -57,7 +58,8 @@ class Watcher:
 @contextmanager
 def watching(console: Console, total: int) -> Iterator[Watcher]:
     """A watcher to feed events to."""
-    if not console.is_terminal:
+    notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # without them rich shows nothing
+    if not (console.is_terminal or notebook):
         yield Watcher(console, total, None)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),

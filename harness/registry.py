@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,60 +51,25 @@ class UnknownName(ValueError):
 
 
 class BadPlugin(ValueError):
-    """A plug-in file that cannot be used: one line with the file and the reason."""
+    """A plug-in that cannot be used: one line with where it is from and the reason."""
 
 
-_given: dict[str, tuple[str, Path]] = {}  # name -> kind and file, of plug-ins named on the command line
+@dataclass(frozen=True)
+class Given:
+    """A plug-in that lies in no folder and has no entry point; see harness.given."""
+
+    kind: str
+    cls: type[Plugin]
+    source: str  # a file, or module:Class
 
 
-def add_file(path: Path) -> str:
-    """Make the plug-in in a file of the user's own known to this process; its name is the file's. Runs the file.
+given: dict[str, Given] = {}  # by name
 
-    Raises BadPlugin for a file that cannot be imported, does not define one plug-in, or has a name that is taken.
-    """
-    path = path.resolve()
-    name = path.stem
-    if _given.get(name, (None, None))[1] == path:
-        return name
-    for taken in (entries(kind).get(name) for kind in KINDS):
-        if taken:
-            raise BadPlugin(f"--plugin {path}: {name!r} is already {taken.module}; rename the file")
-    if not path.is_file() or path.suffix != ".py" or not name.isidentifier():
-        raise BadPlugin(f"--plugin {path}: not a Python file that could be imported")
-    if find_other(name, path):
-        raise BadPlugin(f"--plugin {path}: {name!r} is the name of another module; rename the file")
-    spec = spec_from_file_location(name, path)
-    assert spec
-    assert spec.loader
-    module = sys.modules[name] = module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        _given[name] = _kind_of(module), path
-    except Exception as error:
-        del sys.modules[name]
-        reason = " ".join(str(error).split())[:300]
-        raise BadPlugin(f"--plugin {path}: {type(error).__name__}: {reason}") from error
+
+def forget() -> None:
+    """Look again: `given` has changed."""
     entries.cache_clear()
-    return name
-
-
-def find_other(name: str, path: Path | None = None) -> bool:
-    """Is there a module of this name, other than the file at path?"""
-    spec = find_spec(name)
-    return spec is not None and (path is None or spec.origin != str(path))
-
-
-def _kind_of(module: ModuleType) -> str:
-    from attacks.base import Attack
-    from defenses.base import Defense
-    from tasks.base import Plugin, Task
-
-    found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
-    bases = {Task: "tasks", Attack: "attacks", Defense: "defenses"}
-    kinds = [kind for c in found if issubclass(c, Plugin) for base, kind in bases.items() if issubclass(c, base)]
-    if len(kinds) != 1:
-        raise TypeError(f"must define exactly one task, attack or defense, found {len(kinds)}")
-    return kinds[0]
+    load_class.cache_clear()
 
 
 def suggest(field: str, value: object, valid: Iterable[str]) -> str:
@@ -119,7 +82,10 @@ def suggest(field: str, value: object, valid: Iterable[str]) -> str:
 
 @cache
 def entries(kind: str) -> dict[str, Entry]:
-    """Every plug-in of a kind by name: this project's files, then the entry points `tinydrop.<kind>` of others."""
+    """Every plug-in of a kind by name: this project's files, the entry points `tinydrop.<kind>` of others, those given.
+
+    Raises BadPlugin for a name that two have.
+    """
     found: dict[str, Entry] = {}
     places = [
         (file.stem, ".".join(file.relative_to(ROOT).with_suffix("").parts), file)
@@ -130,11 +96,11 @@ def entries(kind: str) -> dict[str, Entry]:
         spec = find_spec(point.module)
         if spec and spec.origin:
             places.append((point.name, point.module, Path(spec.origin)))
-    places += [(name, name, file) for name, (its, file) in _given.items() if its == kind]
     for name, module, file in places:
         if name in found:
-            raise ImportError(f"two {kind} are called {name!r}: {found[name].module} and {module}; rename one")
+            raise BadPlugin(f"two {kind} are called {name!r}: {found[name].module} and {module}; rename or remove one")
         found[name] = _describe(kind, name, module, file)
+    found |= {name: _described(name, its) for name, its in given.items() if its.kind == kind}
     return dict(sorted(found.items()))
 
 
@@ -152,9 +118,11 @@ def entry(kind: str, name: str) -> Entry:
 
 @cache
 def load_class(kind: str, name: str) -> type[Plugin]:
-    """Import a plug-in's file and return the one plug-in class defined there."""
+    """Import a plug-in's file and return the one plug-in class defined there, or the class that was given."""
     from tasks.base import Plugin
 
+    if name in given and given[name].kind == kind:
+        return given[name].cls
     module = import_module(entry(kind, name).module)
     classes = [
         c
@@ -224,6 +192,21 @@ def _describe(kind: str, name: str, module: str, file: Path) -> Entry:
         why_not=literals.get("why_not", ""),
         summary=(ast.get_docstring(classes[-1]) or "").split("\n\n")[0].replace("\n", " "),
         options=options,
+    )
+
+
+def _described(name: str, its: Given) -> Entry:
+    """The same of a class, whose source may be nowhere to be read."""
+    cls: Any = its.cls
+    stage = cls.modality if its.kind == "tasks" else getattr(cls, "stage", "") or "own"
+    options = {}
+    for field in fields(cls):
+        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        options[field.name] = kind + ("" if field.default is MISSING else f" = {field.default!r}")
+    modalities = (cls.modality,) if its.kind == "tasks" else tuple(cls.modalities)
+    summary = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    return Entry(
+        its.kind, name, its.source, stage, modalities, tuple(cls.needs), cls.paper, cls.why_not, summary, options
     )
 
 

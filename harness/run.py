@@ -8,11 +8,11 @@ import platform
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness import executors, ledger, records
 from harness.executors import Event
-from harness.grid import Cell, Grid, expand, groups
+from harness.grid import BadGrid, Cell, Grid, expand, groups, parse, tree_of, written
 from harness.limits import chosen, of_shard
 from harness.store import Store
 from harness.work import Settings, code
@@ -20,7 +20,59 @@ from harness.work import Settings, code
 if TYPE_CHECKING:
     import pandas as pd
 
+    from attacks.base import Attack
+    from defenses.base import Defense
     from harness.ray_executor import Cluster
+    from tasks.base import Task
+
+
+def run(
+    grid: Grid | dict[str, Any] | str | Path,
+    *,
+    tasks: Sequence[Task | str] = (),
+    attacks: Sequence[Attack | str] = (),
+    defenses: Sequence[Defense | str] = (),
+    out: Path | str | None = None,
+    jobs: int = 0,
+    device: str = "auto",
+    retry: bool = False,
+) -> pd.DataFrame:
+    """Run a grid from Python or a notebook, as `tinydrop run` does; one row per cell (harness.report.cells_frame).
+
+    grid: a preset's name, the path of a YAML file, or its fields as a mapping; wherever those name a plug-in, an object
+    may stand: {"defenses": ["none", MyDefense(k=3)], ...}. tasks, attacks, defenses: further ones. Nothing has to be
+    registered: MyDefense is known as my_defense, and its code counts in every key.
+    out: the run's folder, runs/GRID if the grid has a name. Finished cells are there already and not run again.
+    jobs: worker processes; 0 runs in this one, which a class defined in a notebook needs. In a script, more than 0
+    belong under `if __name__ == "__main__":`.
+    retry: run failed and timed-out cells again.
+
+    Raises BadGrid and BadPlugin, in one line; a cell that fails is a row that says why.
+    """
+    from harness import given
+    from harness.console import out as console
+    from harness.progress import watching
+    from harness.work import Settings
+
+    if isinstance(grid, str | Path):
+        tree, name = written(str(grid)), str(grid)
+    elif out is None:
+        raise BadGrid("out: missing; name the folder that keeps the records, e.g. out='runs/mine'")
+    else:
+        tree, name = tree_of(grid) if isinstance(grid, Grid) else dict(grid), ""
+    for kind, further in (("tasks", tasks), ("attacks", attacks), ("defenses", defenses)):
+        if further:
+            here = tree.get(kind, [])
+            tree[kind] = [*(here if isinstance(here, list | tuple) else [here]), *further]
+    store = Store(folder(name, Path(out) if out else None))
+    todo = plan(parse(tree), store, retry)
+    settings = Settings(
+        store=str(store.root), device=device, timeout=todo.grid.timeout, plugins=given.sources(todo.todo, jobs)
+    )
+    with watching(console, len(todo.todo)) as watch:
+        for event in execute(todo, settings, jobs):
+            watch(event)
+    return relevant(todo, store)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keyword
 from pathlib import Path
 
-from harness.registry import KINDS, BadPlugin, entries, find_other
+from harness.given import refuse_taken
+from harness.registry import BadPlugin
 from harness.store import write_atomically
 
 DEFENSE = '''"""{title}."""
@@ -156,11 +157,7 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
     kinds = f"{kind}s"
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise BadPlugin(f"NAME: {name!r} is no name for a module; use lower-case letters, digits and underscores")
-    for taken in (entries(k).get(name) for k in KINDS):
-        if taken:
-            raise BadPlugin(f"NAME: {name!r} is already {taken.module}; take another")
-    if find_other(name):
-        raise BadPlugin(f"NAME: {name!r} is the name of an installed module; take another")
+    refuse_taken("NAME", name, "take another", folder / f"{name}.py")
     if folder.exists() and any(folder.iterdir()):
         raise BadPlugin(f"--out {folder}: is not empty; nothing was written")
     words = {

@@ -20,8 +20,10 @@ from torch import Tensor
 from attacks.base import Attack, Poison, Scene, TriggerAttack
 from attacks.targeted import TargetedAttack, draw
 from defenses.base import Defense
+from harness.bytecode import lives_here
 from harness.case import CellCase, CellOracleCase, Fitter
 from harness.cell import make_challenge, poison_set
+from harness.given import called
 from harness.poison import canonical, craft
 from harness.registry import create, fits, load_class
 from harness.store import Store
@@ -83,6 +85,8 @@ def check_task(task: Task) -> None:
 
 def check_options(plugin: Plugin) -> None:
     """Options round-trip and plug-ins can be hashed, or nothing could be kept under a key."""
+    if lives_here(type(plugin)):
+        called(type(plugin))
     again = type(plugin)(**plugin.options())
     _need(again == plugin and hash(again) == hash(plugin), f"{plugin.name}: decorate the class with @options")
 

@@ -13,16 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import harness
+from harness import given
 from harness.grid import Cell, Spec
 from harness.records import Measured, Plugged, Record
-from harness.registry import add_file, create, entry
+from harness.registry import create, entry
 from harness.store import DISK_FULL, Store
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Settings:
     timeout: float = 3600.0  # seconds per cell
     deterministic: bool = False
     compiled: bool = False
-    plugins: tuple[str, ...] = ()  # files of the user's own
+    plugins: tuple[str, ...] = ()  # of the user's own: files, or module:Class
 
 
 class CellTimeout(BaseException):
@@ -57,8 +58,8 @@ def prepare(settings: Settings) -> torch.device:
     """Once per process, before the first cell: threads, determinism and the device."""
     import torch
 
-    for file in settings.plugins:
-        add_file(Path(file))
+    for source in settings.plugins:
+        given.add(source)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if settings.deterministic:
@@ -184,7 +185,6 @@ def _specs(cell: Cell) -> tuple[tuple[str, Spec], ...]:
     return ("tasks", cell.task), ("attacks", cell.attack), ("defenses", cell.defense)
 
 
-@lru_cache(maxsize=512)
 def _plugin(kind: str, spec: Spec) -> Plugin:
     return create(kind, spec.name, dict(spec.options))
 

@@ -78,7 +78,7 @@ def test_check_says_what_to_change(tmp_path: Path) -> None:
 def test_names_and_folders_that_are_taken_are_refused(tmp_path: Path) -> None:
     for name, reason in {
         "nad": "is already defenses.repair.nad",
-        "json": "installed module",
+        "json": "is the name of another module",
         "My-D": "no name for",
     }.items():
         done = tinydrop("new", "defense", name, "--out", tmp_path / "x")
