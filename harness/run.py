@@ -36,6 +36,7 @@ def run(
     jobs: int = 0,
     device: str = "auto",
     retry: bool = False,
+    adaptive: bool = False,
 ) -> pd.DataFrame:
     """Run a grid from Python or a notebook, as `tinydrop run` does; one row per cell (harness.report.cells_frame).
 
@@ -45,7 +46,7 @@ def run(
     out: the run's folder, runs/GRID if the grid has a name. Finished cells are there already and not run again.
     jobs: worker processes; 0 runs in this one, which a class defined in a notebook needs. In a script, more than 0
     belong under `if __name__ == "__main__":`.
-    retry: run failed and timed-out cells again.
+    retry: run failed and timed-out cells again. adaptive: bisect the doses of every curve for its ED50.
 
     Raises BadGrid and BadPlugin, in one line; a cell that fails is a row that says why.
     """
@@ -70,7 +71,7 @@ def run(
         store=str(store.root), device=device, timeout=todo.grid.timeout, plugins=given.sources(todo.todo, jobs)
     )
     with watching(console, len(todo.todo)) as watch:
-        for event in execute(todo, settings, jobs):
+        for event in (execute_adaptive if adaptive else execute)(todo, settings, jobs):
             watch(event)
     return relevant(todo, store)
 
