@@ -223,8 +223,7 @@ def _carry_out(
             err.print("stopped; every finished cell is kept, the same command goes on from here")
             raise typer.Exit(130) from None
         done = relevant(todo, store)
-        _, figures = write_report(done, store.root / "report")
-        log.finish(figures)
+        log.finish(*write_report(done, store.root / "report"))
     out.print(f"records: {store.root / 'records'}", highlight=False, soft_wrap=True)
     out.print(
         f"csv:     {store.root / 'report' / 'summary.csv'}  (one row per cell: cells.csv)",

@@ -99,6 +99,15 @@ def parse(data: bytes) -> list[Entry]:
     return entries
 
 
+def identity(root: Path) -> str:
+    """The hash of the first entry, 64 hex digits: it says which store this is, and goes with it. FileNotFoundError."""
+    with (root / NAME).open("rb") as file:
+        first = _parsed(file.readline())
+    if first is None:
+        raise BrokenLedger(f"{NAME}: line 1 is no entry")
+    return first.hash
+
+
 def files(entries: list[Entry]) -> dict[str, str]:
     """The files that should be there, relative to the store, and their SHA-256."""
     found: dict[str, str] = {}

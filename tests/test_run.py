@@ -1,4 +1,4 @@
-"""Runs from the command line: resume after a kill, workers that die, exit codes, wandb, and what is printed."""
+"""Runs from the command line: resume after a kill, workers that die, exit codes, and what is printed."""
 
 from __future__ import annotations
 
@@ -240,29 +240,6 @@ if __name__ == "__main__":
     assert "('oracle', 'failed', 'the worker process died: signal 9 (out of memory?)')" in done.stdout, done.stderr
     assert "('none', 'done', '')" in done.stdout
     assert "('random_filter', 'done', '')" in done.stdout
-
-
-def test_wandb_offline_writes_a_real_run(tmp_path: Path) -> None:
-    file = grid_file(tmp_path, seeds=[0], defenses=["none"])
-    done = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 0, "--wandb", "offline")
-    assert done.returncode == 0, done.stderr
-    assert "wandb is off" not in done.stderr
-    runs = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-    assert len(runs) == 1
-    assert runs[0].stat().st_size > 1000
-    tables = list((tmp_path / "run" / "wandb").glob("offline-run-*/files/media/table/cells_*.table.json"))
-    assert len(json.loads(tables[0].read_text())["data"]) == 2, "a row per cell"
-
-
-def test_wandb_without_a_login_does_not_stop_the_run(tmp_path: Path) -> None:
-    file = grid_file(tmp_path, seeds=[0], doses=[0], defenses=["none"])
-    home = tmp_path / "home"
-    home.mkdir()
-    done = tinydrop(
-        "run", file, "--out", tmp_path / "run", "--jobs", 0, "--wandb", "online", HOME=str(home), WANDB_API_KEY=""
-    )
-    assert done.returncode == 0, done.stderr
-    assert "not logged in" in done.stderr
 
 
 @pytest.mark.parametrize("jobs", [0, 1])
