@@ -146,20 +146,23 @@ def show(
     dir_: cli_run.Dir,
     cell: Annotated[str, typer.Argument(metavar="CELL", help="Key (its first digits do) or label of a cell.")],
 ) -> None:
-    """One record, human-readable, traceback included.
+    """One record, human-readable, traceback included, and where that is kept which a failed cell printed.
 
     Example:  tinydrop show runs/quickstart digits/badnets/10/none/0
     """
-    from harness.records import load_all
+    from harness.records import SETTLED, load_all
     from harness.registry import suggest
-    from harness.store import Store
+    from harness.store import KEY, Store
 
-    found = load_all(Store(dir_))
+    store = Store(dir_)
+    found = load_all(store)
     hits = [r for r in found.values() if r.key.startswith(cell) or r.label == cell]
     if len(hits) != 1:
         many = f"CELL: {cell!r} fits {len(hits)} cells; give more of the key"
         _refuse(many if hits else suggest("CELL", cell, sorted(r.label for r in found.values())[:2000])[:600])
     _show(hits[0])
+    if hits[0].status not in SETTLED and KEY.fullmatch(hits[0].key) and store.log(hits[0].key).is_file():
+        out.print(f"what it printed: {store.log(hits[0].key)}", highlight=False, soft_wrap=True)
 
 
 def _show(record: Record) -> None:

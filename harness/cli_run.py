@@ -27,7 +27,10 @@ WATCHED = 2.0  # seconds between two looks
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most")
+    int | None,
+    typer.Option(
+        min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most; on a GPU what fits"
+    ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")]
 Executor = Annotated[
@@ -111,7 +114,7 @@ def run(
         f"{len(todo.todo)} to run on {todo.victims} undefended victims (defenses that retrain add their own)",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    jobs = default_jobs(device) if jobs is None else jobs
+    jobs = default_jobs(device, store) if jobs is None else jobs
     if todo.todo and seconds is not None:
         out.print(
             f"about {duration(seconds / max(1, jobs))} of work left with {max(1, jobs)} worker(s)", highlight=False
@@ -164,7 +167,7 @@ def retry(
     out.print(f"{len(again)} cells to run again", highlight=False)
     if lost:
         err.print(f"warning: {lost} more were run by other code and are left; `tinydrop run` the grid again for those")
-    jobs = default_jobs(device) if jobs is None else jobs
+    jobs = default_jobs(device, store) if jobs is None else jobs
     todo = Plan(chosen, cells, again)
     settings = _settings(todo, store, device, deterministic, compiled, jobs)
     if timeout is not None:

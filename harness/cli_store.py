@@ -49,7 +49,8 @@ def gc(
 ) -> None:
     """Remove artefacts that stand behind no record: of older code, other options, failed cells and killed processes.
 
-    A cell that needs one again trains it again. Do not run it beside a run of the same folder.
+    And the logs of cells that failed once and are done now. A cell that needs an artefact again trains it again. Do not
+    run it beside a run of the same folder.
 
     Example:  tinydrop gc runs/quickstart --dry-run
     """

@@ -17,10 +17,11 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cell_log import logged
 from harness.grid import Cell
 from harness.records import Record, Status, save, settled
 from harness.store import Store
-from harness.work import Settings, blank_record, prepare, run_cell
+from harness.work import OUT_OF_MEMORY, Settings, blank_record, prepare, run_cell
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +31,12 @@ GRACE = 30.0  # seconds after a cell's timeout before its worker, stuck outside 
 
 @dataclass(frozen=True)
 class Event:
-    """A cell began (record is None) or ended."""
+    """A cell began (record is None) or ended; or it was put off, with nothing recorded."""
 
     cell: Cell
     record: Record | None = None
+    worker: int = field(default_factory=os.getpid)  # the process that runs it
+    put_off: bool = False  # it ran out of memory beside others, and runs again alone
 
 
 def run_inline(groups: list[list[Cell]], settings: Settings) -> Iterator[Event]:
@@ -43,28 +46,32 @@ def run_inline(groups: list[list[Cell]], settings: Settings) -> Iterator[Event]:
         yield from run_group(group, settings, device)
 
 
-def run_group(cells: list[Cell], settings: Settings, device: torch.device) -> Iterator[Event]:
+def run_group(cells: list[Cell], settings: Settings, device: torch.device, crowded: bool = False) -> Iterator[Event]:
     """One after the other, each claimed first: what another run of the same store has at hand is left for last.
 
-    By then it is recorded there, and not run again here.
+    By then it is recorded there, and not run again here. crowded: other workers use the same memory, so a cell that
+    runs out of it is put off and not recorded.
     """
     store, others = Store(Path(settings.store)), []
     for cell in cells:
         with store.claim(cell.key, wait=False) as mine:
             if mine:
-                yield from _once(cell, settings, device, store)
+                yield from _once(cell, settings, device, store, crowded)
             else:
                 others.append(cell)
     for cell in others:
         with store.claim(cell.key):
-            yield from _once(cell, settings, device, store)
+            yield from _once(cell, settings, device, store, crowded)
 
 
-def _once(cell: Cell, settings: Settings, device: torch.device, store: Store) -> Iterator[Event]:
+def _once(cell: Cell, settings: Settings, device: torch.device, store: Store, crowded: bool) -> Iterator[Event]:
     yield Event(cell)
     record = settled(store, cell.key)
     if record is None:
         record = run_cell(cell, settings, device)
+        if crowded and record.reason in OUT_OF_MEMORY:
+            yield Event(cell, put_off=True)
+            return
         save(store, record)
     yield Event(cell, record)
 
@@ -72,12 +79,23 @@ def _once(cell: Cell, settings: Settings, device: torch.device, store: Store) ->
 def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
     """In `jobs` spawned processes that share the CPU threads. Groups keep together, so a victim stays in one process.
 
-    Leaving the iterator early (Ctrl-C) stops the workers; what they had not finished is not recorded.
+    A cell that ran out of memory beside others runs again at the end, with nobody beside it. Leaving the iterator early
+    (Ctrl-C) stops the workers; what they had not finished is not recorded.
     """
     threads = settings.threads or max(1, (os.cpu_count() or 1) // jobs)
     settings = replace(settings, threads=threads)
+    put_off = []
+    for event in _run(groups, settings, min(jobs, len(groups))):
+        if event.put_off:
+            put_off.append([event.cell])
+        yield event
+    if put_off:
+        yield from _run(put_off, settings, 1)
+
+
+def _run(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
     todo = deque(groups)
-    workers = [_Worker(settings) for _ in range(min(jobs, len(groups)))]
+    workers = [_Worker(settings, crowded=jobs > 1) for _ in range(jobs)]
     try:
         while todo or any(w.cells for w in workers):
             for worker in workers:
@@ -99,9 +117,10 @@ class Batch:
 
     def note(self, event: Event) -> None:
         self.cells.remove(event.cell)
-        if event.record is None:
+        began = event.record is None and not event.put_off
+        if began:
             self.cells.appendleft(event.cell)
-        self.since = 0.0 if event.record else time.monotonic()
+        self.since = time.monotonic() if began else 0.0
 
     @property
     def hangs(self) -> bool:
@@ -116,6 +135,11 @@ class Batch:
         save(Store(Path(self.settings.store)), record)
         return Event(cell, record)
 
+    def put_off(self) -> Event:
+        """The cell that took its worker down is to run again, alone."""
+        self.since = 0.0
+        return Event(self.cells.popleft(), put_off=True)
+
     def bury_hanging(self) -> Event:
         limit = self.settings.timeout + GRACE
         return self.bury("timed out", f"more than {limit:g} s; the worker did not answer and was killed")
@@ -123,6 +147,7 @@ class Batch:
 
 @dataclass
 class _Worker(Batch):
+    crowded: bool = False  # there are others
     process: SpawnProcess = field(init=False)
     pipe: Connection = field(init=False)
 
@@ -135,7 +160,7 @@ class _Worker(Batch):
         previous = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = str(self.settings.threads)  # read when the child loads its libraries
         try:
-            self.process = context.Process(target=_serve, args=(theirs, self.settings), daemon=True)
+            self.process = context.Process(target=_serve, args=(theirs, self.settings, self.crowded), daemon=True)
             self.process.start()
         finally:
             if previous is None:
@@ -177,7 +202,8 @@ def _collect(workers: list[_Worker]) -> Iterator[Event]:
             worker.process.join()
             code = worker.process.exitcode or 0
             how = f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
-            yield worker.bury("failed", f"the worker process died: {how}")
+            crushed = worker.crowded and code == -signal.SIGKILL
+            yield worker.put_off() if crushed else worker.bury("failed", f"the worker process died: {how}")
             worker.renew()
             continue
         if isinstance(event, OSError):
@@ -192,15 +218,16 @@ def _collect(workers: list[_Worker]) -> Iterator[Event]:
             worker.renew()
 
 
-def _serve(pipe: Connection, settings: Settings) -> None:
+def _serve(pipe: Connection, settings: Settings, crowded: bool) -> None:
     """A worker: cells in, events out, until the driver closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     threading.Thread(target=_die_with_driver, daemon=True).start()
+    store = Store(Path(settings.store))
     device = prepare(settings)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             try:
-                for event in run_group(pipe.recv(), settings, device):
+                for event in logged(run_group(pipe.recv(), settings, device, crowded), store):
                     pipe.send(event)
             except (BrokenPipeError, ConnectionResetError):
                 raise

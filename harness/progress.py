@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a bar on a terminal and in a notebook, plain lines elsewhere."""
+"""What a run shows while it runs: a live view on a terminal and in a notebook (harness/live.py), plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,41 +7,52 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harness.executors import Event
 
 EVERY = 10.0  # seconds between lines where there is no terminal
 
 
+class Running(NamedTuple):
+    label: str  # of the cell
+    worker: int  # process id
+    since: float  # time.monotonic()
+
+
 class Watcher:
     """Counts events: done, running, failed, time left."""
 
-    def __init__(self, console: Console, total: int, progress: Progress | None) -> None:
-        self.console, self.total, self.progress = console, total, progress
+    def __init__(self, console: Console, total: int, live: bool = False) -> None:
+        self.console, self.total, self.live = console, total, live
         self.counts: Counter[str] = Counter()
-        self.running: set[str] = set()
+        self.running: dict[str, Running] = {}  # by the cell's key
         self.start = self.shown = time.monotonic()
-        self.bar = progress.add_task("", total=total, note="") if progress else None
 
     def __call__(self, event: Event) -> None:
-        if event.record is None:
-            self.running.add(event.cell.label)
+        cell, record = event.cell, event.record
+        if event.put_off:
+            self.running.pop(cell.key, None)
+            self.say(f"{cell.label}: out of memory beside others, runs again alone", "yellow")
+        elif record is None:
+            self.running[cell.key] = Running(cell.label, event.worker, time.monotonic())
         else:
-            self.running.discard(event.cell.label)
-            self.counts[event.record.status] += 1
-            if event.record.status in ("failed", "timed out"):
-                said = f"{event.record.status} {event.cell.label}: {event.record.reason}"
-                self.console.print(said, style="red", markup=False, highlight=False)  # a reason may quote anything
-        if self.progress and self.bar is not None:
-            self.progress.update(self.bar, completed=self.counts.total(), note=self.note())
-        elif self.counts.total() == self.total or (event.record is None and time.monotonic() - self.shown > EVERY):
+            self.running.pop(cell.key, None)
+            self.counts[record.status] += 1
+            if record.status in ("failed", "timed out"):
+                self.say(f"{record.status} {cell.label}: {record.reason}", "red")
+        if self.live:
+            return
+        if self.counts.total() == self.total or (record is None and time.monotonic() - self.shown > EVERY):
             self.shown = time.monotonic()
             self.console.print(
                 f"{self.counts.total()}/{self.total} cells, {self.note()}, {self.left()}", highlight=False
             )
+
+    def say(self, words: str, style: str) -> None:
+        self.console.print(words, style=style, markup=False, highlight=False)  # a reason may quote anything
 
     def note(self) -> str:
         failed = self.counts["failed"] + self.counts["timed out"]
@@ -60,12 +71,15 @@ def watching(console: Console, total: int) -> Iterator[Watcher]:
     """A watcher to feed events to."""
     notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # without them rich shows nothing
     if not (console.is_terminal or notebook):
-        yield Watcher(console, total, None)
+        yield Watcher(console, total)
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        yield Watcher(console, total, progress)
+    from rich.live import Live
+
+    from harness.live import View
+
+    watcher = Watcher(console, total, live=True)
+    with Live(View(watcher), console=console, refresh_per_second=2):
+        yield watcher
 
 
 def duration(seconds: float) -> str:

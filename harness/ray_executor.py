@@ -14,10 +14,13 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cell_log import logged
 from harness.executors import Batch, Event, run_group
 from harness.grid import Cell
+from harness.store import Store
 from harness.work import Settings, prepare
 
 if TYPE_CHECKING:
@@ -42,10 +45,23 @@ class Cluster:
 def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cluster) -> Iterator[Event]:
     """As many batches at a time as Ray has room for; `jobs` is how many CPUs a Ray started for this run may use.
 
-    Leaving the iterator early kills the tasks; what they had not finished is not recorded. Raises NoRay.
+    A cell that ran out of memory beside others runs again at the end, with none of this run beside it. Leaving the
+    iterator early kills the tasks; what they had not finished is not recorded. Raises NoRay.
     """
     ray = _connected(jobs, cluster)
     settings = replace(settings, threads=settings.threads or 1)
+    put_off = []
+    try:
+        for event in _run(ray, groups, settings, cluster, crowded=True):
+            if event.put_off:
+                put_off.append([event.cell])
+            yield event
+        yield from _run(ray, put_off, settings, cluster, crowded=False)
+    finally:
+        ray.shutdown()
+
+
+def _run(ray: Any, groups: list[list[Cell]], settings: Settings, cluster: Cluster, crowded: bool) -> Iterator[Event]:
     gpus = _gpus(ray, settings.device) if cluster.gpus is None else cluster.gpus
     task = ray.remote(_serve).options(num_cpus=settings.threads, num_gpus=gpus, num_returns="streaming", max_retries=0)
     todo = deque(Batch(settings, deque(group)) for group in groups)
@@ -53,11 +69,11 @@ def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cl
     lost: Counter[str] = Counter()
     try:
         while todo or running:
-            while todo and len(running) < _room(ray, settings):
+            while todo and len(running) < (_room(ray, settings) if crowded else 1):
                 batch = todo.popleft()
                 batch.since = 0.0
                 if batch.cells:
-                    running[task.remote(list(batch.cells), settings)] = batch
+                    running[task.remote(list(batch.cells), settings, crowded)] = batch
             ready, _ = ray.wait(list(running), timeout=1.0, fetch_local=False)
             for stream in ready:
                 batch = running[stream]
@@ -73,7 +89,10 @@ def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cl
                     todo.appendleft(batch)
                 except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
                     del running[stream]
-                    yield batch.bury("failed", f"the worker process died: {_said(error)}")
+                    memory = crowded and isinstance(error, ray.exceptions.OutOfMemoryError)
+                    yield (
+                        batch.put_off() if memory else batch.bury("failed", f"the worker process died: {_said(error)}")
+                    )
                     todo.appendleft(batch)
                 except ray.exceptions.RayTaskError as error:  # the disk is full: cells stay pending
                     raise error.cause from None
@@ -88,7 +107,6 @@ def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cl
     finally:
         for stream in running:
             ray.cancel(stream, force=True)
-        ray.shutdown()
 
 
 def _connected(jobs: int, cluster: Cluster) -> Any:
@@ -124,8 +142,8 @@ def _room(ray: Any, settings: Settings) -> int:
     return max(2, int(2 * ray.cluster_resources().get("CPU", 1) / settings.threads))
 
 
-def _serve(cells: list[Cell], settings: Settings) -> Iterator[Event]:
-    yield from run_group(cells, settings, _prepared(settings))
+def _serve(cells: list[Cell], settings: Settings, crowded: bool) -> Iterator[Event]:
+    yield from logged(run_group(cells, settings, _prepared(settings), crowded), Store(Path(settings.store)))
 
 
 @cache

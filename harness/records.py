@@ -126,6 +126,12 @@ def recorded_keys(store: Store) -> set[str]:
     return {p.name.partition(".")[0] for p in folder.iterdir() if p.suffix == ".json"} if folder.is_dir() else set()
 
 
+def gpu_peaks(store: Store, most: int = 1000) -> list[int]:
+    """Bytes of GPU memory that cells took at their peak; of so many records at most, which their hashes pick."""
+    found = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]
+    return [max(record.gpu_peak_bytes.values(), default=0) for record in found if record]
+
+
 def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) -> None:
     """plan.json: the cells of the newest run of this folder, so that `status` can name what is pending."""
     write_atomically(store.root / "plan.json", json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import executors, ledger, records
+from harness import executors, ledger, machine, records
 from harness.executors import Event
 from harness.grid import BadGrid, Cell, Grid, expand, groups, parse, tree_of, written
 from harness.limits import chosen, of_shard
@@ -167,12 +167,15 @@ def estimate(todo: Plan, store: Store) -> float | None:
     return float(sum(of_both.get(pair, of_task.get(pair[0], overall)) for pair in pairs))
 
 
-def default_jobs(device: str) -> int:
-    """One worker per core, 8 at most; one on a GPU."""
+def default_jobs(device: str, store: Store) -> int:
+    """One worker per core, 8 at most. On a GPU as many as fit by what recorded cells took; one before the first."""
     import torch
 
-    gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return 1 if gpu else min(8, os.cpu_count() or 1)
+    cores = min(8, os.cpu_count() or 1)
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return cores
+    room = min((gpu.total - gpu.used for gpu in machine.gpus()), default=0)
+    return min(cores, machine.workers_that_fit(records.gpu_peaks(store), room))
 
 
 def relevant(todo: Plan, store: Store) -> pd.DataFrame:

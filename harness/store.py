@@ -43,7 +43,8 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """root/artefacts/ab/<key>.safetensors, root/records/<key>.json, root/findings/<key>/..., root/locks/<key>.
+    """root/artefacts/ab/<key>.safetensors, root/records/<key>.json, root/findings/<key>/...,
+    root/locks/<key>, root/logs/<key>.txt.
 
     A file is entered in root/ledger.jsonl before it is written: a kill in between leaves an entry without its file,
     which the next run makes, and never a file that nobody entered.
@@ -68,6 +69,10 @@ class Store:
     def findings(self, key: str) -> Path:
         """A folder for what the defense of this cell wants kept."""
         return self.root / "findings" / _checked(key)
+
+    def log(self, key: str) -> Path:
+        """What this cell said in a worker, where it failed. In no ledger."""
+        return self.root / "logs" / f"{_checked(key)}.txt"
 
     def keep(self, path: Path, data: bytes) -> str:
         """Enter a file in the ledger and write it; its path relative to the store."""

@@ -86,19 +86,23 @@ def inside(path: str) -> bool:
 
 
 def unreferenced(store: Store) -> list[Path]:
-    """Artefacts that stand behind no record, and what killed processes left half-written."""
-    needed = {key for record in records.load_all(store).values() for key in record.artefacts}
+    """Artefacts behind no record, logs of cells that have not failed, and what killed processes left half-written."""
+    found = records.load_all(store)
+    needed = {key for record in found.values() for key in record.artefacts}
+    failed = {key for key, record in found.items() if record.status not in records.SETTLED}
     artefacts = [p for p in (store.root / "artefacts").rglob("*.safetensors") if p.stem not in needed]
     halves = [p for folder in KEPT for p in (store.root / folder).rglob(".*.tmp")]
-    return sorted(artefacts) + sorted(halves)
+    logs = [p for p in (store.root / "logs").glob("*.txt") if p.stem not in failed]
+    return sorted(artefacts) + sorted(halves) + sorted(logs)
 
 
 def collect(store: Store, paths: list[Path]) -> None:
     """Remove these files, and say so in the ledger."""
     for path in paths:
         with ledger.opened(store.root) as book:
-            if not path.name.endswith(".tmp"):
-                book.append("removed", path=path.relative_to(store.root).as_posix())
+            relative = path.relative_to(store.root).as_posix()
+            if inside(relative) and not path.name.endswith(".tmp"):
+                book.append("removed", path=relative)
             path.unlink(missing_ok=True)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tasks.base import Plugin, Task
 
 LIBRARIES = ("torch", "torchvision", "datasets", "transformers", "opacus", "scikit-learn", "numpy", "safetensors")
+OUT_OF_MEMORY = ("out of memory", "out of GPU memory")  # reasons of a record
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,8 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
         if error.errno in DISK_FULL:  # no fault of the cell: it must be run again once there is space
             raise
         record.status, record.reason, record.traceback = "failed", f"OSError: {_one_line(error)}", _trace(error)
-    except MemoryError as error:
-        record.status, record.reason, record.traceback = "failed", "out of memory", _trace(error)
     except Exception as error:
-        memory = type(error).__name__ == "OutOfMemoryError"
-        record.reason = "out of GPU memory" if memory else f"{type(error).__name__}: {_one_line(error)}"
-        record.status, record.traceback = "failed", _trace(error)
+        record.status, record.reason, record.traceback = "failed", reason_of(error), _trace(error)
     record.seconds["total"] = time.perf_counter() - clock
     record.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     record.provenance = provenance(settings, str(device))
@@ -221,6 +218,17 @@ def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, 
         drawn = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
         kept[f"{name}.png"] = store.keep(folder / f"{name}.png", drawn)
     return kept
+
+
+def reason_of(error: Exception) -> str:
+    """One line; one of OUT_OF_MEMORY where that is what torch means by it."""
+    said = str(error)
+    gpu = "CUDA error: out of memory" in said or "CUBLAS_STATUS_ALLOC_FAILED" in said
+    if gpu or type(error).__name__ == "OutOfMemoryError":
+        return "out of GPU memory"
+    if isinstance(error, MemoryError) or "can't allocate memory" in said:
+        return "out of memory"
+    return f"{type(error).__name__}: {_one_line(error)}"
 
 
 def _trace(error: BaseException) -> str:
