@@ -63,7 +63,9 @@ def new(
     files = scaffold(kind, name, to or Path(name))
     for file in files:
         out.print(str(file), highlight=False, soft_wrap=True)
-    out.print(f"next: cd {files[0].parent} && pip install -e . && pytest && tinydrop run grid.yaml", soft_wrap=True)
+    out.print(f"next: cd {files[0].parent}, write its method in {files[0].name}, then", soft_wrap=True, highlight=False)
+    for line in (f"check {files[0].name}", f"run grid.yaml --plugin {files[0].name}"):
+        out.print(f"  tinydrop {line}", soft_wrap=True, highlight=False)
 
 
 def check(

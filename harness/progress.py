@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a live view on a terminal and in a notebook (harness/live.py), plain lines elsewhere."""
+"""What a run shows: a live view (harness/live.py) on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 

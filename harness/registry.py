@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
@@ -112,7 +113,8 @@ def entry(kind: str, name: str) -> Entry:
     """The entry of a name. Raises UnknownName with a suggestion."""
     known = entries(kind)
     if name not in known:
-        raise UnknownName(suggest(kind, name, known))
+        hint = f"; {name}.py is a file here: name it with --plugin" if os.path.isfile(f"{name}.py") else ""
+        raise UnknownName(suggest(kind, name, known) + hint)
     return known[name]
 
 

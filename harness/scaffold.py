@@ -115,16 +115,21 @@ def test_{name}_keeps_the_contract() -> None:
 """
 README = """# {name}
 
-A tinydrop {kind}.
+A tinydrop {kind}. All of it is in `{name}.py`.
 
 ```
-pip install -e .                                   # registers it
-pytest                                             # the contract, in seconds
-tinydrop list {kinds}                              # there it is
-tinydrop run grid.yaml                             # its first cells
+tinydrop check {name}.py  # after every change: does it keep the contract?
+tinydrop run grid.yaml --plugin {name}.py  # its first cells
+tinydrop report runs/grid  # their table again
 ```
 
-Without installing: `tinydrop run grid.yaml --plugin {name}.py`.
+Installed, it is a name like any other and needs no `--plugin`:
+
+```
+pip install -e . && pytest
+tinydrop list {kinds}
+tinydrop run grid.yaml
+```
 """
 PYPROJECT = """[build-system]
 requires = ["setuptools>=77"]

@@ -84,6 +84,10 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         _forget("my_defense")  # every command is a process of its own
         if words[:2] == ["run", "my_grid.yaml"] and "--out" in words:
             shutil.copytree("runs/mine", "runs/other")
+    (code,) = [block for language, block in BLOCK.findall((ROOT / "README.md").read_text()) if language == "python"]
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec", dont_inherit=True), names)
+    assert list(names["cells"].defense) == ["none", "fine_tuning(clean_rows=50)"] * 2
 
 
 def small(words: list[str]) -> list[str]:
