@@ -36,6 +36,7 @@ app.command()(cli_store.verify)
 app.command()(cli_store.gc)
 app.command()(cli_store.merge)
 app.command()(cli_store.push)
+app.command("dvc")(cli_store.dvc)
 
 
 def main() -> None:

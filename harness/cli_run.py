@@ -103,7 +103,7 @@ def run(
     from harness.run import default_jobs, estimate, folder, plan
     from harness.store import Store
 
-    _add(plugins)
+    add_plugins(plugins)
     chosen = grids.read(grid, changes or [])
     store = Store(folder(grid, to))
     limits = Limits(limits_of.seconds(time_budget) if time_budget else None, max_failures)
@@ -154,7 +154,7 @@ def retry(
     from harness.run import Plan, default_jobs
     from harness.store import Store
 
-    _add(plugins)
+    add_plugins(plugins)
     store = Store(dir_)
     planned = {cell["key"] for cell in records.read_plan(store)}
     chosen = grids.planned(records.planned_grid(store))
@@ -176,7 +176,7 @@ def retry(
     _carry_out(todo, store, settings, jobs, Limits(), False, str(dir_), "disabled", cluster)
 
 
-def _add(plugins: list[str] | None) -> None:
+def add_plugins(plugins: list[str] | None) -> None:
     from harness import given
 
     for source in plugins or []:

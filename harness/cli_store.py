@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli_run import Dir
+from harness.cli_run import Dir, Plugins, add_plugins
 from harness.console import err, out
 
 if TYPE_CHECKING:
@@ -98,6 +98,25 @@ def push(
 
     n = mirror.push(_store(dir_), url)
     out.print(f"{n} files copied to {url}", highlight=False, soft_wrap=True, markup=False)
+
+
+def dvc(dir_: Dir, plugins: Plugins = None) -> None:
+    """Write dvc.yaml, grid.yaml and data.lock into a run's folder, for `dvc repro`, `dvc metrics` and `dvc plots`.
+
+    The folder must lie in a DVC repository (`git init && dvc init`). A grid.yaml that is there stays as it is; without
+    one the grid of the newest run is written, all of it, whatever --only and --skip said.
+
+    Example:  tinydrop dvc runs/quickstart
+    """
+    from harness import dvc_export
+
+    add_plugins(plugins)
+    store = _store(dir_)
+    for task, old, new in dvc_export.moved(store):
+        err.print(f"warning: the data of {task} changed: {old[:12]} is {new[:12]} now", highlight=False, soft_wrap=True)
+    for file in dvc_export.write(store, plugins or []):
+        out.print(str(file), highlight=False, soft_wrap=True)
+    out.print(f"next: cd {dir_} && dvc repro && dvc metrics show && dvc plots show", highlight=False, soft_wrap=True)
 
 
 def _store(folder: Path) -> Store:

@@ -138,13 +138,7 @@ def parse(tree: dict[str, Any]) -> Grid:
 
 def planned(tree: dict[str, Any]) -> Grid:
     """The grid that a plan on disk was made of (`asdict` of it); every mistake is a BadGrid of one line."""
-    try:
-        rest = {field: tree[field] for field in ("timeout", "description")}
-        written = {**_axes(tree), **rest, "also": [_axes(block) for block in tree["also"]]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadGrid(
-            f"plan.json: its grid is damaged ({error!r}); `tinydrop run` of the grid writes it again"
-        ) from None
+    written = as_written(tree)
     try:
         return parse(written)
     except BadGrid as error:
@@ -152,6 +146,17 @@ def planned(tree: dict[str, Any]) -> Grid:
             raise
         way = "a plug-in of your own: name it with --plugin, or call harness.run.run again"
         raise BadGrid(f"plan.json: {error} ({way})") from None
+
+
+def as_written(tree: dict[str, Any]) -> dict[str, Any]:
+    """The mapping that a user would have written to get this grid (`asdict` of one). Raises BadGrid."""
+    try:
+        rest = {field: tree[field] for field in ("timeout", "description")}
+        return {**_axes(tree), **rest, "also": [_axes(block) for block in tree["also"]]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadGrid(
+            f"plan.json: its grid is damaged ({error!r}); `tinydrop run` of the grid writes it again"
+        ) from None
 
 
 def tree_of(grid: Grid) -> dict[str, Any]:

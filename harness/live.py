@@ -35,8 +35,10 @@ class View:
         if now - self.measured >= MEASURED:
             self.measured, self.memory, self.gpus = now, machine.processes(), machine.gpus()
         running = list(self.watcher.running.values())  # at once: cells begin and end in another thread
-        parts = [self._bar(), self._pace(now), self._taken()]
-        return Group(*parts, self._workers(running[:ROWS], now), Text(_more(len(running) - ROWS)))
+        parts = [self._bar(), self._pace(now), self._taken(), self._workers(running[:ROWS], now)]
+        if len(running) > ROWS:
+            parts.append(Text(f"and {len(running) - ROWS} more workers"))
+        return Group(*parts)
 
     def _bar(self) -> RenderableType:
         ended, total = self.watcher.counts.total(), self.watcher.total
@@ -57,18 +59,13 @@ class View:
 
     def _workers(self, running: list[Running], now: float) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        table.add_column("worker", justify="right")
-        table.add_column("memory", justify="right", no_wrap=True)
-        table.add_column("for", justify="right", no_wrap=True)
-        table.add_column("cell", no_wrap=True, overflow="ellipsis")
+        for name in ("worker", "memory", "for"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("cell", overflow="fold")  # its end says most
         for cell in sorted(running, key=lambda cell: cell.worker):
             taken = self.memory.get(cell.worker)
             table.add_row(str(cell.worker), _gib(taken) if taken else "", duration(now - cell.since), Text(cell.label))
         return table
-
-
-def _more(hidden: int) -> str:
-    return f"and {hidden} more workers" if hidden > 0 else ""
 
 
 def _gib(size: int) -> str:

@@ -211,13 +211,14 @@ def read_cells(path: Path) -> pd.DataFrame:
 
 
 def write(found: Tables, folder: Path) -> list[Path]:
-    """Rewrite a folder from its tables: a CSV file per table, summary.json and the figures, whose paths it returns."""
-    from harness import figures
+    """Rewrite a folder from its tables: CSV per table, two JSON files and the figures, whose paths it returns."""
+    from harness import dvc_export, figures
 
     for name, frame in vars(found).items():
         if not frame.empty:
             write_atomically(folder / f"{name}.csv", as_csv(frame, digits=12 if name == "cells" else 6))
     write_atomically(folder / "summary.json", as_json(found.summary))
+    write_atomically(folder / "metrics.json", dvc_export.metrics(found))
     return figures.write(found, folder)
 
 

@@ -1,0 +1,111 @@
+"""`tinydrop dvc`, with the real dvc: repro, metrics and plots of a run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from harness import grid as grids
+from harness.cli import app
+from harness.dvc_export import fingerprints
+from harness.records import planned_grid, read_plan
+from harness.registry import ROOT
+from harness.run import execute, plan
+from harness.store import Store
+from harness.work import Settings
+
+TASK = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60, "reserve_size": 60}
+GRID = {"tasks": [TASK], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "oracle"], "seeds": [0, 1]}
+
+needs_dvc = pytest.mark.skipif(shutil.which("dvc") is None, reason='needs dvc on the PATH: pip install "tinydrop[dvc]"')
+
+
+def measured(folder: Path) -> Store:
+    todo = plan(grids.parse(GRID), Store(folder))
+    list(execute(todo, Settings(store=str(folder), threads=1), jobs=0))
+    return Store(folder)
+
+
+def test_a_folder_outside_of_a_repository_is_refused_in_one_line(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    list(execute(plan(grids.parse({**GRID, "doses": [0], "seeds": [0]}), store), Settings(str(tmp_path)), jobs=0))
+    done = CliRunner().invoke(app, ["dvc", str(tmp_path)])
+    assert isinstance(done.exception, FileNotFoundError)
+    assert "is in no DVC repository; `git init && dvc init` above it first" in str(done.exception)
+    assert not (tmp_path / "dvc.yaml").exists()
+
+
+@needs_dvc
+def test_repro_metrics_and_plots_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "tinydrop"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m harness.cli "$@"\n')
+    command.chmod(0o755)
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t",
+        "HOME": str(tmp_path),
+    }  # fmt: skip
+    repository = tmp_path / "repository"
+    folder = repository / "runs" / "mine"
+
+    def do(words: str, where: Path = folder) -> str:
+        done = subprocess.run(words.split(), cwd=where, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, words + done.stdout + done.stderr
+        return done.stdout
+
+    repository.mkdir()
+    do("git init -q", repository)
+    do("dvc init -q", repository)
+    store = measured(folder)
+    assert CliRunner().invoke(app, ["dvc", str(folder)]).exit_code == 0
+    assert grids.read(str(folder / "grid.yaml")) == grids.planned(planned_grid(store))
+    assert json.loads((folder / "data.lock").read_text()) == fingerprints(store)
+    assert all(fingerprints(store).values())
+
+    assert "0 to run" in do("dvc repro"), "the stage goes on from what is recorded"
+    assert "didn't change, skipping" in do("dvc repro")
+    shown = json.loads(do("dvc metrics show --json"))[""]["data"]["report/metrics.json"]["data"]
+    (of_task,) = shown.values()
+    summary = json.loads((folder / "report" / "summary.json").read_text())
+    row = next(r for r in summary if r["dose"] == 4 and r["defense"] == "none")
+    assert of_task["badnets"]["none"]["asr at 4"] == pytest.approx(row["asr"], abs=1e-5)
+    do("git add dvc.yaml dvc.lock grid.yaml data.lock report/metrics.json report/summary.json report/summary.csv")
+    do("git add -A .dvc", repository)
+    do("git commit -qm first")
+
+    (folder / "grid.yaml").write_text(yaml.safe_dump({**GRID, "doses": [0, 4, 30]}))
+    assert "4 to run" in do("dvc repro"), "what is new in the grid"
+    changed = json.loads(do("dvc metrics diff --json"))
+    (new,) = (name for name in changed["report/metrics.json"] if name.endswith("badnets.none.asr at 30"))
+    assert changed["report/metrics.json"][new].get("old") is None
+    for words, revisions in (("show", {"workspace"}), ("diff", {"workspace", "HEAD"})):
+        do(f"dvc plots {words} -o {tmp_path / words}")
+        page = (tmp_path / words / "index.html").read_text()
+        assert "vega" in page
+        assert all(revision in page for revision in revisions)
+        assert '"facet"' in page, "the curves are drawn by attack"
+    assert len(read_plan(store)) == 12
+    assert CliRunner().invoke(app, ["dvc", str(folder)]).exit_code == 0
+    assert "didn't change, skipping" in do("dvc repro"), "written again, it is the same"
+
+
+def test_data_that_moved_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    store = measured(tmp_path / "run")
+    assert CliRunner().invoke(app, ["dvc", str(store.root)]).exit_code == 0
+    before = (store.root / "dvc.yaml").read_bytes()
+    (label, now), *_ = fingerprints(store).items()
+    (store.root / "data.lock").write_text(json.dumps({label: "f" * 32}))
+    done = CliRunner().invoke(app, ["dvc", str(store.root)])
+    assert f"the data of {label} changed: ffffffffffff is {now[:12]} now" in " ".join(done.output.split())
+    assert (store.root / "dvc.yaml").read_bytes() == before
