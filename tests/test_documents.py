@@ -73,6 +73,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         "tasks": [{"name": "digits", "train_size": 150, "epochs": 1}], "attacks": ["badnets"], "doses": [0, 5],
         "defenses": ["none"], "seeds": [0],
     }  # fmt: skip
+    Path(".dvc").mkdir()  # as `dvc init` does
     Path("my_grid.yaml").write_text(yaml.safe_dump(grid))
     scaffold("defense", "my_defense", tmp_path / "file")
     shutil.copy(tmp_path / "file" / "my_defense.py", tmp_path)
