@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from harness import cli_plugins, cli_run, cli_store
+from harness import cli_plugins, cli_run, cli_site, cli_store
 from harness.console import err, out
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ app.command()(cli_store.gc)
 app.command()(cli_store.merge)
 app.command()(cli_store.push)
 app.command("dvc")(cli_store.dvc)
+app.command()(cli_site.leaderboard)
+app.command()(cli_site.submit)
 
 
 def main() -> None:
@@ -59,8 +61,11 @@ def _expected(error: Exception) -> bool:
     from harness.ray_executor import NoRay
     from harness.records import DamagedPlan, NewerSchema
     from harness.registry import BadPlugin, UnknownName
+    from harness.site.build import MissingExtra, NotASite
+    from harness.submission import BadSubmission
 
     mistakes = BadGrid | BadPlugin | BadUrl | BrokenLedger | DamagedPlan | NewerSchema | NoRay | UnknownName
+    mistakes |= BadSubmission | MissingExtra | NotASite
     return isinstance(error, mistakes | OSError)
 
 

@@ -1,0 +1,65 @@
+"""The commands that publish: a site made of runs, and a run as an archive for somebody else's site."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli_run import Dir
+from harness.console import out
+
+
+def leaderboard(
+    dirs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Runs, published folders with a cells.csv, archives of `tinydrop submit`."
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--out", "-o", help="The folder of the site; an older site there is replaced.")],
+    cell_pages: Annotated[
+        bool, typer.Option("--cell-pages/--no-cell-pages", help="A page for every cell that has a record.")
+    ] = True,
+    svg_only: Annotated[bool, typer.Option("--svg-only", help="No PNG and PDF of the figures.")] = False,
+    title: Annotated[str, typer.Option("--title", help="What the site is called.")] = "tinydrop leaderboard",
+) -> None:
+    """Build a static site: headline, matrices, curves, ranks, coverage, samples, a page per task, attack, defense and cell.
+
+    It opens from the disk, without a server or a network. Archives are checked before anything of them is shown.
+
+    Example:  tinydrop leaderboard runs/quickstart -o site
+    """
+    from harness.site import sources
+    from harness.site.build import Options, build
+    from harness.site.charts import FORMATS
+
+    formats = FORMATS[:1] if svg_only else FORMATS
+    with sources.opened(dirs) as found:
+        files = build(sources.joined(found), to, Options(cell_pages, formats, title))
+    out.print(f"{files} files written; open {to / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def submit(
+    dir_: Dir,
+    to: Annotated[Path, typer.Option("--out", "-o", help="The archive to write.")],
+) -> None:
+    """Pack a run's records, samples, plan and ledger into one archive that `tinydrop leaderboard` takes; no weights.
+
+    The ledger says who ran what where (user@host), and goes along. Publish the printed head somewhere with a date.
+
+    Example:  tinydrop submit runs/quickstart -o mine.zip
+    """
+    from harness import submission
+    from harness.store import Store
+
+    if not (dir_ / "records").is_dir():
+        raise FileNotFoundError(f"DIR: {str(dir_)!r} holds no run; start one with `tinydrop run`")
+    manifest = submission.pack(Store(dir_), to)
+    size, digest = to.stat().st_size, hashlib.sha256(to.read_bytes()).hexdigest()
+    records = sum(path.startswith("records/") for path in manifest.files)
+    out.print(f"{records} records, {len(manifest.files)} files, {size / 1e6:.1f} MB written: {to}", highlight=False,
+              soft_wrap=True)  # fmt: skip
+    out.print(f"SHA-256 {digest}\nledger  {manifest.head}", highlight=False, soft_wrap=True)

@@ -1,0 +1,196 @@
+"""The tables of the pages, made of the joined data: what a reader sees of a headline, a task, a plug-in, a cell."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from math import log
+from typing import Any
+
+import pandas as pd
+
+from harness.records import Plugged, Record
+from harness.registry import Entry, entries
+from harness.site.ranks import Ranking
+from harness.site.tables import Column, Field, Listing, bounded, covered, coverage, number
+
+TASK, ATTACK, DEFENSE = (Column(name, choose=True) for name in ("task", "attack", "defense"))
+HEADLINE = (
+    TASK, ATTACK, DEFENSE,
+    Column("ED50", True, "poisoned samples that bring the ASR half of the way from chance to 1, with 95 % interval"),
+    Column("protection", True, "how many times more samples the attack needs, with 95 % interval"),
+    Column("ASR", True, "attack success rate at the dose beside it"),
+    Column("dose", True, "the largest that all defenses of this task and attack have"),
+    Column("clean", True, "the task's clean metric at that dose"),
+    Column("clean cost", True, "clean metric minus that of the undefended victim, same doses and seeds"),
+    Column("training", True, "seconds of training, as a multiple of the undefended victim's"),
+    Column("clean rows", True, "clean data that the defender needs"),
+    Column("p", True, "that the defense lowers the ASR: paired t test over seeds, Holm-corrected"),
+    Column("note", help="the gate, and why a number is missing"),
+)  # fmt: skip
+CELLS = ("task", "attack", "dose", "defense", "seed", "status", "asr", "utility", "fit_seconds", "clean_used", "reason")
+WORDS = ("task", "attack", "defense", "status", "reason")
+
+
+def base_name(label: str) -> str:
+    """The plug-in of a label, its options aside."""
+    return label.partition("(")[0]
+
+
+class Pages:
+    """Where things are on the site. `up` leads from the page that links to its root."""
+
+    def __init__(self, tasks: Iterable[str]) -> None:
+        self.slugs: dict[str, str] = {}
+        for task in tasks:
+            slug = safe(task)
+            same = sum(s == slug or s.startswith(f"{slug}-") for s in self.slugs.values())
+            self.slugs[task] = f"{slug}-{same}" if same else slug
+
+    def task(self, label: str, up: str = "") -> Field:
+        return Field(label, href=f"{up}tasks/{self.slugs[label]}.html")
+
+    def plugin(self, kind: str, label: str, up: str = "") -> Field:
+        return Field(label, href=f"{up}{kind}/{safe(base_name(label))}.html")
+
+
+def safe(label: str) -> str:
+    """A label as a file's name."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in label)
+    return kept.strip("_.")[:100] or "unnamed"
+
+
+def headline(head: pd.DataFrame, at: Pages, up: str = "", id_: str = "headline") -> Listing:
+    """A line per task, attack and defense."""
+    rows = []
+    for r in head.itertuples():
+        p = "–" if r.p != r.p else "<.001" if r.p < 0.001 else f"{r.p:.3f}"
+        rows.append([
+            at.task(r.task, up), at.plugin("attacks", r.attack, up), at.plugin("defenses", r.defense, up),
+            bounded(r, "ed50"), bounded(r, "protection"), number(r.asr, "{:.2f}"), number(r.dose, "{:.0f}"),
+            number(r.utility), number(r.clean_cost if r.defense != "none" else None, "{:+.3f}"),
+            number(r.training_cost, "{:.1f}×"), number(r.clean_used, "{:.0f}"),
+            Field(p, float(r.p) if r.p == r.p else None), Field(_note(r), kind="note"),
+        ])  # fmt: skip
+    return Listing(id_, "ED50, protection factor and costs", HEADLINE, rows)
+
+
+def _note(row: Any) -> str:
+    return "; ".join(filter(None, ["" if row.gate else "gate shut: the undefended attack is too weak", row.note]))
+
+
+def covering(cells: pd.DataFrame, missing: pd.DataFrame, by: list[str], links: dict[str, Any], id_: str) -> Listing:
+    """Counts of cells by state."""
+    counts = coverage(cells, missing, by)
+    columns = [*(Column(name, choose=True) for name in by)]
+    columns += [Column(name, True) for name in ("done", "failed", "timed out", "n/a", "missing")]
+    rows = []
+    for index, row in counts.iterrows():
+        labels = index if isinstance(index, tuple) else (index,)
+        states = [number(int(n), "{:,}", kind=str(s).replace(" ", "-") if n else "zero") for s, n in row.items()]
+        rows.append([*(links[name](label) for name, label in zip(by, labels)), *states])
+    return Listing(id_, "Coverage: cells by what became of them", columns, rows)
+
+
+def ranked(found: Ranking, at: Pages, up: str = "") -> Listing:
+    """A task's defenses in order; controls stand without a rank."""
+    columns = (
+        Column("rank", True, "one more than the number of defenses that are better beyond chance"), Column("defense"),
+        Column("mean ASR", True, "over the complete blocks"), Column("95 % interval", True, "over seeds"),
+        Column("better than", help="paired t test over seeds, Holm-corrected over all pairs of the task, p < .05"),
+    )  # fmt: skip
+    rows = []
+    for r in found.rows.itertuples():
+        shown = (
+            Field(f"{r.rank}{' (tie)' if r.tied else ''}", float(r.rank)) if r.rank else Field("control", kind="zero")
+        )
+        between = Field(f"{r.low:.2f} to {r.high:.2f}", r.low) if r.low == r.low else Field("one seed")
+        rows.append([shown, at.plugin("defenses", r.defense, up), number(r.asr, "{:.3f}"), between,
+                     Field(r.better_than or "–", kind="note")])  # fmt: skip
+    return Listing("ranks", "Defenses in order", columns, rows)
+
+
+def plugins(kind: str, head: pd.DataFrame, cells: pd.DataFrame, at: Pages) -> Listing:
+    """The index of a kind: what each plug-in is and how far it was run."""
+    column = kind.removesuffix("s")
+    described = entries(kind)
+    rows = []
+    for name, part in cells.groupby(cells[column].map(base_name)):
+        e = described.get(str(name))
+        rows.append([
+            at.plugin(kind, str(name)), Field(e.stage if e else "", kind="plain"), Field(e.summary if e else "", kind="note"),
+            number(part.task.nunique(), "{:,}"), number(len(part), "{:,}"),
+        ])  # fmt: skip
+    columns = (
+        Column(column),
+        Column("kind", choose=True),
+        Column("what it does"),
+        Column("tasks", True),
+        Column("cells", True),
+    )
+    return Listing(kind, f"{kind.capitalize()} of this leaderboard", columns, rows)
+
+
+def facts(e: Entry | None) -> list[tuple[str, str]]:
+    """What the registry knows of a plug-in."""
+    if e is None:
+        return [("source", "a plug-in that is not installed where this page was made")]
+    known = {"kind": e.stage, "modalities": ", ".join(e.modalities), "paper": e.paper, "needs": ", ".join(e.needs),
+             "not for": e.why_not, "source": e.module}  # fmt: skip
+    return [(name, value) for name, value in known.items() if value]
+
+
+def data(cells: pd.DataFrame, paged: set[str]) -> str:
+    """cells.js: every cell in as few characters as a table needs; words are given once, and by their place after that."""
+    from jinja2.utils import htmlsafe_json_dumps
+
+    words = {i: list(dict.fromkeys(cells[c])) for i, c in enumerate(CELLS) if c in WORDS}
+    place = {i: {word: n for n, word in enumerate(of)} for i, of in words.items()}
+    columns = []
+    for i, name in enumerate(CELLS):
+        values = cells[name] if name in cells else pd.Series([None] * len(cells), dtype=object)
+        columns.append([place[i][v] for v in values] if i in place else [_short(v) for v in values])
+    keys = [key if key in paged else None for key in cells.key]
+    rows = [list(row) for row in zip(*columns, keys)]
+    tree = {"cells": {"names": words, "rows": rows}}
+    return f"window.tinydrop = {htmlsafe_json_dumps(tree, dumps=_compact)};\n"
+
+
+def _compact(tree: Any, **_: Any) -> str:
+    return json.dumps(tree, separators=(",", ":"), allow_nan=False)
+
+
+def _short(value: Any) -> float | int | None:
+    if value != value or value is None:
+        return None
+    number_ = float(value)
+    return int(number_) if number_.is_integer() else float(f"{number_:.4g}")
+
+
+def cell_columns() -> list[Column]:
+    names = {"fit_seconds": "training s", "clean_used": "clean rows", "utility": "clean", "asr": "ASR"}
+    choose = {"task", "attack", "defense", "status", "seed"}
+    return [Column(names.get(c, c), c not in WORDS, choose=c in choose) for c in CELLS] + [Column("record")]
+
+
+def rerun(record: Record) -> str:
+    """One line for a shell that runs this cell again."""
+    grid = {
+        "tasks": [_spec(record.task)], "attacks": [_spec(record.attack)], "doses": [record.dose],
+        "defenses": [_spec(record.defense)], "seeds": [record.seed],
+    }  # fmt: skip
+    return f"echo {shlex.quote(json.dumps(grid))} > cell.yaml && tinydrop run cell.yaml --out runs/cell"
+
+
+def _spec(plugged: Plugged) -> Any:
+    """As a grid has it: the options that the label names."""
+    words = plugged.label.partition("(")[2]
+    options = {k: v for k, v in plugged.options.items() if f"{k}=" in words}
+    return {"name": plugged.name, **options} if options else plugged.name
+
+
+def smallest(head: pd.DataFrame) -> Any:
+    """The undefended attack with the smallest known ED50, for the first sentence of the site; None where there is none."""
+    known = head[(head.defense == "none") & head.gate.astype(bool) & head.ed50.notna() & (head.ed50_censored == "")]
+    return next(known.sort_values(["ed50", "task", "attack"]).itertuples(), None) if len(known) else None

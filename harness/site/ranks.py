@@ -1,0 +1,104 @@
+"""Which defense is best on a task? Ranks over complete blocks only; what the seeds cannot tell apart is a tie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.compare import holm, paired
+from harness.report import interval
+
+LEVEL = 0.05  # of the whole family of comparisons of a task
+
+Block = tuple[str, int]  # an attack and a dose
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The defenses of one task."""
+
+    rows: pd.DataFrame  # defense, stage, rank (0: a control, not ranked), tied, asr, low, high, better_than
+    blocks: tuple[Block, ...]
+    seeds: int
+    left_out: tuple[str, ...]  # defenses that lack some of the blocks
+
+
+def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
+    """The ranking of one task's defenses by mean ASR over the blocks that all of them have whole; None if there is none.
+
+    cells: of one task. working: attacks whose gate is open; the others say nothing of a defense. A block is an attack
+    and a dose above 0, whole where all of its seeds are done. Defenses and blocks are dropped, the one that costs
+    least first, until every defense left has every block left. A defense's rank is one more than the number of
+    defenses that have a lower ASR in the paired one-sided t test over seeds, Holm-corrected over all pairs of the task.
+    """
+    if "asr" not in cells:
+        return None
+    graded = cells[cells.attack.isin(working) & (cells.dose > 0)]
+    done = graded[(graded.status == "done") & graded.asr.notna()]
+    if done.empty:
+        return None
+    whole = _whole(graded, done)
+    defenses, blocks = _rectangle(whole)
+    seeds = _common_seeds(done, blocks)
+    stages = cells.drop_duplicates("defense").set_index("defense").stage
+    ranked = [d for d in defenses if stages[d] != "control"]
+    if len(ranked) < 2 or not seeds:
+        return None
+    number = {block: n for n, block in enumerate(blocks, 1)}
+    at = [number.get(pair, 0) for pair in zip(done.attack, done.dose)]
+    part = done.assign(dose=at)  # so that every block counts alike in the paired test
+    part = part[(part.dose > 0) & part.seed.isin(seeds) & part.defense.isin(defenses)]
+    beats = _beats(part, ranked)
+    by_seed = part.groupby(["defense", "seed"]).asr.mean().unstack("seed")
+    rows = []
+    for defense in defenses:
+        low, high = interval(by_seed.loc[defense])
+        rank = 1 + int(beats[defense].sum()) if defense in ranked else 0
+        better = ", ".join(sorted(beats.columns[beats.loc[defense]])) if rank else ""
+        rows.append({"defense": defense, "stage": stages[defense], "rank": rank, "asr": by_seed.loc[defense].mean(),
+                     "low": low, "high": high, "better_than": better})  # fmt: skip
+    frame = pd.DataFrame(rows)
+    frame["tied"] = (frame["rank"] > 0) & frame["rank"].duplicated(keep=False)
+    frame = frame.sort_values(["rank", "asr", "defense"], ignore_index=True)
+    left_out = tuple(sorted(set(done.defense) - set(defenses)))
+    return Ranking(frame, tuple(blocks), len(seeds), left_out)
+
+
+def _whole(graded: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
+    """Defense x block: are all seeds of the block done?"""
+    block = ["attack", "dose"]
+    seeds = graded.groupby(block, sort=False).seed.nunique()
+    counted = done.groupby(["defense", *block], sort=False).seed.nunique().unstack("defense").fillna(0)
+    return counted.eq(seeds.loc[counted.index], axis=0).T
+
+
+def _rectangle(whole: pd.DataFrame) -> tuple[list[str], list[Block]]:
+    """Defenses and blocks such that every defense has every block, large in number of cells; greedy."""
+    kept = whole.to_numpy(dtype=bool)
+    names, blocks = np.array(whole.index, dtype=object), list(whole.columns)
+    best = names, kept.all(axis=0)
+    while len(names) > 2:
+        without = [np.delete(kept, i, axis=0).all(axis=0).sum() for i in range(len(names))]
+        drop = int(np.argmax(without))
+        kept, names = np.delete(kept, drop, axis=0), np.delete(names, drop)
+        if kept.all(axis=0).sum() * len(names) > best[1].sum() * len(best[0]):
+            best = names, kept.all(axis=0)
+    return list(best[0]), [(str(a), int(d)) for (a, d), keep in zip(blocks, best[1]) if keep]
+
+
+def _common_seeds(done: pd.DataFrame, blocks: list[Block]) -> set[int]:
+    sets = [set(part.seed) for pair, part in done.groupby(["attack", "dose"], sort=False) if pair in set(blocks)]
+    return set.intersection(*sets) if sets else set()
+
+
+def _beats(part: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
+    """(better, worse): is the ASR of the row's defense lower than that of the column's?"""
+    pairs = [(a, b) for a in ranked for b in ranked if a != b]
+    alone = {d: rows for d, rows in part.groupby("defense", sort=False)}
+    p = holm(np.array([paired(pd.concat([alone[a], alone[b]]), a, b) for a, b in pairs]))
+    beats = pd.DataFrame(False, index=ranked, columns=ranked)
+    for (a, b), value in zip(pairs, p):
+        beats.loc[a, b] = bool(value < LEVEL)
+    return beats

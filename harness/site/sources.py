@@ -1,0 +1,125 @@
+"""What a leaderboard is made of: folders of runs, published tables, submitted archives; joined so that no cell counts twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness import compact, ledger, records, report, submission
+from harness.grid import Grid, planned
+from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.grid import Spec
+
+CELL = ["task", "attack", "dose", "defense", "seed"]  # what makes two rows the same cell
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing named on the command line."""
+
+    name: str
+    cells: pd.DataFrame  # as harness.report.cells_frame
+    store: Store | None = None  # where there are records
+    head: str = ""  # of its ledger
+    missing: pd.DataFrame | None = None  # planned cells without a record: the columns of CELL
+
+
+@dataclass(frozen=True)
+class Joined:
+    """All sources as one."""
+
+    cells: pd.DataFrame  # one row per cell, `source` says where it is from
+    missing: pd.DataFrame  # planned somewhere, recorded nowhere: the columns of CELL
+    repeated: pd.DataFrame  # ASR of cells that were measured more than once: first, again, source
+    sources: tuple[Source, ...]
+
+    def store(self, source: str) -> Store | None:
+        return next(s.store for s in self.sources if s.name == source)
+
+
+@contextmanager
+def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
+    """The sources at these paths; what archives held is gone when the block ends.
+
+    Raises FileNotFoundError for a path that holds no run, BadSubmission and NewerSchema as `submission.unpacked`.
+    """
+    with ExitStack() as stack:
+        found: list[Source] = []
+        for path in paths:
+            name = path.name if path.is_absolute() else path.as_posix()
+            name += f" ({len(found) + 1})" if any(s.name == name for s in found) else ""
+            if path.is_file():
+                found.append(_run(name, stack.enter_context(submission.unpacked(path))))
+            elif (path / "cells.csv").is_file():
+                found.append(Source(name, report.read_cells(path / "cells.csv")))
+            elif (path / "records").is_dir():
+                found.append(_run(name, Store(path)))
+            else:
+                raise FileNotFoundError(f"DIR: {str(path)!r} has neither records nor a cells.csv, and is no archive")
+        yield found
+
+
+def _run(name: str, store: Store) -> Source:
+    entries = ledger.read(store.root)
+    head = entries[-1].hash if entries else ""
+    if not (store.root / "plan.json").is_file():
+        return Source(name, compact.table(store), store, head)
+    plan = records.read_plan(store)
+    cells = compact.table(store, (cell["key"] for cell in plan))
+    known = set(cells.key) if len(cells) else set()
+    labels = [cell["label"] for cell in plan if cell["key"] not in known]
+    missing = _parsed(labels, planned(records.planned_grid(store))) if labels else None
+    return Source(name, cells, store, head, missing)
+
+
+def _parsed(labels: list[str], grid: Grid) -> pd.DataFrame:
+    """The cells with these labels, of a grid's own tasks, attacks and defenses."""
+
+    def either(kind: str) -> str:
+        specs: set[Spec] = {spec for part in (grid, *grid.also) for spec in getattr(part, kind)}
+        return "|".join(sorted((re.escape(spec.label) for spec in specs), key=len, reverse=True))
+
+    form = re.compile(rf"({either('tasks')})/({either('attacks')})/(\d+)/({either('defenses')})/(\d+)")
+    rows: list[dict[str, Any]] = []
+    for label in labels:
+        if match := form.fullmatch(label):
+            task, attack, dose, defense, seed = match.groups()
+            rows.append({"task": task, "attack": attack, "dose": int(dose), "defense": defense, "seed": int(seed)})
+    return pd.DataFrame(rows, columns=CELL)
+
+
+def joined(sources: Sequence[Source]) -> Joined:
+    """One table. A cell that several sources have is taken from the first in which it is done, or else from the first."""
+    parts = [s.cells.assign(source=s.name) for s in sources if len(s.cells)]
+    if not parts:
+        raise FileNotFoundError("DIR: no finished cell yet in any of them; see `tinydrop status`")
+    every = pd.concat(parts, ignore_index=True)
+    every["clean_metric"] = every.clean_metric.fillna("accuracy")
+    words = every.columns.intersection(["reason", "device", "commit", "key"])
+    every[words] = every[words].fillna("")
+    first = every.assign(late=every.status != "done").sort_values("late", kind="stable").drop_duplicates(CELL)
+    cells = every.loc[sorted(first.index)].reset_index(drop=True)
+    plans = [s.missing for s in sources if s.missing is not None and len(s.missing)]
+    missing = pd.concat(plans, ignore_index=True).drop_duplicates() if plans else pd.DataFrame(columns=CELL)
+    if len(missing):
+        had = pd.MultiIndex.from_frame(cells[CELL])
+        missing = missing[~pd.MultiIndex.from_frame(missing[CELL]).isin(had)]
+    return Joined(report.ordered(cells), missing, _repeated(every, cells), tuple(sources))
+
+
+def _repeated(every: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells that were run more than once, not copies of one record."""
+    nothing = pd.DataFrame({"asr": [], "asr_again": [], "source": []})
+    if "asr" not in every:
+        return nothing
+    rest = every[~every.key.isin(cells.key) & every.asr.notna()].drop_duplicates("key")
+    pairs = rest[[*CELL, "asr", "source"]].merge(cells[[*CELL, "asr"]], on=CELL, suffixes=("_again", ""))
+    return pairs.dropna(subset=["asr", "asr_again"]) if len(pairs) else nothing
