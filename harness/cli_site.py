@@ -26,7 +26,7 @@ def leaderboard(
     svg_only: Annotated[bool, typer.Option("--svg-only", help="No PNG and PDF of the figures.")] = False,
     title: Annotated[str, typer.Option("--title", help="What the site is called.")] = "tinydrop leaderboard",
 ) -> None:
-    """Build a static site: headline, matrices, curves, ranks, coverage, samples, a page per task, attack, defense and cell.
+    """Build a static site: headline, matrices, curves, ranks, coverage, samples; pages of tasks, plug-ins and cells.
 
     It opens from the disk, without a server or a network. Archives are checked before anything of them is shown.
 

@@ -1,8 +1,8 @@
 """A run as one archive that somebody else can check: records, what they show, the ledger, the plan; no weights.
 
-Nothing of an archive is believed before it was checked: names, sizes, hashes, the ledger's chain, every record's schema, and
-whether its numbers can be. Whoever makes a run up from nothing, ledger included, is not found out by this: ask for the head
-of the ledger early, and compare it with the one that the leaderboard shows.
+Nothing of an archive is believed before it was checked: names, sizes, hashes, the ledger's chain, every record's
+schema, and whether its numbers can be. Whoever makes a run up from nothing, ledger included, is not found out by this:
+ask for the head of the ledger early, and compare it with the one that the leaderboard shows.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def packed(path: str) -> bool:
 
 
 def pack(store: Store, to: Path) -> Manifest:
-    """Write the archive of a store; the same store gives the same bytes. Raises BadSubmission for one that would be refused."""
+    """Write the archive of a store; the same store gives the same bytes. Raises BadSubmission for a damaged one."""
     problems = upkeep.verify(store).problems
     if problems:
         raise BadSubmission(f"DIR: {str(store.root)!r}: {problems[0]}; `tinydrop verify` names all that is wrong")
@@ -77,7 +77,7 @@ def pack(store: Store, to: Path) -> Manifest:
 
 @contextmanager
 def unpacked(path: Path, largest: int = LARGEST) -> Iterator[Store]:
-    """The store in an archive, checked, until the block ends. Raises BadSubmission, or NewerSchema as `records.load`."""
+    """The store in an archive, checked, until the block ends. Raises BadSubmission, NewerSchema as `records.load`."""
     with TemporaryDirectory(prefix="tinydrop-") as folder:
         store = Store(Path(folder))
         try:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from harness.records import Record
+    from harness.store import Store
 
 HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="tinydrop'  # in the first page of a site that may be replaced
@@ -88,6 +89,11 @@ def _replaced(to: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _newest(store: Store, key: str) -> Record | None:
+    n = store.attempts(key)
+    return records.load(store.record(key, n)) if n else None
+
+
 class _Site:
     """One build."""
 
@@ -98,7 +104,7 @@ class _Site:
         self.cells, self.missing = joined.cells, joined.missing
         self.tables = report.tables(self.cells)
         self.head = headline(self.tables)
-        self.at = Pages(dict.fromkeys(self.cells.task))
+        self.at = Pages(dict.fromkeys([*self.cells.task, *self.missing.task]))
         self.modality = dict(zip(self.cells.task, self.cells.modality))
         self.paged = self._paged()
         self.jinja = Environment(
@@ -112,7 +118,8 @@ class _Site:
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
         found = {}
-        for task, part in self.cells.groupby("task", sort=False):
+        every = pd.concat([self.cells, self.missing.assign(status="missing")])  # a block that lacks a cell is not whole
+        for task, part in every.groupby("task", sort=False):
             working = set(self.head[(self.head.task == task) & self.head.gate].attack) if len(self.head) else set()
             made = ranking(part, working)
             if made is not None:
@@ -204,8 +211,7 @@ class _Site:
         rows = self.cells.sort_values(["dose", "seed"], ascending=[False, True], kind="stable")
         for row in rows.itertuples():
             store = self.joined.store(str(row.source)) if row.key in self.paged else None
-            record = store and records.load(store.record(row.key, max(1, store.attempts(row.key))))
-            if store is None or record is None:
+            if store is None or (record := _newest(store, str(row.key))) is None:
                 continue
             made = samples.of(record, store)
             for path in (p for s in made for p in (*s.pictures, *s.sounds)):
@@ -236,7 +242,7 @@ class _Site:
             facts=pages.facts(entries("tasks").get(base_name(task))), train_size=cells.train_size.max(),
             covered=covered(coverage(cells, missing, ["task"]).iloc[0]),
             matrices=matrices(task, self.tables, self.head, self.missing) if len(head) else [],
-            head=pages.headline(head, self.at, up) if len(head) else None, drawn=drawn, rank=rank,
+            head=pages.headline(head, self.at, up, of_task=True) if len(head) else None, drawn=drawn, rank=rank,
             ranks=pages.ranked(rank, self.at, up) if rank else None,
             coverage=pages.covering(cells, missing, ["attack", "defense"], links, "coverage"),
             maps=[n for n in (f"{slug}--map", f"{slug}--protection") if (self.folder / f"figures/{n}.svg").exists()],
@@ -245,22 +251,24 @@ class _Site:
 
     def plugin_pages(self, kind: str) -> None:
         column = kind.removesuffix("s")
-        listing = pages.plugins(kind, self.head, self.cells, self.at)
+        listing = pages.plugins(kind, self.cells, self.at)
         self.page(f"{kind}.html", "index_of.html", kind=kind, listing=listing)
         up = "../"
         links = {"task": lambda t: self.at.task(t, up), column: lambda p: self.at.plugin(kind, p, up)}
         names = self.cells[column].map(base_name)
-        planned = self.missing[column].map(base_name) if len(self.missing) else self.missing[column]
-        for name in sorted(set(names)):
+        planned = self.missing[column].astype(str).map(base_name)
+        for name in sorted({*names, *planned}):
             cells, missing = self.cells[names == name], self.missing[planned == name]
             head = self.head[self.head[column].map(base_name) == name] if len(self.head) else self.head
             pairs = dict.fromkeys(zip(head.task, head.attack)) if len(head) else {}
+            entry = entries(kind).get(name)
             self.page(
-                f"{kind}/{pages.safe(name)}.html", "plugin.html", kind=kind, plugin=name, entry=entries(kind).get(name),
-                facts=pages.facts(entries(kind).get(name)), head=pages.headline(head, self.at, up) if len(head) else None,
+                f"{kind}/{pages.safe(name)}.html", "plugin.html", kind=kind, plugin=name, entry=entry,
+                facts=pages.facts(entry), head=pages.headline(head, self.at, up) if len(head) else None,
                 covered=covered(coverage(cells, missing, ["task"]).sum()),
                 drawn=[(t, a, self.drawn[t, a]) for t, a in pairs if (t, a) in self.drawn],
-                coverage=pages.covering(cells, missing, ["task", column], links, "coverage"), formats=self.options.formats,
+                coverage=pages.covering(cells, missing, ["task", column], links, "coverage"),
+                formats=self.options.formats,
             )  # fmt: skip
 
     def method(self) -> None:

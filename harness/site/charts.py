@@ -38,13 +38,13 @@ def how_many(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
     for y, row in enumerate(rows.itertuples()):
         _point(axis, row, "ed50", y, HUES.get(modality.get(str(row.task), ""), "black"))
     axis.set_yticks(range(len(rows)), labels=[f"{r.attack}   {r.task}" for r in rows.itertuples()], fontsize=7)
-    axis.set_xlabel("poisoned samples to half of the way (ED50), 95 % interval over seeds")
-    _finish(axis, [modality.get(str(t), "") for t in rows.task])
+    axis.set_xlabel("ED50: poisoned samples to half of the way")
+    _finish(figure, axis, [modality.get(str(t), "") for t in rows.task])
     return figure
 
 
 def what_it_buys(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
-    """Protection factors: a line per defense, a point per task and attack; triangles are bounds, bars medians."""
+    """Protection factors: a line per defense, in order of medians, a point per task and attack; triangles are bounds."""
     rows = head[(head.stage != "control") & head.protection.notna() & (head.protection > 0)]
     medians = rows.groupby("defense").protection.median()
     order = [str(d) for d in medians.sort_values(kind="stable").index]
@@ -55,12 +55,9 @@ def what_it_buys(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
         for i, row in enumerate(part.itertuples()):
             apart = 0.5 * ((i + 0.5) / len(part) - 0.5)
             _point(axis, row, "protection", y + apart, HUES.get(modality.get(str(row.task), ""), "black"), bars=False)
-        axis.plot([medians[defense]] * 2, [y - 0.38, y + 0.38], color="black", linewidth=1.5)
     axis.set_yticks(range(len(order)), labels=order, fontsize=8)
-    axis.set_xlabel(
-        "protection factor: times more samples (point: an attack on a task; triangle: a bound; bar: median)"
-    )
-    _finish(axis, [modality.get(str(t), "") for t in rows.task])
+    axis.set_xlabel("protection factor: times more poisoned samples")
+    _finish(figure, axis, [modality.get(str(t), "") for t in rows.task])
     return figure
 
 
@@ -88,10 +85,10 @@ def _point(axis: Any, row: Any, name: str, y: float, colour: str, bars: bool = T
         axis.hlines(y, low, high, colors=colour, linewidth=1.1)
 
 
-def _finish(axis: Any, modalities: list[str]) -> None:
+def _finish(figure: Figure, axis: Any, modalities: list[str]) -> None:
     from matplotlib.ticker import FuncFormatter
 
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     for name in sorted(set(modalities)):
         axis.plot([], [], marker="o", linestyle="", markersize=4.5, color=HUES.get(name, "black"), label=name)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper right", ncols=6)

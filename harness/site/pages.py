@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable
-from math import log
 from typing import Any
 
 import pandas as pd
@@ -13,20 +13,18 @@ import pandas as pd
 from harness.records import Plugged, Record
 from harness.registry import Entry, entries
 from harness.site.ranks import Ranking
-from harness.site.tables import Column, Field, Listing, bounded, covered, coverage, number
+from harness.site.tables import Column, Field, Listing, bounded, coverage, number
 
 TASK, ATTACK, DEFENSE = (Column(name, choose=True) for name in ("task", "attack", "defense"))
 HEADLINE = (
     TASK, ATTACK, DEFENSE,
     Column("ED50", True, "poisoned samples that bring the ASR half of the way from chance to 1, with 95 % interval"),
     Column("protection", True, "how many times more samples the attack needs, with 95 % interval"),
-    Column("ASR", True, "attack success rate at the dose beside it"),
-    Column("dose", True, "the largest that all defenses of this task and attack have"),
+    Column("ASR (dose)", True, "attack success rate at the largest dose that all defenses of the attack have"),
     Column("clean", True, "the task's clean metric at that dose"),
     Column("clean cost", True, "clean metric minus that of the undefended victim, same doses and seeds"),
     Column("training", True, "seconds of training, as a multiple of the undefended victim's"),
     Column("clean rows", True, "clean data that the defender needs"),
-    Column("p", True, "that the defense lowers the ASR: paired t test over seeds, Holm-corrected"),
     Column("note", help="the gate, and why a number is missing"),
 )  # fmt: skip
 CELLS = ("task", "attack", "dose", "defense", "seed", "status", "asr", "utility", "fit_seconds", "clean_used", "reason")
@@ -61,19 +59,26 @@ def safe(label: str) -> str:
     return kept.strip("_.")[:100] or "unnamed"
 
 
-def headline(head: pd.DataFrame, at: Pages, up: str = "", id_: str = "headline") -> Listing:
-    """A line per task, attack and defense."""
+def headline(head: pd.DataFrame, at: Pages, up: str = "", of_task: bool = False) -> Listing:
+    """A line per task, attack and defense; without the task on its own page."""
     rows = []
     for r in head.itertuples():
-        p = "–" if r.p != r.p else "<.001" if r.p < 0.001 else f"{r.p:.3f}"
+        cost = r.clean_cost if r.defense != "none" else None
         rows.append([
             at.task(r.task, up), at.plugin("attacks", r.attack, up), at.plugin("defenses", r.defense, up),
-            bounded(r, "ed50"), bounded(r, "protection"), number(r.asr, "{:.2f}"), number(r.dose, "{:.0f}"),
-            number(r.utility), number(r.clean_cost if r.defense != "none" else None, "{:+.3f}"),
-            number(r.training_cost, "{:.1f}×"), number(r.clean_used, "{:.0f}"),
-            Field(p, float(r.p) if r.p == r.p else None), Field(_note(r), kind="note"),
+            bounded(r, "ed50"), bounded(r, "protection", _p(r)), number(r.asr, f"{{:.2f}} ({r.dose:.0f})"),
+            number(r.utility), number(cost, "{:+.3f}"), number(r.training_cost, "{:.1f}×"),
+            number(r.clean_used, "{:.0f}"), Field(_note(r), kind="note"),
         ])  # fmt: skip
-    return Listing(id_, "ED50, protection factor and costs", HEADLINE, rows)
+    start = int(of_task)
+    return Listing("headline", "ED50, protection factor and costs", HEADLINE[start:], [row[start:] for row in rows])
+
+
+def _p(row: Any) -> str:
+    if "p" not in row._fields or row.p != row.p:
+        return ""
+    p = "< .001" if row.p < 0.001 else f"= {row.p:.3f}"
+    return f"lower ASR than undefended: p {p}, paired over seeds, Holm-corrected"
 
 
 def _note(row: Any) -> str:
@@ -111,7 +116,7 @@ def ranked(found: Ranking, at: Pages, up: str = "") -> Listing:
     return Listing("ranks", "Defenses in order", columns, rows)
 
 
-def plugins(kind: str, head: pd.DataFrame, cells: pd.DataFrame, at: Pages) -> Listing:
+def plugins(kind: str, cells: pd.DataFrame, at: Pages) -> Listing:
     """The index of a kind: what each plug-in is and how far it was run."""
     column = kind.removesuffix("s")
     described = entries(kind)
@@ -119,7 +124,7 @@ def plugins(kind: str, head: pd.DataFrame, cells: pd.DataFrame, at: Pages) -> Li
     for name, part in cells.groupby(cells[column].map(base_name)):
         e = described.get(str(name))
         rows.append([
-            at.plugin(kind, str(name)), Field(e.stage if e else "", kind="plain"), Field(e.summary if e else "", kind="note"),
+            at.plugin(kind, str(name)), Field(e.stage if e else ""), Field(e.summary if e else "", kind="note"),
             number(part.task.nunique(), "{:,}"), number(len(part), "{:,}"),
         ])  # fmt: skip
     columns = (
@@ -132,17 +137,22 @@ def plugins(kind: str, head: pd.DataFrame, cells: pd.DataFrame, at: Pages) -> Li
     return Listing(kind, f"{kind.capitalize()} of this leaderboard", columns, rows)
 
 
-def facts(e: Entry | None) -> list[tuple[str, str]]:
+def facts(e: Entry | None) -> list[tuple[str, Field]]:
     """What the registry knows of a plug-in."""
     if e is None:
-        return [("source", "a plug-in that is not installed where this page was made")]
-    known = {"kind": e.stage, "modalities": ", ".join(e.modalities), "paper": e.paper, "needs": ", ".join(e.needs),
-             "not for": e.why_not, "source": e.module}  # fmt: skip
-    return [(name, value) for name, value in known.items() if value]
+        return [("source", Field("a plug-in that is not installed where this page was made"))]
+    arxiv = re.search(r"arXiv:? *(\d{4}\.\d{4,5})", e.paper)
+    modalities = ", ".join(e.modalities)
+    known = {
+        "kind": Field(e.stage), "modalities": Field(modalities if modalities != e.stage else ""),
+        "paper": Field(e.paper, href=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else ""),
+        "needs": Field(", ".join(e.needs)), "why not elsewhere": Field(e.why_not), "source": Field(e.module),
+    }  # fmt: skip
+    return [(name, value) for name, value in known.items() if value.text]
 
 
 def data(cells: pd.DataFrame, paged: set[str]) -> str:
-    """cells.js: every cell in as few characters as a table needs; words are given once, and by their place after that."""
+    """cells.js: every cell in as few characters as a table needs; words are given once, then by their place."""
     from jinja2.utils import htmlsafe_json_dumps
 
     words = {i: list(dict.fromkeys(cells[c])) for i, c in enumerate(CELLS) if c in WORDS}
@@ -191,6 +201,6 @@ def _spec(plugged: Plugged) -> Any:
 
 
 def smallest(head: pd.DataFrame) -> Any:
-    """The undefended attack with the smallest known ED50, for the first sentence of the site; None where there is none."""
+    """The undefended attack with the smallest known ED50, for the first sentence of the site; None if there is none."""
     known = head[(head.defense == "none") & head.gate.astype(bool) & head.ed50.notna() & (head.ed50_censored == "")]
     return next(known.sort_values(["ed50", "task", "attack"]).itertuples(), None) if len(known) else None

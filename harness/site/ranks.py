@@ -26,7 +26,7 @@ class Ranking:
 
 
 def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
-    """The ranking of one task's defenses by mean ASR over the blocks that all of them have whole; None if there is none.
+    """One task's defenses by mean ASR over the blocks that all of them have whole; None if there are none.
 
     cells: of one task. working: attacks whose gate is open; the others say nothing of a defense. A block is an attack
     and a dose above 0, whole where all of its seeds are done. Defenses and blocks are dropped, the one that costs
@@ -61,7 +61,8 @@ def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
                      "low": low, "high": high, "better_than": better})  # fmt: skip
     frame = pd.DataFrame(rows)
     frame["tied"] = (frame["rank"] > 0) & frame["rank"].duplicated(keep=False)
-    frame = frame.sort_values(["rank", "asr", "defense"], ignore_index=True)
+    frame = frame.assign(last=frame["rank"] == 0).sort_values(["last", "rank", "asr", "defense"], ignore_index=True)
+    frame = frame.drop(columns="last")
     left_out = tuple(sorted(set(done.defense) - set(defenses)))
     return Ranking(frame, tuple(blocks), len(seeds), left_out)
 
@@ -96,7 +97,7 @@ def _common_seeds(done: pd.DataFrame, blocks: list[Block]) -> set[int]:
 def _beats(part: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
     """(better, worse): is the ASR of the row's defense lower than that of the column's?"""
     pairs = [(a, b) for a in ranked for b in ranked if a != b]
-    alone = {d: rows for d, rows in part.groupby("defense", sort=False)}
+    alone = dict(list(part.groupby("defense", sort=False)))
     p = holm(np.array([paired(pd.concat([alone[a], alone[b]]), a, b) for a, b in pairs]))
     beats = pd.DataFrame(False, index=ranked, columns=ranked)
     for (a, b), value in zip(pairs, p):

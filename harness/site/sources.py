@@ -1,4 +1,4 @@
-"""What a leaderboard is made of: folders of runs, published tables, submitted archives; joined so that no cell counts twice."""
+"""What a leaderboard is made of: runs, published tables, archives; joined so that no cell counts twice."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _parsed(labels: list[str], grid: Grid) -> pd.DataFrame:
 
 
 def joined(sources: Sequence[Source]) -> Joined:
-    """One table. A cell that several sources have is taken from the first in which it is done, or else from the first."""
+    """One table. A cell that several sources have is taken from the first that has it done, or else from the first."""
     parts = [s.cells.assign(source=s.name) for s in sources if len(s.cells)]
     if not parts:
         raise FileNotFoundError("DIR: no finished cell yet in any of them; see `tinydrop status`")

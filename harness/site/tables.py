@@ -96,7 +96,7 @@ def headline(found: Tables) -> pd.DataFrame:
         rows = rows.merge(found.doses[[*ROW, *names]], on=ROW, how="left")
     for name in ("ed50", "protection"):
         for column in (name, f"{name}_low", f"{name}_high", f"{name}_censored"):
-            rows[column] = rows[column] if column in rows else np.nan
+            rows[column] = rows.get(column, np.nan)
         rows[f"{name}_censored"] = rows[f"{name}_censored"].fillna("")
     rows["note"] = rows["note"].fillna("") if "note" in rows else ""
     return rows
@@ -175,7 +175,8 @@ def matrices(task: str, found: Tables, head: pd.DataFrame, missing: pd.DataFrame
                fields(lambda r: Field(f"{r.asr:.2f}", help=_spread(r, "asr"), colour=share(r.asr))),
                share.scale((0, 0.25, 0.5, 0.75, 1), "{:.2f}")),
         Matrix("clean", f"Clean metric: {metric}", f"{note} {_better(metric)}", at,
-               fields(lambda r: Field(f"{r.utility:.3g}", colour=clean(r.utility))), clean.scale(round_values, "{:.3g}")),
+               fields(lambda r: Field(f"{r.utility:.3g}", colour=clean(r.utility))),
+               clean.scale(round_values, "{:.3g}")),
     ]  # fmt: skip
     if part.protection.notna().any():
         made.append(
@@ -197,7 +198,7 @@ def _spread(row: Any, name: str) -> str:
 
 def _factor(row: Any, shade: Shade) -> Field:
     if row.protection != row.protection:
-        return Field("gate shut" if not row.gate else "none", help=row.note or "", kind="empty")
+        return Field("gate shut" if not row.gate else "no number", help=row.note or "", kind="empty")
     return Field(text(row, "protection").partition(" (")[0], row.protection, help=text(row, "protection"),
                  colour=shade(row.protection))  # fmt: skip
 
@@ -246,13 +247,13 @@ def number(value: Any, form: str = "{:.3g}", **rest: Any) -> Field:
     return Field(form.format(value) if known else "–", float(value) if known and isfinite(value) else None, **rest)
 
 
-def bounded(row: Any, name: str) -> Field:
+def bounded(row: Any, name: str, help_: str = "") -> Field:
     """An ED50 or a protection factor as the tables print it; bounds sort beyond the number they name."""
     shown = text(row, name)
     value = getattr(row, name)
     nudge = {"<": -1e-6, ">": 1e-6}.get(getattr(row, f"{name}_censored"), 0.0)
     known = value == value and value is not None and value > 0
-    return Field("–" if shown == "-" else shown, log(value) + nudge if known else None, kind="wide")
+    return Field("–" if shown == "-" else shown, log(value) + nudge if known else None, help=help_)
 
 
 def exports(name: str, frame: pd.DataFrame, caption: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 // Sorting, filtering and paging of every table of class "data". Its rows stand in the page; where they are many, in a file
 // beside it: window.tinydrop[id] has `names`, words by column, and `rows` of numbers or of places in those words.
 "use strict";
-const SHOWN = 100;
+const SHOWN = 50;
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -11,7 +11,7 @@ function make(tag, properties = {}, ...children) {
 
 function readPage(table) {
   return [...table.tBodies[0].rows].map((tr) => ({
-    values: [...tr.cells].map((td) => ("v" in td.dataset ? (td.dataset.v === "" ? null : Number(td.dataset.v)) : td.textContent.trim())),
+    values: [...tr.cells].map(({ dataset: { v, t }, textContent }) => (v === undefined ? t ?? textContent.trim() : v === "" ? null : Number(v))),
     text: tr.textContent.toLowerCase(),
     element: () => tr,
   }));
