@@ -44,7 +44,7 @@ def how_many(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
 
 
 def what_it_buys(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
-    """Protection factors: a line per defense, in order of medians, a point per task and attack; triangles are bounds."""
+    """Protection factors: a line per defense, in order of medians, a point per task and attack; triangles: bounds."""
     rows = head[(head.stage != "control") & head.protection.notna() & (head.protection > 0)]
     medians = rows.groupby("defense").protection.median()
     order = [str(d) for d in medians.sort_values(kind="stable").index]
