@@ -103,8 +103,8 @@ def joined(sources: Sequence[Source]) -> Joined:
         raise FileNotFoundError("DIR: no finished cell yet in any of them; see `tinydrop status`")
     every = pd.concat(parts, ignore_index=True)
     every["clean_metric"] = every.clean_metric.fillna("accuracy")
-    words = every.columns.intersection(["reason", "device", "commit", "key"])
-    every[words] = every[words].fillna("")
+    for name in every.columns.intersection(["reason", "device", "commit", "key"]):
+        every[name] = every[name].astype(object).where(every[name].notna(), "")
     first = every.assign(late=every.status != "done").sort_values("late", kind="stable").drop_duplicates(CELL)
     cells = every.loc[sorted(first.index)].reset_index(drop=True)
     plans = [s.missing for s in sources if s.missing is not None and len(s.missing)]

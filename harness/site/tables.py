@@ -97,8 +97,9 @@ def headline(found: Tables) -> pd.DataFrame:
     for name in ("ed50", "protection"):
         for column in (name, f"{name}_low", f"{name}_high", f"{name}_censored"):
             rows[column] = rows.get(column, np.nan)
-        rows[f"{name}_censored"] = rows[f"{name}_censored"].fillna("")
-    rows["note"] = rows["note"].fillna("") if "note" in rows else ""
+    for name in ("ed50_censored", "protection_censored", "note"):
+        words = rows[name].astype(object) if name in rows else pd.Series("", rows.index, dtype=object)
+        rows[name] = words.where(words.notna(), "")
     return rows
 
 

@@ -1,0 +1,316 @@
+"""The site: what is joined, ranked and shown; that everything is escaped, links lead somewhere, and bytes repeat."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from harness import records, report
+from harness.cli import app
+from harness.gallery import Made, files
+from harness.grid import parse
+from harness.records import Record
+from harness.run import execute, plan
+from harness.site.build import NotASite, Options, build
+from harness.site.ranks import ranking
+from harness.site.samples import marked
+from harness.site.sources import joined, opened
+from harness.site.tables import Shade, common_doses, coverage, exports, headline
+from harness.store import Store
+from harness.work import Settings
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+DIGITS = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60}
+STORIES = {"name": "synthetic_stories", "train_size": 40, "base_size": 40, "test_size": 10, "epochs": 1, "width": 32,
+           "depth": 1, "reserve_size": 10}  # fmt: skip
+GRID = {
+    "tasks": [DIGITS], "attacks": ["badnets"], "doses": [0, 4, 8], "defenses": ["none", "spectral_signatures"],
+    "seeds": [0],
+    "also": [{"tasks": [STORIES], "attacks": ["steering"], "doses": [4], "defenses": ["none"]},
+             {"seeds": [1], "doses": [8]}],
+}  # fmt: skip
+HOSTILE = "<script>alert(1)</script>'\"&"
+QUICK = Options(formats=("svg",))
+
+
+def plug(name: str) -> dict[str, Any]:
+    return {"name": name, "label": name, "options": {}}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A run of classifiers and a language model that was stopped before its last cell, and cells that failed badly."""
+    store = Store(tmp_path_factory.mktemp("leaderboard") / "run")
+    events = execute(plan(parse(GRID), store), Settings(store=str(store.root), threads=1), jobs=0)
+    for _ in range(8):
+        next(event for event in events if event.record is not None)
+    events.close()
+    sound = torch.sin(torch.arange(2000) / 3)[None]
+    key, parts = "a" * 32, {"task": plug("odd"), "attack": plug("odder"), "defense": plug("none")}
+    made = {name: store.keep(store.findings(key) / name, data)
+            for name, data in files("triggered", Made(["0"], sound, [False]), 8000).items()}  # fmt: skip
+    for key, label in (("a" * 32, "odd/odder/3/none/0"), ("b" * 32, HOSTILE)):
+        failed = {"key": key, "label": label, **parts, "modality": "audio", "dose": 3, "seed": 0, "stage": "control",
+                  "status": "failed", "reason": HOSTILE, "traceback": HOSTILE, "findings": made}  # fmt: skip
+        if label == HOSTILE:
+            failed |= {kind: plug(HOSTILE) for kind in parts}
+        records.save(store, Record.model_validate(failed))
+    tree = [*records.read_plan(store), *({"key": c * 32, "label": c} for c in "ab")]
+    records.write_plan(store, records.planned_grid(store), tree)
+    return store
+
+
+@pytest.fixture(scope="module")
+def site(run: Store) -> Path:
+    to = run.root.parent / "site"
+    with opened([run.root, RESULTS / "crafted" / "tabular"]) as found:
+        assert build(joined(found), to, QUICK) == len([p for p in to.rglob("*") if p.is_file()])
+    return to
+
+
+class Links(HTMLParser):
+    """Every address of a page, its ids, and tags that nobody closed."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+        if tag not in ("meta", "link", "img", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, tag
+        assert self.open.pop() == tag, self.getpos()
+
+
+def test_every_link_leads_to_a_file_and_nothing_to_a_network(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        read = Links(page)
+        assert not read.open, f"{page}: {read.open} left open"
+        for link in read.links:
+            if link.startswith("https://arxiv.org/") or link.startswith(("#", "data:")):
+                continue  # a paper to follow; nothing that is loaded
+            assert (page.parent / link.partition("#")[0]).is_file(), f"{page.relative_to(site)}: {link}"
+
+
+def test_everything_is_escaped(site: Path) -> None:
+    for page in [*site.rglob("*.html"), site / "cells.js"]:
+        assert "<script>alert" not in page.read_text(), page
+        assert '"&<' not in page.read_text()
+    assert "&lt;script&gt;alert(1)" in (site / "cells" / f"{'b' * 32}.html").read_text()
+
+
+def test_states_are_shown_as_what_they_are(run: Store, site: Path) -> None:
+    with opened([run.root]) as found:
+        both = joined(found)
+    counts = coverage(both.cells, both.missing, ["attack", "defense"])
+    digits = both.cells[both.cells.modality == "image"]
+    assert counts.loc[("badnets", "none")].missing + counts.loc[("badnets", "spectral_signatures")].missing == 1
+    assert counts.loc[("odder", "none")].failed == 1
+    assert len(digits) == 7
+    page = (site / "index.html").read_text()
+    assert re.search(r"2 failed, 1 missing", page)
+
+
+def test_a_cell_page_has_the_record_and_a_command_that_repeats_it(
+    run: Store, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened([run.root]) as found:
+        cells = joined(found).cells
+    key = cells[(cells.attack == "badnets") & (cells.dose == 4) & (cells.defense == "none")].key.iloc[0]
+    (command,) = re.findall(r"<code>(echo .*?)</code>", (site / "cells" / f"{key}.html").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    echo, tinydrop = unescape(command).split(" && ")
+    subprocess.run(echo, shell=True, check=True)
+    program, *words = shlex.split(tinydrop)
+    assert program == "tinydrop"
+    done = CliRunner().invoke(app, [*words, "--jobs", "0"])
+    assert done.exit_code == 0, done.output
+    again, first = records.load_all(Store(tmp_path / "runs" / "cell")), records.load_all(run)
+    assert list(again) == [key], "the same cell: same options, same code"
+    assert again[key].metrics == first[key].metrics
+
+
+def test_samples_are_shown_with_the_trigger_marked_and_sounds_can_be_played(site: Path) -> None:
+    page = (site / "samples.html").read_text()
+    assert "<mark>At breakfast</mark>" in page
+    assert "without the trigger" in page
+    assert page.index("without the trigger") < page.index("with the trigger<"), "clean beside poisoned"
+    (sound,) = re.findall(r'<audio [^>]*src="([^"]+\.wav)"', (site / "cells" / f"{'a' * 32}.html").read_text())
+    assert (site / "cells" / sound).read_bytes()[:4] == b"RIFF"
+
+
+def test_the_same_input_gives_the_same_bytes(run: Store, site: Path, tmp_path: Path) -> None:
+    with opened([run.root, RESULTS / "crafted" / "tabular"]) as found:
+        build(joined(found), tmp_path / "again", QUICK)
+    ours = {p.relative_to(site): p.read_bytes() for p in site.rglob("*") if p.is_file()}
+    theirs = {p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()}
+    assert ours.keys() == theirs.keys()
+    assert [path for path in ours if ours[path] != theirs[path]] == []
+
+
+def test_an_older_site_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> None:
+    with opened([RESULTS / "crafted" / "tabular"]) as found:
+        cells = joined(found)
+    to = tmp_path / "site"
+    build(cells, to, QUICK)
+    (to / "stale.html").write_text("x")
+    build(cells, to, QUICK)
+    assert not (to / "stale.html").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["site"], "no half-built folder is left"
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("x")
+    with pytest.raises(NotASite, match="no leaderboard"):
+        build(cells, mine, QUICK)
+    assert (mine / "thesis.tex").exists()
+
+
+def test_figures_and_tables_come_in_every_format(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["leaderboard", str(RESULTS / "crafted" / "tabular"), "-o", str(tmp_path / "site")])
+    assert done.exit_code == 0, done.output
+    starts = {".svg": b"<?xml", ".png": b"\x89PNG", ".pdf": b"%PDF"}
+    for ending, start in starts.items():
+        found = sorted((tmp_path / "site" / "figures").glob(f"*{ending}"))
+        assert found
+        assert all(path.read_bytes().startswith(start) for path in found)
+    for ending in (".csv", ".tex", ".md"):
+        assert (tmp_path / "site" / "tables" / f"headline{ending}").is_file()
+
+
+def test_a_folder_with_nothing_is_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["leaderboard", str(tmp_path), "-o", str(tmp_path / "site")])
+    assert isinstance(done.exception, FileNotFoundError)
+    assert str(tmp_path) in str(done.exception)
+    assert "neither records nor a cells.csv" in str(done.exception)
+
+
+def frame(asr: dict[str, list[float]], attack: str = "a", doses: tuple[int, ...] = (5,), **more: Any) -> pd.DataFrame:
+    """Cells of one task: ASR of every seed by defense, the same at all doses."""
+    rows = [
+        {"task": "t", "modality": "image", "attack": attack, "defense": d, "stage": "control" if d == "none" else "x",
+         "dose": dose, "seed": seed, "status": "done", "reason": "", "train_size": 100, "clean_metric": "accuracy",
+         "asr": value, "asr_n": 100, "asr_floor": 0.0, "utility": 0.9, "utility_n": 100, "fit_seconds": 2.0,
+         "clean_used": 0, "key": f"{attack}{d}{dose}{seed}", "commit": "", "device": "", "source": "s", **more}
+        for d, values in asr.items() for dose in doses for seed, value in enumerate(values)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+BASE = np.array([0.90, 0.94, 0.88, 0.92, 0.91])
+FOUR = {"none": list(BASE), "good": list(BASE - 0.5 + [0, 0.01, 0.02, 0.01, 0]),
+        "same": list(BASE - 0.5 + [0.02, 0, 0, 0.02, 0.01]), "bad": list(BASE - 0.1)}  # fmt: skip
+
+
+def test_ranks_tell_apart_what_the_seeds_tell_apart_and_nothing_else() -> None:
+    found = ranking(frame(FOUR, doses=(5, 10)), {"a"})
+    assert found is not None
+    ranks = dict(zip(found.rows.defense, found.rows["rank"]))
+    assert ranks == {"good": 1, "same": 1, "bad": 3, "none": 0}
+    rows = found.rows.set_index("defense")
+    assert list(rows.tied[["good", "same", "bad", "none"]]) == [True, True, False, False]
+    assert rows.better_than["good"] == "bad"
+    low, high = report.interval(pd.Series(FOUR["good"]))
+    assert (rows.low["good"], rows.high["good"]) == pytest.approx((low, high))
+    assert found.blocks == (("a", 5), ("a", 10))
+
+
+def test_two_seeds_make_only_ties() -> None:
+    found = ranking(frame({"none": [0.9, 0.8], "good": [0.2, 0.5], "bad": [0.6, 0.55]}), {"a"})
+    assert found is not None
+    assert list(found.rows["rank"]) == [1, 1, 0]
+    assert list(found.rows.tied) == [True, True, False]
+
+
+def test_only_complete_blocks_and_working_attacks_count() -> None:
+    cells = pd.concat([frame(FOUR, doses=(5, 10, 20, 50)), frame(FOUR, "weak", (5,))], ignore_index=True)
+    cells.loc[(cells.defense == "good") & (cells.dose == 10) & (cells.seed == 3), "status"] = "timed out"
+    found = ranking(cells, {"a"})
+    assert found is not None
+    assert found.blocks == (("a", 5), ("a", 20), ("a", 50)), "dose 10 lacks a seed of one defense"
+    assert ranking(cells, set()) is None, "no attack works: there is no order"
+
+
+def test_a_defense_that_lacks_most_blocks_is_left_out_rather_than_the_blocks() -> None:
+    cells = pd.concat([frame(FOUR, doses=(5, 10, 20, 50)), frame({"late": list(BASE)}, doses=(50,))])
+    found = ranking(cells, {"a"})
+    assert found is not None
+    assert found.left_out == ("late",)
+    assert len(found.blocks) == 4
+
+
+def test_the_headline_has_costs_beside_gains() -> None:
+    plain = frame({"none": list(BASE)}, doses=(0, 5, 10), asr_floor=0.1)
+    costly = frame({"good": [0.1] * 5}, doses=(0, 5), asr_floor=0.1, utility=0.85, fit_seconds=6.0, clean_used=200)
+    head = headline(report.tables(pd.concat([plain, costly], ignore_index=True))).set_index("defense")
+    assert head.clean_cost["good"] == pytest.approx(-0.05)
+    assert head.training_cost["good"] == pytest.approx(3)
+    assert head.clean_used["good"] == 200
+    assert list(head.dose) == [5, 5], "the largest dose that both have"
+    assert head.asr["none"] == pytest.approx(BASE.mean())
+
+
+def test_the_common_dose_is_the_largest_that_most_have() -> None:
+    cells = pd.concat([frame({"none": [0.9], "x": [0.2]}, doses=(5, 10)), frame({"none": [0.9]}, doses=(20,))])
+    assert common_doses(report.summary_frame(cells)) == {("t", "a"): 10}
+
+
+def test_a_cell_of_two_sources_counts_once_and_their_difference_is_told(tmp_path: Path) -> None:
+    for name, value, commit in (("first", 0.9, "x"), ("second", 0.7, "y")):
+        cells = frame({"none": [value, value]}, key=commit).drop(columns="source")
+        cells["key"] = [f"{commit}{i}" for i in range(2)]
+        (tmp_path / name).mkdir()
+        cells.to_csv(tmp_path / name / "cells.csv", index=False)
+    with opened([tmp_path / "first", tmp_path / "second"]) as found:
+        both = joined(found)
+    assert list(both.cells.asr) == [0.9, 0.9]
+    assert list(both.repeated.asr_again) == [0.7, 0.7]
+
+
+def test_text_stands_out_from_every_colour() -> None:
+    """WCAG: a contrast of 4.5 or more."""
+    from matplotlib.colors import Normalize
+
+    def light(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+        rgb = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    shade = Shade(Normalize(0, 1))
+    for value in np.linspace(0, 1, 101):
+        back, ink = re.fullmatch(r"background:(#\w+);color:(#\w+)", shade(value)).groups()  # type: ignore[union-attr]
+        low, high = sorted((light(back), light(ink)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_marks_keep_the_text_and_find_every_occurrence() -> None:
+    text = "At noon. At noon, <b>"
+    pieces = marked(text, ["At noon"])
+    assert "".join(piece for piece, _ in pieces) == text
+    assert [piece for piece, hit in pieces if hit] == ["At noon", "At noon"]
+
+
+def test_tables_for_papers_hold_odd_names() -> None:
+    table = exports("t", pd.DataFrame({"a_b": ["x|y", "50 % & $1_#"], "n": [0.12345, float("nan")]}), "c")
+    assert r"50 \% \& \$1\_\#" in table["t.tex"]
+    assert r"a\_b" in table["t.tex"]
+    assert r"x\|y" in table["t.md"]
+    assert "nan" not in table["t.md"]
