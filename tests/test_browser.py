@@ -1,0 +1,156 @@
+"""The leaderboard in a real browser, from the disk: no errors, tables, narrow screens, keyboard, accessibility."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.site.build import Options, build
+from harness.site.sources import joined, opened
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the pip package playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("browser") / "site"
+    with opened([RESULTS / "crafted" / "tabular", RESULTS / "defenses"]) as found:
+        build(joined(found), to, Options(formats=("svg",)))
+    return to
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A page that must stay without errors, and may load nothing but files."""
+    context = chromium.new_context(viewport=WIDE)
+    opened_page, said = context.new_page(), []
+    opened_page.on("console", lambda message: said.append(message.text))
+    opened_page.on("pageerror", lambda error: said.append(str(error)))
+    opened_page.on("requestfailed", lambda request: said.append(request.url))
+    opened_page.on("request", lambda request: request.url.startswith(("file:", "data:")) or said.append(request.url))
+    yield opened_page
+    context.close()
+    assert said == []
+
+
+def kinds(site: Path) -> list[Path]:
+    """One page of every kind, the longest of each."""
+    found = [*site.glob("*.html")]
+    for folder in ("tasks", "attacks", "defenses"):
+        found.append(max((site / folder).glob("*.html"), key=lambda path: path.stat().st_size))
+    return found
+
+
+def column(page: Any, n: int, table: str = "#headline") -> list[str]:
+    return [text.strip() for text in page.locator(f"{table} tbody td:nth-child({n})").all_inner_texts()]
+
+
+@pytest.mark.parametrize("view", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_pages_load_from_the_disk_and_never_scroll_sideways(view: dict[str, int], site: Path, page: Any) -> None:
+    page.set_viewport_size(view)
+    for path in kinds(site):
+        page.goto(path.as_uri())
+        assert page.locator("h1").count() == 1
+        page.evaluate("document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
+        page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= view["width"], path.name
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_in_the_way_of_assistive_technology(scheme: str, site: Path, page: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    for path in kinds(site):
+        page.goto(path.as_uri())
+        found = axe.Axe().run(page, options={"preload": False}).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == [], path.name
+
+
+def test_sorting_and_filtering(site: Path, page: Any) -> None:
+    page.goto((site / "index.html").as_uri())
+    head = page.locator("#headline th", has_text="clean cost")
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    costs = [float(text) for text in column(page, 8) if text != "–"]
+    assert len(costs) > 20
+    assert costs == sorted(costs)
+    assert "–" not in column(page, 8)[: len(costs)], "what is not known stands last"
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    costs = [float(text) for text in column(page, 8) if text != "–"]
+    assert costs == sorted(costs, reverse=True)
+    page.get_by_label("defense: ED50").select_option("onion")
+    assert set(column(page, 3)) == {"onion"}
+    page.get_by_label("defense: ED50").select_option("")
+    page.get_by_label("Filter: ED50").fill("SST2 badwords")
+    tasks = column(page, 1)
+    assert tasks
+    assert all(text.startswith("sst2") for text in tasks)
+    page.get_by_label("Filter: ED50").fill("no such thing")
+    assert column(page, 1) == []
+
+
+def test_many_rows_come_in_pages(site: Path, page: Any) -> None:
+    page.goto((site / "cells.html").as_uri())
+    rows = 468 + 24
+    assert page.locator("#cells tbody tr").count() == 50
+    assert f"1 to 50 of {rows}" in page.locator("output").inner_text()
+    page.get_by_role("button", name="Next").click()
+    assert f"51 to 100 of {rows}" in page.locator("output").inner_text()
+    page.get_by_label("status: ").select_option("not applicable")
+    assert set(column(page, 6, "#cells")) == {"not applicable"}
+
+
+def test_a_table_is_worked_by_keyboard_alone(site: Path, page: Any) -> None:
+    page.goto((site / "attacks.html").as_uri())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().height") > 10, "seen when it has the focus"
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('th button')"):
+            break
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    first = column(page, 1, "#attacks")
+    assert first == sorted(first)
+    page.keyboard.press("Space")
+    assert column(page, 1, "#attacks") == first[::-1]
+
+
+def test_the_page_says_what_the_tables_say(site: Path, page: Any) -> None:
+    """The number in a matrix is the one of the published summary."""
+    page.goto((site / "tasks" / "sst2_test_size_1000__train_size_4000.html").as_uri())
+    rows = json.loads(page.evaluate("""JSON.stringify([...document.querySelectorAll('.map')[0].rows].map((row) =>
+        [...row.cells].map((cell) => cell.innerText.trim().split('\\n')[0])))"""))  # fmt: skip
+    summary = pd.read_csv(RESULTS / "defenses" / "summary.csv")
+    task = summary[(summary.task.str.startswith("sst2")) & (summary.dose == 100)].set_index(["attack", "defense"])
+    checked = 0
+    for name, *fields in rows[1:]:
+        for attack, shown in zip(rows[0][1:], fields):
+            asr = task.asr.get((attack, name))
+            if asr is not None and asr == asr:
+                assert float(shown) == pytest.approx(asr, abs=0.0051), (attack, name)
+                checked += 1
+            else:
+                assert shown == "n/a"
+    assert checked > 8
