@@ -141,7 +141,7 @@ def test_the_page_says_what_the_tables_say(site: Path, page: Any) -> None:
     """The number in a matrix is the one of the published summary."""
     page.goto((site / "tasks" / "sst2_test_size_1000__train_size_4000.html").as_uri())
     rows = json.loads(page.evaluate("""JSON.stringify([...document.querySelectorAll('.map')[0].rows].map((row) =>
-        [...row.cells].map((cell) => cell.innerText.trim().split('\\n')[0])))"""))  # fmt: skip
+        [...row.cells].map((cell) => (cell.querySelector('a') ?? cell).textContent.trim())))"""))  # fmt: skip
     summary = pd.read_csv(RESULTS / "defenses" / "summary.csv")
     task = summary[(summary.task.str.startswith("sst2")) & (summary.dose == 100)].set_index(["attack", "defense"])
     checked = 0

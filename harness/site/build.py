@@ -187,10 +187,12 @@ class _Site:
             self.figure(f"{self.at.slugs[task]}--protection", protection_map(known, task))
 
     def exports(self) -> None:
-        """Tables as CSV, LaTeX and Markdown; the one of the cells as CSV."""
-        self.put("tables/cells.csv", report.as_csv(self.cells, digits=12))
+        """Tables as CSV, LaTeX and Markdown; the long ones, of cells and doses, as CSV."""
+        self.put("tables/cells.csv", report.as_csv(self.cells))
+        if not self.tables.summary.empty:
+            self.put("tables/summary.csv", report.as_csv(self.tables.summary))
         counts = coverage(self.cells, self.missing, ["task", "attack", "defense"]).reset_index()
-        found = {"headline": self.head, "doses": self.tables.doses, "summary": self.tables.summary, "coverage": counts}
+        found = {"headline": self.head, "doses": self.tables.doses, "coverage": counts}
         ranks = [r.rows.assign(task=task) for task, r in self.rankings.items()]
         if ranks:
             found["ranks"] = pd.concat(ranks, ignore_index=True)

@@ -25,7 +25,7 @@ def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...] = FOR
 
     for ending in formats:
         data = BytesIO()
-        with rc_context({"svg.hashsalt": name, "pdf.fonttype": 42}):
+        with rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "pdf.fonttype": 42}):
             figure.savefig(data, format=ending, dpi=150, metadata=UNDATED[ending])
         write_atomically(folder / f"{name}.{ending}", data.getvalue())
 
