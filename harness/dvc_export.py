@@ -50,7 +50,8 @@ CURVES = {
 def write(store: Store, plugins: list[str]) -> list[Path]:
     """grid.yaml (if there is none), data.lock, dvc.yaml, and the template of the curves in the repository's .dvc/plots.
 
-    plugins: files or module:Class that the run needs. Raises FileNotFoundError where there is no run, or no DVC repository above it.
+    plugins: files or module:Class that the run needs. Raises FileNotFoundError where there is no run, or no DVC
+    repository above it.
     """
     folder = store.root
     grid = as_written(records.planned_grid(store))
