@@ -98,6 +98,7 @@ def small(words: list[str]) -> list[str]:
         "run quickstart --dry-run": "run quickstart",
         "run quickstart": "run quickstart --dry-run",
         "--jobs 2": "--jobs 0",
+        "theirs.zip": "mine.zip",
         "--executor ray --address auto": "",  # tests/test_ray.py has a cluster
         "s3://bucket": "file:///$PWD/bucket".replace("$PWD", str(Path.cwd()).lstrip("/")),
         "digits/badnets/5/none/0": "'digits(epochs=1, train_size=150)/badnets/5/none/0'",

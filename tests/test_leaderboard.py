@@ -296,7 +296,7 @@ def test_text_stands_out_from_every_colour() -> None:
 
     shade = Shade(Normalize(0, 1))
     for value in np.linspace(0, 1, 101):
-        back, ink = re.fullmatch(r"background:(#\w+);color:(#\w+)", shade(value)).groups()  # type: ignore[union-attr]
+        back, ink = re.fullmatch(r"background-color:(#\w+);color:(#\w+)", shade(value)).groups()  # type: ignore[union-attr]
         low, high = sorted((light(back), light(ink)))
         assert (high + 0.05) / (low + 0.05) >= 4.5
 

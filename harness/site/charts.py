@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("svg", "png", "pdf")
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-HUES = {"text": COLOURS[1], "image": COLOURS[2], "audio": COLOURS[3], "tabular": COLOURS[4]}
+HUES = {
+    "text": COLOURS[1], "image": COLOURS[2], "audio": COLOURS[3], "tabular": COLOURS[4], "language": COLOURS[6],
+    "image_generation": COLOURS[5], "audio_generation": COLOURS[7],
+}  # fmt: skip
 
 
 def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...] = FORMATS) -> None:
@@ -31,32 +34,35 @@ def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...] = FOR
 
 
 def how_many(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
-    """ED50 of every undefended attack that works, smallest first, with its interval; triangles are bounds."""
-    rows = head[(head.defense == "none") & head.gate.astype(bool) & head.ed50.notna()]
-    rows = rows.sort_values(["ed50", "task", "attack"], ascending=False)
-    figure, axis = _axis(len(rows))
-    for y, row in enumerate(rows.itertuples()):
-        _point(axis, row, "ed50", y, HUES.get(modality.get(str(row.task), ""), "black"))
-    axis.set_yticks(range(len(rows)), labels=[f"{r.attack}   {r.task}" for r in rows.itertuples()], fontsize=7)
-    axis.set_xlabel("ED50: poisoned samples to half of the way")
-    _finish(figure, axis, [modality.get(str(t), "") for t in rows.task])
-    return figure
+    """ED50 of every undefended attack that works: a line per attack, a point per task."""
+    rows = head[(head.defense == "none") & head.gate.astype(bool)]
+    return _lines(rows, "attack", "ed50", "ED50: poisoned samples to half of the way", modality)
 
 
 def what_it_buys(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
-    """Protection factors: a line per defense, in order of medians, a point per task and attack; triangles: bounds."""
-    rows = head[(head.stage != "control") & head.protection.notna() & (head.protection > 0)]
-    medians = rows.groupby("defense").protection.median()
-    order = [str(d) for d in medians.sort_values(kind="stable").index]
+    """Protection factors: a line per defense, a point per task and attack."""
+    rows = head[head.stage != "control"]
+    return _lines(rows, "defense", "protection", "protection factor: times more poisoned samples", modality)
+
+
+def _lines(rows: pd.DataFrame, by: str, name: str, label: str, modality: dict[str, str]) -> Figure:
+    """Points with faint 95 % intervals in lines by plug-in, in order of their medians; triangles are bounds."""
+    rows = rows[rows[name].notna() & (rows[name] > 0)]
+    lines = rows[by].str.partition("(")[0]
+    order = [
+        str(line)
+        for line in rows.groupby(lines)[name].median().sort_values(kind="stable", ascending=by == "defense").index
+    ]
     figure, axis = _axis(len(order))
     axis.axvline(1, color="grey", linewidth=0.8)
-    for y, defense in enumerate(order):
-        part = rows[rows.defense == defense]
+    for y, line in enumerate(order):
+        part = rows[lines == line].sort_values(name, ascending=False, kind="stable")
         for i, row in enumerate(part.itertuples()):
-            apart = 0.5 * ((i + 0.5) / len(part) - 0.5)
-            _point(axis, row, "protection", y + apart, HUES.get(modality.get(str(row.task), ""), "black"), bars=False)
+            apart = 0.6 * ((i + 0.5) / len(part) - 0.5)
+            _point(axis, row, name, y + apart, HUES.get(modality.get(str(row.task), ""), "black"))
     axis.set_yticks(range(len(order)), labels=order, fontsize=8)
-    axis.set_xlabel("protection factor: times more poisoned samples")
+    axis.set_xlim(rows[name].min() / 3, rows[name].max() * 3)
+    axis.set_xlabel(label)
     _finish(figure, axis, [modality.get(str(t), "") for t in rows.task])
     return figure
 
@@ -64,7 +70,7 @@ def what_it_buys(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
 def _axis(lines: int) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 1.2 + 0.22 * max(lines, 2)), layout="constrained")
+    figure = Figure(figsize=(6.5, 1.1 + 0.24 * max(lines, 2)), layout="constrained")
     axis: Any = figure.subplots()
     axis.set_xscale("log")
     axis.grid(axis="x", linewidth=0.4, alpha=0.6)
@@ -75,14 +81,14 @@ def _axis(lines: int) -> tuple[Figure, Any]:
     return figure, axis
 
 
-def _point(axis: Any, row: Any, name: str, y: float, colour: str, bars: bool = True) -> None:
+def _point(axis: Any, row: Any, name: str, y: float, colour: str) -> None:
     value, censored = getattr(row, name), str(getattr(row, f"{name}_censored"))
     low, high = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
     marker = {"": "o", "<": "<", ">": ">"}[censored] if censored in BOUND else "o"
     axis.plot(value, y, marker=marker, markersize=4.5, color=colour, linestyle="", markeredgewidth=1,
               markerfacecolor="none" if censored else colour)  # fmt: skip
-    if bars and not censored and low == low and high < float("inf"):
-        axis.hlines(y, low, high, colors=colour, linewidth=1.1)
+    if not censored and low == low and high < float("inf"):
+        axis.hlines(y, low, high, colors=colour, linewidth=0.9, alpha=0.35)
 
 
 def _finish(figure: Figure, axis: Any, modalities: list[str]) -> None:

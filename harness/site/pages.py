@@ -201,6 +201,7 @@ def _spec(plugged: Plugged) -> Any:
 
 
 def smallest(head: pd.DataFrame) -> Any:
-    """The undefended attack with the smallest known ED50, for the first sentence of the site; None if there is none."""
-    known = head[(head.defense == "none") & head.gate.astype(bool) & head.ed50.notna() & (head.ed50_censored == "")]
-    return next(known.sort_values(["ed50", "task", "attack"]).itertuples(), None) if len(known) else None
+    """The undefended attack with the smallest ED50, on the most rows, for the first sentence; None if there is none."""
+    known = head[(head.defense == "none") & head.gate.astype(bool) & head.ed50.notna() & (head.ed50_censored != ">")]
+    order = known.sort_values(["ed50", "train_size", "task", "attack"], ascending=[True, False, True, True])
+    return next(order.itertuples(), None)

@@ -141,7 +141,7 @@ class Shade:
     def __call__(self, value: float) -> str:
         red, green, blue, _ = self.map(self.norm(value))
         ink = "#fff" if _luminance(red, green, blue) < 0.179 else "#000"
-        return f"background:#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x};color:{ink}"
+        return f"background-color:#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x};color:{ink}"
 
     def scale(self, values: Iterable[float], form: str) -> tuple[Field, ...]:
         return tuple(Field(form.format(v), v, colour=self(v)) for v in values)
