@@ -81,6 +81,8 @@ def _replaced(to: Path) -> Iterator[Path]:
     try:
         fresh.chmod(0o755)
         yield fresh
+        for path in fresh.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # for a web server too, which is another user
         if to.exists():
             to.rename(old)
         fresh.rename(to)

@@ -46,9 +46,9 @@ def what_it_buys(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
 
 
 def _lines(rows: pd.DataFrame, by: str, name: str, label: str, modality: dict[str, str]) -> Figure:
-    """Points with faint 95 % intervals in lines by plug-in, in order of their medians; triangles are bounds."""
+    """Points with faint 95 % intervals in lines by attack or defense, in order of medians; triangles are bounds."""
     rows = rows[rows[name].notna() & (rows[name] > 0)]
-    lines = rows[by].str.partition("(")[0]
+    lines = rows[by].str.partition("(")[0] if by == "attack" else rows[by]  # a target class makes no other attack
     order = [
         str(line)
         for line in rows.groupby(lines)[name].median().sort_values(kind="stable", ascending=by == "defense").index
