@@ -170,7 +170,9 @@ def _panels(part: pd.DataFrame, draw: Draw, ylabel: str, title: str) -> Figure:
         draw(axis, rows, looks)
         axis.set_title(str(attack), fontsize=10)
     axes[0].set_ylabel(ylabel)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
+    shown = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
+    names = sorted(shown, key="chance floor".__eq__)  # last; a panel need not have every line
+    figure.legend([shown[name] for name in names], names, loc="outside right center", fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     return figure
 
