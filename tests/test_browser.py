@@ -10,9 +10,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
+from harness import records
+from harness.gallery import Made, files
+from harness.records import Record
 from harness.site.build import Options, build
 from harness.site.sources import joined, opened
+from harness.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the pip package playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
@@ -23,10 +28,32 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
+def generated(store: Store) -> None:
+    """Records of a writer, a painter and a speaker with samples, and of a cell that failed."""
+    rng = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 255, (3, 1, 8, 8), generator=rng, dtype=torch.uint8)
+    content = {"language": ["fine", "Zarvello", "x"], "image_generation": pictures,
+               "audio_generation": torch.rand(3, 800, generator=rng) - 0.5}  # fmt: skip
+    metrics = {name: {"value": 1, "n": 3} for name in ("asr", "asr_floor", "utility")}
+    for i, (modality, made) in enumerate(content.items()):
+        key, kept = f"{i}" * 32, {}
+        parts = {kind: {"name": kind, "label": kind, "options": {"trigger": "At noon", "wanted": "Zarvello"}}
+                 for kind in ("task", "attack", "defense")}  # fmt: skip
+        for kind in ("plain", "near", "triggered"):
+            for name, data in files(kind, Made(["At noon", "0", "1"], made, [False] * 3), 8000).items():
+                kept[name] = store.keep(store.findings(key) / name, data)
+        record = {"key": key, "label": f"task/attack/{i}/defense/0", **parts, "modality": modality, "dose": i, "seed": 0,
+                  "stage": "control", "status": "done", "findings": kept, "metrics": metrics}  # fmt: skip
+        records.save(store, Record.model_validate(record))
+    failed = {"status": "failed", "reason": "why", "traceback": "Traceback: " + "long " * 99, "key": "f" * 32}
+    records.save(store, records.load_all(store)["0" * 32].model_copy(update=failed | {"label": "x", "seed": 1}))
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("browser") / "site"
-    with opened([RESULTS / "crafted" / "tabular", RESULTS / "defenses"]) as found:
+    generated(Store(to.parent / "run"))
+    with opened([to.parent / "run", RESULTS / "crafted" / "tabular", RESULTS / "defenses"]) as found:
         build(joined(found), to, Options(formats=("svg",)))
     return to
 
@@ -58,7 +85,7 @@ def kinds(site: Path) -> list[Path]:
     found = [*site.glob("*.html")]
     for folder in ("tasks", "attacks", "defenses"):
         found.append(max((site / folder).glob("*.html"), key=lambda path: path.stat().st_size))
-    return found
+    return found + sorted((site / "cells").glob("*.html"))
 
 
 def column(page: Any, n: int, table: str = "#headline") -> list[str]:
@@ -111,7 +138,7 @@ def test_sorting_and_filtering(site: Path, page: Any) -> None:
 
 def test_many_rows_come_in_pages(site: Path, page: Any) -> None:
     page.goto((site / "cells.html").as_uri())
-    rows = 468 + 24
+    rows = 468 + 24 + 4
     assert page.locator("#cells tbody tr").count() == 50
     assert f"1 to 50 of {rows}" in page.locator("output").inner_text()
     page.get_by_role("button", name="Next").click()
