@@ -42,8 +42,8 @@ def generated(store: Store) -> None:
         for kind in ("plain", "near", "triggered"):
             for name, data in files(kind, Made(["At noon", "0", "1"], made, [False] * 3), 8000).items():
                 kept[name] = store.keep(store.findings(key) / name, data)
-        record = {"key": key, "label": f"task/attack/{i}/defense/0", **parts, "modality": modality, "dose": i, "seed": 0,
-                  "stage": "control", "status": "done", "findings": kept, "metrics": metrics}  # fmt: skip
+        record = {"key": key, "label": f"task/attack/{i}/defense/0", **parts, "modality": modality, "dose": i,
+                  "seed": 0, "stage": "control", "status": "done", "findings": kept, "metrics": metrics}  # fmt: skip
         records.save(store, Record.model_validate(record))
     failed = {"status": "failed", "reason": "why", "traceback": "Traceback: " + "long " * 99, "key": "f" * 32}
     records.save(store, records.load_all(store)["0" * 32].model_copy(update=failed | {"label": "x", "seed": 1}))

@@ -26,16 +26,13 @@ function readFile(data, heads, link) {
 
 function makeRow(values, heads, link) {
   const cells = values.map((value, i) => {
-    const last = i === values.length - 1;
-    if (last && value) return make("td", {}, make("a", { href: link.replace("{}", value), textContent: "record" }));
+    if (i === values.length - 1 && value) return make("td", {}, make("a", { href: link.replace("{}", value), textContent: "record" }));
     return make("td", { className: heads[i].className, textContent: value ?? "–" });
   });
   return make("tr", {}, ...cells);
 }
 
-function compare(a, b) {
-  return a < b ? -1 : a > b ? 1 : 0;
-}
+const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 
 function enhance(table) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
