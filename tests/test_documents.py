@@ -30,7 +30,7 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 def commands(text: str) -> Iterator[list[str]]:
     """The words of every tinydrop command in a document's code blocks, comments left out."""
     for language, block in BLOCK.findall(text):
-        for line in block.splitlines() if language in ("", "bash", "sh") else ():
+        for line in block.replace("\\\n", " ").splitlines() if language in ("", "bash", "sh") else ():
             for part in " ".join(shlex.split(line.replace("'", '"'), comments=True, posix=False)).split("&&"):
                 words = shlex.split(part)
                 if words[:1] == ["tinydrop"]:

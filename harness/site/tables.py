@@ -94,6 +94,7 @@ def headline(found: Tables) -> pd.DataFrame:
         names = [c for c in found.doses if c.startswith(("ed50", "ed90", "protection"))]
         names += [c for c in ("seeds", "train_size", "p", "note") if c in found.doses]
         rows = rows.merge(found.doses[[*ROW, *names]], on=ROW, how="left")
+    rows["train_size"] = rows.get("train_size", np.nan)
     for name in ("ed50", "protection"):
         for column in (name, f"{name}_low", f"{name}_high", f"{name}_censored"):
             rows[column] = rows.get(column, np.nan)
