@@ -81,7 +81,10 @@ def test_workers_are_listed_and_what_failed_is_said() -> None:
 def test_memory_is_measured() -> None:
     before = machine.processes()[os.getpid()]
     held = torch.ones(50 << 20, dtype=torch.uint8)
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    source, pipe = "print(flush=True); input()", subprocess.PIPE
+    child = subprocess.Popen([sys.executable, "-c", source], stdin=pipe, stdout=pipe)
+    assert child.stdout is not None
+    child.stdout.readline()  # it has started
     try:
         found = machine.processes()
     finally:
