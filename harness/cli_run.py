@@ -100,7 +100,7 @@ def run(
     from harness import limits as limits_of
     from harness.limits import Limits
     from harness.progress import duration
-    from harness.run import default_jobs, estimate, folder, plan
+    from harness.run import default_jobs, estimate, folder, plan, settings_of
     from harness.store import Store
 
     add_plugins(plugins)
@@ -124,7 +124,7 @@ def run(
     if dry_run:
         return
     cluster = _cluster(executor, address, gpu_share)
-    settings = _settings(todo, store, device, deterministic, compiled, jobs)
+    settings = settings_of(todo, store, jobs, device, deterministic, compiled)
     _carry_out(todo, store, settings, jobs, limits, adaptive, grid, wandb, cluster)
 
 
@@ -151,7 +151,7 @@ def retry(
     from harness import grid as grids
     from harness import records
     from harness.limits import Limits
-    from harness.run import Plan, default_jobs
+    from harness.run import Plan, default_jobs, settings_of
     from harness.store import Store
 
     add_plugins(plugins)
@@ -169,7 +169,7 @@ def retry(
         err.print(f"warning: {lost} more were run by other code and are left; `tinydrop run` the grid again for those")
     jobs = default_jobs(device, store) if jobs is None else jobs
     todo = Plan(chosen, cells, again)
-    settings = _settings(todo, store, device, deterministic, compiled, jobs)
+    settings = settings_of(todo, store, jobs, device, deterministic, compiled)
     if timeout is not None:
         settings = replace(settings, timeout=timeout)
     cluster = _cluster(executor, address, gpu_share)
@@ -181,16 +181,6 @@ def add_plugins(plugins: list[str] | None) -> None:
 
     for source in plugins or []:
         given.add(source)
-
-
-def _settings(todo: Plan, store: Store, device: str, deterministic: bool, compiled: bool, jobs: int) -> Settings:
-    from harness import given
-    from harness.work import Settings
-
-    return Settings(
-        store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
-        compiled=compiled, plugins=given.sources(todo.todo, jobs),
-    )  # fmt: skip
 
 
 def _cluster(executor: str, address: str, gpu_share: float | None) -> Cluster | None:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -84,13 +84,24 @@ def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iter
     """
     threads = settings.threads or max(1, (os.cpu_count() or 1) // jobs)
     settings = replace(settings, threads=threads)
+
+    def run(groups: list[list[Cell]], crowded: bool) -> Iterator[Event]:
+        return _run(groups, settings, min(jobs, len(groups)) if crowded else 1)
+
+    yield from alone_at_last(run, groups)
+
+
+def alone_at_last(
+    run: Callable[[list[list[Cell]], bool], Iterator[Event]], groups: list[list[Cell]]
+) -> Iterator[Event]:
+    """run(groups, crowded): first all groups beside each other, then, one by one, the cells that were put off."""
     put_off = []
-    for event in _run(groups, settings, min(jobs, len(groups))):
+    for event in run(groups, True):
         if event.put_off:
             put_off.append([event.cell])
         yield event
     if put_off:
-        yield from _run(put_off, settings, 1)
+        yield from run(put_off, False)
 
 
 def _run(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:

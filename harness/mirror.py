@@ -13,9 +13,8 @@ import fsspec
 
 from harness import ledger, upkeep
 from harness.ledger import BrokenLedger
+from harness.records import PLAN
 from harness.store import Store, write_atomically
-
-PLAN = "plan.json"
 
 
 class BadUrl(ValueError):

@@ -13,15 +13,15 @@ import socket
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell_log import logged
-from harness.executors import Batch, Event, run_group
+from harness.executors import Batch, Event, alone_at_last, run_group
 from harness.grid import Cell
 from harness.store import Store
-from harness.work import Settings, prepare
+from harness.work import Settings, one_line, prepare
 
 if TYPE_CHECKING:
     import torch
@@ -50,18 +50,13 @@ def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cl
     """
     ray = _connected(jobs, cluster)
     settings = replace(settings, threads=settings.threads or 1)
-    put_off = []
     try:
-        for event in _run(ray, groups, settings, cluster, crowded=True):
-            if event.put_off:
-                put_off.append([event.cell])
-            yield event
-        yield from _run(ray, put_off, settings, cluster, crowded=False)
+        yield from alone_at_last(partial(_run, ray, settings, cluster), groups)
     finally:
         ray.shutdown()
 
 
-def _run(ray: Any, groups: list[list[Cell]], settings: Settings, cluster: Cluster, crowded: bool) -> Iterator[Event]:
+def _run(ray: Any, settings: Settings, cluster: Cluster, groups: list[list[Cell]], crowded: bool) -> Iterator[Event]:
     gpus = _gpus(ray, settings.device) if cluster.gpus is None else cluster.gpus
     task = ray.remote(_serve).options(num_cpus=settings.threads, num_gpus=gpus, num_returns="streaming", max_retries=0)
     todo = deque(Batch(settings, deque(group)) for group in groups)
@@ -85,14 +80,13 @@ def _run(ray: Any, groups: list[list[Cell]], settings: Settings, cluster: Cluste
                     del running[stream]
                     lost[batch.cells[0].key] += 1
                     if lost[batch.cells[0].key] >= LOST:
-                        yield batch.bury("failed", f"{LOST} nodes died under it: {_said(error)}")
+                        yield batch.bury("failed", f"{LOST} nodes died under it: {one_line(error, 200)}")
                     todo.appendleft(batch)
                 except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
                     del running[stream]
                     memory = crowded and isinstance(error, ray.exceptions.OutOfMemoryError)
-                    yield (
-                        batch.put_off() if memory else batch.bury("failed", f"the worker process died: {_said(error)}")
-                    )
+                    died = f"the worker process died: {one_line(error, 200)}"
+                    yield batch.put_off() if memory else batch.bury("failed", died)
                     todo.appendleft(batch)
                 except ray.exceptions.RayTaskError as error:  # the disk is full: cells stay pending
                     raise error.cause from None
@@ -125,7 +119,7 @@ def _connected(jobs: int, cluster: Cluster) -> Any:
         ray.init(**here, runtime_env={"env_vars": passed}, logging_level="ERROR", log_to_driver=False)
     except (OSError, ValueError) as error:  # ConnectionError is an OSError
         raise NoRay(
-            f"--address {cluster.address!r}: no Ray answers ({_said(error)}); start one with `ray start --head`"
+            f"--address {cluster.address!r}: no Ray answers ({one_line(error, 200)}); start one with `ray start --head`"
         ) from None
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own there
@@ -149,7 +143,3 @@ def _serve(cells: list[Cell], settings: Settings, crowded: bool) -> Iterator[Eve
 @cache
 def _prepared(settings: Settings) -> torch.device:
     return prepare(settings)
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

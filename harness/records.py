@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.store import Store, write_atomically
 
 SCHEMA = 1
+PLAN = "plan.json"
 Status = Literal["done", "failed", "not applicable", "timed out"]
 SETTLED = ("done", "not applicable")  # a cell that is neither is run again on request
 
@@ -113,10 +114,15 @@ def _check_schema(path: Path, data: bytes) -> None:
         raise NewerSchema(f"{path}: schema {schema}, this tinydrop reads up to {SCHEMA}; upgrade it")
 
 
+def newest(store: Store, key: str) -> Record | None:
+    """The newest record of this key; None, with a warning, for a damaged one."""
+    n = store.attempts(key)
+    return load(store.record(key, n)) if n else None
+
+
 def settled(store: Store, key: str) -> Record | None:
     """The newest record of this key, if the cell need not be run again."""
-    n = store.attempts(key)
-    record = load(store.record(key, n)) if n else None
+    record = newest(store, key)
     return record if record and record.status in SETTLED else None
 
 
@@ -134,7 +140,7 @@ def gpu_peaks(store: Store, most: int = 1000) -> list[int]:
 
 def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) -> None:
     """plan.json: the cells of the newest run of this folder, so that `status` can name what is pending."""
-    write_atomically(store.root / "plan.json", json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))
+    write_atomically(store.root / PLAN, json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))
 
 
 def read_plan(store: Store) -> list[dict[str, str]]:
@@ -153,7 +159,7 @@ class _PlanFile(BaseModel):
 
 
 def _plan(store: Store) -> _PlanFile:
-    path = store.root / "plan.json"
+    path = store.root / PLAN
     if not path.is_file():
         raise FileNotFoundError(f"DIR: {str(store.root)!r} holds no run (no plan.json); start one with `tinydrop run`")
     data = path.read_bytes()

@@ -50,10 +50,8 @@ def run(
 
     Raises BadGrid and BadPlugin, in one line; a cell that fails is a row that says why.
     """
-    from harness import given
     from harness.console import out as console
     from harness.progress import watching
-    from harness.work import Settings
 
     if isinstance(grid, str | Path):
         tree, name = written(str(grid)), str(grid)
@@ -67,9 +65,7 @@ def run(
             tree[kind] = [*(here if isinstance(here, list | tuple) else [here]), *further]
     store = Store(folder(name, Path(out) if out else None))
     todo = plan(parse(tree), store, retry)
-    settings = Settings(
-        store=str(store.root), device=device, timeout=todo.grid.timeout, plugins=given.sources(todo.todo, jobs)
-    )
+    settings = settings_of(todo, store, jobs, device)
     with watching(console, len(todo.todo)) as watch:
         for event in (execute_adaptive if adaptive else execute)(todo, settings, jobs):
             watch(event)
@@ -88,6 +84,18 @@ class Plan:
     def victims(self) -> int:
         """Undefended victims that the missing cells stand on; dose 0 is one victim, whatever the attack."""
         return len({(c.task, c.attack if c.dose else None, c.dose, c.seed) for c in self.todo})
+
+
+def settings_of(
+    todo: Plan, store: Store, jobs: int, device: str, deterministic: bool = False, compiled: bool = False
+) -> Settings:
+    """How the missing cells are run, by `jobs` workers. Raises BadPlugin for a class that they could not import."""
+    from harness import given
+
+    return Settings(
+        store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
+        compiled=compiled, plugins=given.sources(todo.todo, jobs),
+    )  # fmt: skip
 
 
 def plan(

@@ -90,15 +90,15 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
         _fill(record, result, store, cast("Task", task).rate)
         record.status = "done"
     except NotApplicable as error:
-        record.status, record.reason = "not applicable", _one_line(error)
+        record.status, record.reason = "not applicable", one_line(error)
     except CellTimeout:
         record.status, record.reason = "timed out", f"more than {settings.timeout:g} s (the grid's `timeout`)"
     except BadInput as error:
-        record.status, record.reason = "failed", _one_line(error)
+        record.status, record.reason = "failed", one_line(error)
     except OSError as error:
         if error.errno in DISK_FULL:  # no fault of the cell: it must be run again once there is space
             raise
-        record.status, record.reason, record.traceback = "failed", f"OSError: {_one_line(error)}", _trace(error)
+        record.status, record.reason, record.traceback = "failed", f"OSError: {one_line(error)}", _trace(error)
     except Exception as error:
         record.status, record.reason, record.traceback = "failed", reason_of(error), _trace(error)
     record.seconds["total"] = time.perf_counter() - clock
@@ -228,12 +228,12 @@ def reason_of(error: Exception) -> str:
         return "out of GPU memory"
     if isinstance(error, MemoryError) or "can't allocate memory" in said:
         return "out of memory"
-    return f"{type(error).__name__}: {_one_line(error)}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _trace(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]
+def one_line(error: BaseException, most: int = 500) -> str:
+    return " ".join(str(error).split())[:most]

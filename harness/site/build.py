@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from harness.records import Record
-    from harness.store import Store
 
 HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="tinydrop'  # in the first page of a site that may be replaced
@@ -89,11 +88,6 @@ def _replaced(to: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _newest(store: Store, key: str) -> Record | None:
-    n = store.attempts(key)
-    return records.load(store.record(key, n)) if n else None
 
 
 class _Site:
@@ -215,7 +209,7 @@ class _Site:
         rows = self.cells.sort_values(["dose", "seed"], ascending=[False, True], kind="stable")
         for row in rows.itertuples():
             store = self.joined.store(str(row.source)) if row.key in self.paged else None
-            if store is None or (record := _newest(store, str(row.key))) is None:
+            if store is None or (record := records.newest(store, str(row.key))) is None:
                 continue
             made = samples.of(record, store)
             for path in (p for s in made for p in (*s.pictures, *s.sounds)):
