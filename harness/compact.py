@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from harness import records
+from harness.records import Record
 from harness.report import cells_frame, ordered
 from harness.store import Store, write_atomically
 
@@ -37,9 +38,16 @@ def table(store: Store, keys: Iterable[str] | None = None) -> pd.DataFrame:
 
 
 def _read(folder: Path, names: list[str]) -> pd.DataFrame:
-    found = {name: record for name in names if (record := records.load(folder / name)) is not None}
-    frame = cells_frame(found.values())
-    return frame.assign(file=list(found), attempt=[records.attempt(name) for name in found], format=FORMAT)
+    sound = []
+
+    def read() -> Iterator[Record]:  # one by one: a hundred thousand at once would be gigabytes
+        for name in names:
+            if (record := records.load(folder / name)) is not None:
+                sound.append(name)
+                yield record
+
+    frame = cells_frame(read())
+    return frame.assign(file=sound, attempt=[records.attempt(name) for name in sound], format=FORMAT)
 
 
 def _kept(path: Path) -> pd.DataFrame:
