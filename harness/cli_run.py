@@ -33,6 +33,9 @@ Jobs = Annotated[
     ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")]
+Gpus = Annotated[
+    int | None, typer.Option(min=1, help="GPUs that workers are dealt over.", show_default="all that are visible")
+]
 Executor = Annotated[
     Literal["local", "ray"],
     typer.Option(help="Worker processes here, or tasks of a Ray cluster whose nodes share the run's folder."),
@@ -61,6 +64,7 @@ def run(
     ] = None,
     jobs: Jobs = None,
     device: Device = "auto",
+    gpus: Gpus = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Bisect the doses of every curve for its ED50 instead of running all.")
@@ -100,7 +104,7 @@ def run(
     from harness import limits as limits_of
     from harness.limits import Limits
     from harness.progress import duration
-    from harness.run import default_jobs, estimate, folder, plan, settings_of
+    from harness.run import chosen_gpus, default_jobs, estimate, folder, plan, settings_of
     from harness.store import Store
 
     add_plugins(plugins)
@@ -114,7 +118,8 @@ def run(
         f"{len(todo.todo)} to run on {todo.victims} undefended victims (defenses that retrain add their own)",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    jobs = default_jobs(device, store) if jobs is None else jobs
+    over = chosen_gpus(device, gpus) if executor == "local" else ()
+    jobs = default_jobs(over, store) if jobs is None else jobs
     if todo.todo and seconds is not None:
         out.print(
             f"about {duration(seconds / max(1, jobs))} of work left with {max(1, jobs)} worker(s)", highlight=False
@@ -123,8 +128,8 @@ def run(
         out.print("no time estimate before the first cell of this folder has run")
     if dry_run:
         return
-    cluster = _cluster(executor, address, gpu_share)
-    settings = settings_of(todo, store, jobs, device, deterministic, compiled)
+    cluster = _cluster(executor, address, gpu_share, gpus)
+    settings = settings_of(todo, store, jobs, device, deterministic, compiled, over)
     _carry_out(todo, store, settings, jobs, limits, adaptive, grid, wandb, cluster)
 
 
@@ -137,6 +142,7 @@ def retry(
     ] = None,
     jobs: Jobs = None,
     device: Device = "auto",
+    gpus: Gpus = None,
     executor: Executor = "local",
     address: Address = "",
     gpu_share: GpuShare = None,
@@ -151,7 +157,7 @@ def retry(
     from harness import grid as grids
     from harness import records
     from harness.limits import Limits
-    from harness.run import Plan, default_jobs, settings_of
+    from harness.run import Plan, chosen_gpus, default_jobs, settings_of
     from harness.store import Store
 
     add_plugins(plugins)
@@ -167,12 +173,13 @@ def retry(
     out.print(f"{len(again)} cells to run again", highlight=False)
     if lost:
         err.print(f"warning: {lost} more were run by other code and are left; `tinydrop run` the grid again for those")
-    jobs = default_jobs(device, store) if jobs is None else jobs
+    over = chosen_gpus(device, gpus) if executor == "local" else ()
+    jobs = default_jobs(over, store) if jobs is None else jobs
     todo = Plan(chosen, cells, again)
-    settings = settings_of(todo, store, jobs, device, deterministic, compiled)
+    settings = settings_of(todo, store, jobs, device, deterministic, compiled, over)
     if timeout is not None:
         settings = replace(settings, timeout=timeout)
-    cluster = _cluster(executor, address, gpu_share)
+    cluster = _cluster(executor, address, gpu_share, gpus)
     _carry_out(todo, store, settings, jobs, Limits(), False, str(dir_), "disabled", cluster)
 
 
@@ -183,11 +190,13 @@ def add_plugins(plugins: list[str] | None) -> None:
         given.add(source)
 
 
-def _cluster(executor: str, address: str, gpu_share: float | None) -> Cluster | None:
+def _cluster(executor: str, address: str, gpu_share: float | None, gpus: int | None) -> Cluster | None:
     from harness.grid import BadGrid
     from harness.ray_executor import Cluster
 
     if executor == "ray":
+        if gpus is not None:
+            raise BadGrid(f"--gpus {gpus}: is for --executor local; Ray gives GPUs out by --gpu-share")
         return Cluster(address, gpu_share)
     for option, value in {"--address": address, "--gpu-share": gpu_share}.items():
         if value:

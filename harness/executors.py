@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
@@ -106,7 +106,8 @@ def alone_at_last(
 
 def _run(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
     todo = deque(groups)
-    workers = [_Worker(settings, crowded=jobs > 1) for _ in range(jobs)]
+    gpus = settings.gpus or ("",)
+    workers = [_Worker(settings, crowded=jobs > 1, gpu=gpus[i % len(gpus)]) for i in range(jobs)]
     try:
         while todo or any(w.cells for w in workers):
             for worker in workers:
@@ -159,6 +160,7 @@ class Batch:
 @dataclass
 class _Worker(Batch):
     crowded: bool = False  # there are others
+    gpu: str = ""  # the only one that it sees; none said: as its driver
     process: SpawnProcess = field(init=False)
     pipe: Connection = field(init=False)
 
@@ -168,16 +170,10 @@ class _Worker(Batch):
     def spawn(self) -> None:
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        previous = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = str(self.settings.threads)  # read when the child loads its libraries
-        try:
-            self.process = context.Process(target=_serve, args=(theirs, self.settings, self.crowded), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, self.settings, self.crowded), daemon=True)
+        gpu = {"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {}
+        with _environment({"OMP_NUM_THREADS": str(self.settings.threads), **gpu}):
             self.process.start()
-        finally:
-            if previous is None:
-                del os.environ["OMP_NUM_THREADS"]
-            else:
-                os.environ["OMP_NUM_THREADS"] = previous
         theirs.close()
 
     def give(self, cells: list[Cell]) -> None:
@@ -200,6 +196,19 @@ class _Worker(Batch):
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """These for a child that starts now: it reads them when it loads its libraries."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del os.environ[name]
+            os.environ.update({name: before[name]} if name in before else {})
 
 
 def _collect(workers: list[_Worker]) -> Iterator[Event]:

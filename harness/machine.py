@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -32,12 +33,22 @@ def processes() -> dict[int, int]:
     return found
 
 
-def gpus() -> list[Gpu]:
-    """What the driver of the GPUs says, without a CUDA context of our own; nothing where there is none."""
+def visible() -> tuple[str, ...]:
+    """GPUs that torch may use, as CUDA_VISIBLE_DEVICES names them; asked without a CUDA context of our own."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in named.split(",")] if named is not None else map(str, range(64))
+    return tuple(names)[: torch.cuda.device_count()]
+
+
+def gpus(names: Sequence[str] = ()) -> list[Gpu]:
+    """What the driver of the GPUs says of these, or of all; nothing where there is none."""
     if shutil.which("nvidia-smi") is None:
         return []
+    which = [f"--id={','.join(names)}"] if names else []
     try:
-        answer = subprocess.run(["nvidia-smi", *QUERY], capture_output=True, text=True, check=False, timeout=5)
+        answer = subprocess.run(["nvidia-smi", *which, *QUERY], capture_output=True, text=True, check=False, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return parsed(answer.stdout) if answer.returncode == 0 else []

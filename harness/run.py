@@ -65,7 +65,7 @@ def run(
             tree[kind] = [*(here if isinstance(here, list | tuple) else [here]), *further]
     store = Store(folder(name, Path(out) if out else None))
     todo = plan(parse(tree), store, retry)
-    settings = settings_of(todo, store, jobs, device)
+    settings = settings_of(todo, store, jobs, device, gpus=chosen_gpus(device))
     with watching(console, len(todo.todo)) as watch:
         for event in (execute_adaptive if adaptive else execute)(todo, settings, jobs):
             watch(event)
@@ -87,14 +87,20 @@ class Plan:
 
 
 def settings_of(
-    todo: Plan, store: Store, jobs: int, device: str, deterministic: bool = False, compiled: bool = False
+    todo: Plan,
+    store: Store,
+    jobs: int,
+    device: str,
+    deterministic: bool = False,
+    compiled: bool = False,
+    gpus: tuple[str, ...] = (),
 ) -> Settings:
     """How the missing cells are run, by `jobs` workers. Raises BadPlugin for a class that they could not import."""
     from harness import given
 
     return Settings(
         store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
-        compiled=compiled, plugins=given.sources(todo.todo, jobs),
+        compiled=compiled, plugins=given.sources(todo.todo, jobs), gpus=gpus,
     )  # fmt: skip
 
 
@@ -175,15 +181,22 @@ def estimate(todo: Plan, store: Store) -> float | None:
     return float(sum(of_both.get(pair, of_task.get(pair[0], overall)) for pair in pairs))
 
 
-def default_jobs(device: str, store: Store) -> int:
-    """One worker per core, 8 at most. On a GPU as many as fit by what recorded cells took; one before the first."""
-    import torch
+def chosen_gpus(device: str, most: int | None = None) -> tuple[str, ...]:
+    """GPUs that workers are dealt over: all that are visible, or the first so many; none on the CPU. Raises BadGrid."""
+    seen = machine.visible() if device != "cpu" else ()
+    if most is not None and most > len(seen):
+        why = "is for --device cuda" if device == "cpu" else f"visible are {', '.join(seen) or 'none'}"
+        raise BadGrid(f"--gpus {most}: {why}")
+    return seen[:most]
 
-    cores = min(8, os.cpu_count() or 1)
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return cores
-    room = min((gpu.total - gpu.used for gpu in machine.gpus()), default=0)
-    return min(cores, machine.workers_that_fit(records.gpu_peaks(store), room))
+
+def default_jobs(gpus: tuple[str, ...], store: Store) -> int:
+    """One worker per core, 8 at most. On a GPU as many as fit by what recorded cells took; one before the first."""
+    if not gpus:
+        return min(8, os.cpu_count() or 1)
+    room = min((gpu.total - gpu.used for gpu in machine.gpus(gpus)), default=0)
+    fit = len(gpus) * machine.workers_that_fit(records.gpu_peaks(store), room)
+    return min(os.cpu_count() or 1, 8 * len(gpus), fit)
 
 
 def relevant(todo: Plan, store: Store) -> pd.DataFrame:

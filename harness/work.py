@@ -44,6 +44,7 @@ class Settings:
 
     store: str
     device: str = "auto"  # auto, cpu or cuda
+    gpus: tuple[str, ...] = ()  # that local workers are dealt over, as CUDA_VISIBLE_DEVICES names them
     threads: int = 0  # per process; 0 leaves torch's own choice
     timeout: float = 3600.0  # seconds per cell
     deterministic: bool = False
