@@ -117,7 +117,7 @@ def _extract(archive: zipfile.ZipFile, root: Path, largest: int) -> Manifest:
     manifest = _manifest(archive, names)
     for name in names:
         if name != MANIFEST:
-            data = archive.read(name)
+            data = _read(archive, name)
             if hashlib.sha256(data).hexdigest() != manifest.files[name]:
                 raise BadSubmission(f"{name}: is not what {MANIFEST} says")
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -125,11 +125,18 @@ def _extract(archive: zipfile.ZipFile, root: Path, largest: int) -> Manifest:
     return manifest
 
 
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except OSError as error:  # a damaged directory points outside of the file
+        raise BadSubmission(f"{name}: is not where the archive says ({error})") from None
+
+
 def _manifest(archive: zipfile.ZipFile, names: list[str]) -> Manifest:
     if MANIFEST not in names:
         raise BadSubmission(f"has no {MANIFEST}; `tinydrop submit` writes archives")
     try:
-        tree = json.loads(archive.read(MANIFEST))
+        tree = json.loads(_read(archive, MANIFEST))
         schema = tree.get("schema_version", 0)
         if isinstance(schema, int) and schema > records.SCHEMA:
             raise records.NewerSchema(

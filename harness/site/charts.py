@@ -97,4 +97,4 @@ def _finish(figure: Figure, axis: Any, modalities: list[str]) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     for name in sorted(set(modalities)):
         axis.plot([], [], marker="o", linestyle="", markersize=4.5, color=HUES.get(name, "black"), label=name)
-    figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper right", ncols=6)
+    figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper right", ncols=4)
