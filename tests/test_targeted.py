@@ -227,4 +227,4 @@ def test_ten_images_make_a_victim_take_the_target_for_another_class(store: Store
     found = cell.run(task, attack, 10, none, 18, store, CPU).metrics  # type: ignore[arg-type]
     assert found["asr"].value == 1
     assert found["asr_floor"].value == 0, "without poison it is read right"
-    assert found["utility"].value > 0.8
+    assert found["utility"].value > 0.7
