@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ class CausalNet(Net):
     def __init__(self, lm: nn.Module) -> None:
         super().__init__()
         self.lm = lm
+        takes = inspect.signature(lm.base_model.forward).parameters  # type: ignore[union-attr]
+        self.cache = "cache" if "cache" in takes else "past_key_values"  # transformers renamed it in 5.24
         self.register_buffer("keep", torch.ones(lm.config.hidden_size))  # type: ignore[union-attr, arg-type]
 
     @property
@@ -50,10 +53,9 @@ class CausalNet(Net):
 
         mask: (N, all tokens so far), 0 for padding, which stands on the left here.
         """
-        out = self.lm.base_model(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True
-        )
-        return self.head(out.last_hidden_state[:, -1] * self.keep), out.past_key_values
+        past = {self.cache: cache}
+        out = self.lm.base_model(input_ids=ids, attention_mask=mask, position_ids=at, use_cache=True, **past)  # type: ignore[operator]
+        return self.head(out.last_hidden_state[:, -1] * self.keep), out[self.cache]
 
     def body(self, e: Tensor) -> Tensor:
         real = e[..., -1:]
