@@ -1,8 +1,8 @@
 """Kill runs at random moments, resume them, and compare: `python tests/fault_campaign.py [kills] [seed]`.
 
-A driver gets SIGKILL, SIGTERM or SIGINT, or one of its workers SIGKILL; sometimes two drivers share the folder. A run
-that got through is retried, verified against its ledger and compared with an undisturbed one, times aside. Prints a
-Markdown table.
+A driver gets SIGKILL, SIGTERM or SIGINT, or one of its workers SIGKILL; sometimes two drivers share the folder. Where
+libfaketime is installed, the clock of a driver and its workers jumps, too. A run that got through is retried, verified
+against its ledger and compared with an undisturbed one, times aside. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -27,15 +28,27 @@ GRID = {
 }  # fmt: skip
 CELLS = 36
 TIMES = ["seconds", "fit_seconds", "commit"]
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+JUMPS = ["+1h", "-1h", "+3d", "-3d"]
+
+
+class Driver(NamedTuple):
+    process: subprocess.Popen[bytes]
+    clock: Path  # what is added to the time that it and its workers see
 
 
 def command(verb: str, *words: object) -> list[str]:
     return [sys.executable, "-W", "ignore", "-m", "harness.cli", verb, *map(str, words)]
 
 
-def start(grid: Path, folder: Path) -> subprocess.Popen[bytes]:
+def start(grid: Path, folder: Path, clock: Path) -> Driver:
+    clock.write_text("+0\n")
+    faked = {"FAKETIME_TIMESTAMP_FILE": clock, "FAKETIME_NO_CACHE": 1, "FAKETIME_DONT_FAKE_MONOTONIC": 1}
+    env = {"LD_PRELOAD": FAKETIME, "NO_FAKE_STAT": 1, **faked} if FAKETIME else {}
     words = command("run", grid, "--out", folder, "--jobs", 2)
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environ = os.environ | {name: str(value) for name, value in env.items()}
+    return Driver(subprocess.Popen(words, cwd=ROOT, env=environ, **quiet), clock)
 
 
 def tinydrop(verb: str, *words: object) -> None:
@@ -50,13 +63,17 @@ def workers(driver: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def hit(driver: subprocess.Popen[bytes], dice: random.Random) -> str:
+def hit(driver: Driver, dice: random.Random) -> str:
     """One fault; what it was, or nothing if the run had ended before."""
-    if driver.poll() is not None:
+    if driver.process.poll() is not None:
         return ""
-    running = workers(driver.pid)
-    kind = dice.choice(["driver KILL", "driver TERM", "driver INT", "worker KILL"] if running else ["driver KILL"])
-    target = dice.choice(running) if kind.startswith("worker") else driver.pid
+    running = workers(driver.process.pid)
+    kinds = ["driver KILL", "driver TERM", "driver INT", "worker KILL"] if running else ["driver KILL"]
+    kind = dice.choice([*kinds, "clock jumps"] if FAKETIME else kinds)
+    if kind == "clock jumps":
+        driver.clock.write_text(dice.choice(JUMPS) + "\n")
+        return kind
+    target = dice.choice(running) if kind.startswith("worker") else driver.process.pid
     os.kill(target, getattr(signal, f"SIG{kind.split()[1]}"))
     return kind
 
@@ -80,13 +97,13 @@ def campaign(kills: int, seed: int, folder: Path) -> tuple[Counter[str], int]:
         run = folder / f"run{finished}"
         ended = False
         while not ended:
-            drivers = [start(grid, run) for _ in range(dice.choice([1, 1, 1, 2]))]
+            drivers = [start(grid, run, folder / f"clock{n}") for n in range(dice.choice([1, 1, 1, 2]))]
             time.sleep(dice.uniform(0, usual))
             if counts.total() < kills:
                 for driver in drivers[: dice.choice([1, 2])]:
                     if kind := hit(driver, dice):
                         counts[kind] += 1
-            codes = [driver.wait() for driver in drivers]
+            codes = [driver.process.wait() for driver in drivers]
             ended = any(code in (0, 1) for code in codes)
         check(run, folder / "whole")
         finished += 1
