@@ -27,18 +27,23 @@ KEY = re.compile(r"[0-9a-f]{32}")
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """All of the file or none of it, also when the process is killed or the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = data.encode() if isinstance(data, str) else data
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    with _written(path.parent, data.encode() if isinstance(data, str) else data) as temporary:
+        os.replace(temporary, path)
+
+
+@contextmanager
+def _written(folder: Path, data: bytes) -> Iterator[str]:
+    """A temporary file of that folder, on the disk; it goes unless it is given a name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+        yield temporary
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,14 @@ class Store:
 
     def keep(self, path: Path, data: bytes) -> str:
         """Enter a file in the ledger and write it; its path relative to the store."""
-        with ledger.opened(self.root) as book:
-            relative = self._enter(book, path, data)
-        write_atomically(path, data)
-        return relative
+        return self._keep(lambda: path, path.parent, data)
 
-    def _enter(self, book: ledger.Ledger, path: Path, data: bytes) -> str:
-        relative = path.relative_to(self.root).as_posix()
-        book.append("file", path=relative, sha256=hashlib.sha256(data).hexdigest())
+    def _keep(self, path: Callable[[], Path], folder: Path, data: bytes) -> str:
+        # Others wait for the ledger's lock, so what can be done before it is; `path` is asked for under it.
+        with _written(folder, data) as temporary, ledger.opened(self.root) as book:
+            relative = path().relative_to(self.root).as_posix()
+            book.append("file", path=relative, sha256=hashlib.sha256(data).hexdigest())
+            os.replace(temporary, self.root / relative)
         return relative
 
     def save_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
@@ -136,12 +141,8 @@ class Store:
 
     def write_record(self, record: dict[str, Any]) -> Path:
         """Append a record; an older one of the same key stays as it is."""
-        data = json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
-        with ledger.opened(self.root) as book:  # until it is written: two processes never choose one name
-            path = self.record(record["key"], self.attempts(record["key"]) + 1)
-            self._enter(book, path, data)
-            write_atomically(path, data)
-        return path
+        key, data = record["key"], json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
+        return self.root / self._keep(lambda: self.record(key, self.attempts(key) + 1), self.record(key).parent, data)
 
 
 def _checked(key: str) -> str:

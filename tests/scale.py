@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fault_campaign import tinydrop
 
 from harness import compact, executors, records
 from harness.cli_run import counted
-from harness.grid import groups, parse
+from harness.grid import Cell, groups, parse
 from harness.run import plan
 from harness.store import Store
 from harness.work import Settings, blank_record
@@ -69,17 +70,24 @@ def write_records(store: Store, count: int) -> None:
 
 
 def overhead(count: int) -> None:
-    """Cells that do nothing, one after the other: claimed, recorded, entered in the ledger, each on the disk."""
+    """Cells that do nothing, in one process and in two: claimed, recorded, entered in the ledger, each on the disk."""
     executors.run_cell = lambda cell, settings, device: blank_record(cell)  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory() as folder:
-        todo = plan(parse(grid(count)), Store(Path(folder)))
-        wall, busy = time.perf_counter(), time.process_time()
-        for _ in executors.run_inline(list(groups(todo.todo)), Settings(folder)):
-            pass
-        wall, busy = time.perf_counter() - wall, time.process_time() - busy
-    print(
-        f"\nA cell that does nothing: {1000 * wall / count:.2f} ms, of which {1000 * busy / count:.2f} ms are computing"
-    )
+    print("\n| processes of one folder | cells that do nothing, a second |\n|---|---|")
+    for jobs in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            todo = list(groups(plan(parse(grid(count)), Store(Path(folder))).todo))
+            shares = [get_context("fork").Process(target=_run, args=(todo[i::jobs], folder)) for i in range(jobs)]
+            start = time.perf_counter()
+            for share in shares:
+                share.start()
+            for share in shares:
+                share.join()
+            print(f"| {jobs} | {count / (time.perf_counter() - start):,.0f} |", flush=True)
+
+
+def _run(todo: list[list[Cell]], folder: str) -> None:
+    for _ in executors.run_inline(todo, Settings(folder)):
+        pass
 
 
 def speed_up() -> None:
@@ -104,7 +112,7 @@ def main(cells: int, count: int) -> None:
         timed(f"table of {count:,} new records", lambda: compact.table(store))
         timed(f"table of {count:,} records, all known", lambda: compact.table(store))
         timed("`status` of both", lambda: counted(store))
-    overhead(2000)
+    overhead(4000)
     speed_up()
 
 

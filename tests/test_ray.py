@@ -94,7 +94,7 @@ def test_what_cannot_be_reached_is_one_line(tmp_path: Path, words: tuple[str, ..
 
 
 def _wait_for(ready: Any) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300  # Ray starts slowly where the processors have other work
     while not ready():
-        assert time.monotonic() < end, "nothing was recorded in two minutes"
+        assert time.monotonic() < end, "nothing was recorded in five minutes"
         time.sleep(0.05)
