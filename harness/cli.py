@@ -35,7 +35,6 @@ app.command()(cli_plugins.check)
 app.command()(cli_store.verify)
 app.command()(cli_store.gc)
 app.command()(cli_store.merge)
-app.command()(cli_store.push)
 app.command("dvc")(cli_store.dvc)
 app.command()(cli_site.leaderboard)
 app.command()(cli_site.submit)
@@ -57,14 +56,13 @@ def _expected(error: Exception) -> bool:
     """Mistakes of the user or of the disk, which need a line and not a traceback."""
     from harness.grid import BadGrid
     from harness.ledger import BrokenLedger
-    from harness.mirror import BadUrl
     from harness.ray_executor import NoRay
     from harness.records import DamagedPlan, NewerSchema
     from harness.registry import BadPlugin, UnknownName
     from harness.site.build import MissingExtra, NotASite
     from harness.submission import BadSubmission
 
-    mistakes = BadGrid | BadPlugin | BadUrl | BrokenLedger | DamagedPlan | NewerSchema | NoRay | UnknownName
+    mistakes = BadGrid | BadPlugin | BrokenLedger | DamagedPlan | NewerSchema | NoRay | UnknownName
     mistakes |= BadSubmission | MissingExtra | NotASite
     return isinstance(error, mistakes | OSError)
 

@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 
 WATCHED = 2.0  # seconds between two looks
 
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, e.g. runs/quickstart.")]
+
+def local(text: str) -> Path:
+    """The folder of a run; of a URL the working copy, with all that others have recorded."""
+    from harness.store import is_url, opened
+
+    if not is_url(text):
+        return Path(text)
+    store = opened(text)
+    store.pull()
+    return store.root
+
+
+Dir = Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder or URL of a run, e.g. runs/quickstart.")]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -58,7 +70,12 @@ Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile the vic
 
 def run(
     grid: Annotated[str, typer.Argument(metavar="GRID", help="A preset (quickstart, ...) or a YAML file.")],
-    to: Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/GRID")] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--out", help="Folder of the run, or a URL that fsspec knows: s3://bucket/mine.", show_default="runs/GRID"
+        ),
+    ] = "",
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="key=value: doses=[0,5], digits.epochs=5, ...; repeatable.")
     ] = None,
@@ -96,7 +113,7 @@ def run(
 ) -> None:
     """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
 
-    Several runs may share one folder: no cell is run by two of them.
+    Several runs may share one folder or URL, from any number of machines: no cell is run by two of them.
 
     Example:  tinydrop run quickstart --set seeds=[0,1,2] --jobs 2
     """
@@ -105,16 +122,17 @@ def run(
     from harness.limits import Limits
     from harness.progress import duration
     from harness.run import chosen_gpus, default_jobs, estimate, folder, plan, settings_of
-    from harness.store import Store
+    from harness.store import opened
 
     add_plugins(plugins)
     chosen = grids.read(grid, changes or [])
-    store = Store(folder(grid, to))
+    store = opened(folder(grid, to))
+    store.pull()
     limits = Limits(limits_of.seconds(time_budget) if time_budget else None, max_failures)
     todo = plan(chosen, store, retry, only or [], skip or [], limits_of.shard(shard) if shard else (0, 1))
     seconds = estimate(todo, store)
     out.print(
-        f"{len(todo.cells)} cells in {store.root}: {len(todo.cells) - len(todo.todo)} already recorded, "
+        f"{len(todo.cells)} cells in {store.address}: {len(todo.cells) - len(todo.todo)} already recorded, "
         f"{len(todo.todo)} to run on {todo.victims} undefended victims (defenses that retrain add their own)",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
@@ -158,10 +176,10 @@ def retry(
     from harness import records
     from harness.limits import Limits
     from harness.run import Plan, chosen_gpus, default_jobs, settings_of
-    from harness.store import Store
+    from harness.store import opened
 
     add_plugins(plugins)
-    store = Store(dir_)
+    store = opened(dir_)
     planned = {cell["key"] for cell in records.read_plan(store)}
     chosen = grids.planned(records.planned_grid(store))
     both = failed == timed_out  # neither was asked for, or both
@@ -273,9 +291,10 @@ def status(
     """
     from rich.live import Live
 
-    from harness.store import Store
+    from harness.store import opened
 
-    tree = counted(Store(dir_))
+    store = opened(dir_)
+    tree = counted(store)
     if as_json:
         print(json.dumps(tree, indent=1))
         return
@@ -285,7 +304,8 @@ def status(
     with Live(_shown(tree), console=out, auto_refresh=False) as live:
         while tree["pending"]:
             time.sleep(WATCHED)
-            tree = counted(Store(dir_))
+            store.pull()
+            tree = counted(store)
             live.update(_shown(tree), refresh=True)
 
 

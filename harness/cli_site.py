@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli_run import Dir
+from harness.cli_run import Dir, local
 from harness.console import out
 
 
@@ -16,7 +16,9 @@ def leaderboard(
     dirs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIR...", help="Runs, published folders with a cells.csv, archives of `tinydrop submit`."
+            metavar="DIR...",
+            parser=local,
+            help="Runs (folder or URL), published folders with a cells.csv, archives of `tinydrop submit`.",
         ),
     ],
     to: Annotated[Path, typer.Option("--out", "-o", help="The folder of the site; an older site there is replaced.")],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli_run import Dir, Plugins, add_plugins
+from harness.cli_run import Dir, Plugins, add_plugins, local
 from harness.console import err, out
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def verify(
         err.print(problem, highlight=False, soft_wrap=True, markup=False)
     if len(found.problems) > SHOWN:
         err.print(f"... and {len(found.problems) - SHOWN} more", highlight=False)
-    words = f"{found.files} files, {found.entries} entries in the ledger, head {found.head or 'none'}"
+    words = f"{found.files} files, {found.entries} entries in the ledger, head {', '.join(found.heads) or 'none'}"
     out.print(f"{words}: {len(found.problems)} problems" if found.problems else f"{words}: all as written",
               highlight=False, soft_wrap=True)  # fmt: skip
     if found.problems:
@@ -58,46 +57,27 @@ def gc(
 
     store = _store(dir_)
     going = upkeep.unreferenced(store)
-    size = sum(path.stat().st_size for path in going)
+    size = sum(map(store.size, going))
     if not dry_run:
         upkeep.collect(store, going)
     out.print(f"{len(going)} files, {size / 1e6:.1f} MB {'would go' if dry_run else 'removed'}", highlight=False)
 
 
 def merge(
-    into: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that gets what it lacks.")],
-    other: Annotated[
-        str, typer.Argument(metavar="OTHER", help="The folder or URL that is read, e.g. of another machine.")
-    ],
+    into: Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder or URL that gets what it lacks.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", parser=local, help="Folder or URL that is read.")],
 ) -> None:
     """Join two runs: records, artefacts and findings of OTHER go into DIR where that has none. OTHER is verified first.
 
     Example:  tinydrop merge runs/all runs/from_the_other_machine
     """
-    from harness import mirror, upkeep
-    from harness.store import Store
+    from harness import upkeep
+    from harness.store import opened
 
-    with TemporaryDirectory() as folder:
-        theirs = mirror.fetch(other, Path(folder)) if mirror.is_url(other) else _store(Path(other))
-        copied = upkeep.merge(Store(into), theirs)
-    out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {into}", highlight=False,
-              soft_wrap=True)  # fmt: skip
-
-
-def push(
-    dir_: Dir,
-    url: Annotated[str, typer.Argument(metavar="URL", help="Any that fsspec knows: s3://bucket/run, sftp://..., ...")],
-) -> None:
-    """Copy a run to other storage: what is new since the last push. `tinydrop merge` reads it from there.
-
-    For machines that share no folder; give each a URL of its own. Some protocols need a library, e.g. s3fs.
-
-    Example:  tinydrop push runs/mine s3://bucket/mine/host1
-    """
-    from harness import mirror
-
-    n = mirror.push(_store(dir_), url)
-    out.print(f"{n} files copied to {url}", highlight=False, soft_wrap=True, markup=False)
+    to = opened(into)
+    copied = upkeep.merge(to, _store(other))
+    out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {to.address}",
+              highlight=False, soft_wrap=True)  # fmt: skip
 
 
 def dvc(dir_: Dir, plugins: Plugins = None) -> None:
@@ -120,8 +100,9 @@ def dvc(dir_: Dir, plugins: Plugins = None) -> None:
 
 
 def _store(folder: Path) -> Store:
-    from harness.store import Store
+    from harness.store import opened
 
+    store = opened(folder)
     if not (folder / "records").is_dir() and not (folder / "artefacts").is_dir():
-        raise FileNotFoundError(f"DIR: {str(folder)!r} holds no run; start one with `tinydrop run`")
-    return Store(folder)
+        raise FileNotFoundError(f"DIR: {store.address!r} holds no run; start one with `tinydrop run`")
+    return store

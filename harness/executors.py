@@ -14,17 +14,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell_log import logged
 from harness.grid import Cell
 from harness.records import Record, Status, save, settled
-from harness.store import Store
+from harness.store import opened
 from harness.work import OUT_OF_MEMORY, Settings, blank_record, prepare, run_cell
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.store import Store
 
 GRACE = 30.0  # seconds after a cell's timeout before its worker, stuck outside Python, is killed
 
@@ -52,16 +53,19 @@ def run_group(cells: list[Cell], settings: Settings, device: torch.device, crowd
     By then it is recorded there, and not run again here. crowded: other workers use the same memory, so a cell that
     runs out of it is put off and not recorded.
     """
-    store, others = Store(Path(settings.store)), []
-    for cell in cells:
-        with store.claim(cell.key, wait=False) as mine:
-            if mine:
+    store, others = opened(settings.store), []
+    try:
+        for cell in cells:
+            with store.claim(cell.key, wait=False) as mine:
+                if mine:
+                    yield from _once(cell, settings, device, store, crowded)
+                else:
+                    others.append(cell)
+        for cell in others:
+            with store.claim(cell.key):
                 yield from _once(cell, settings, device, store, crowded)
-            else:
-                others.append(cell)
-    for cell in others:
-        with store.claim(cell.key):
-            yield from _once(cell, settings, device, store, crowded)
+    finally:
+        store.hand_over()
 
 
 def _once(cell: Cell, settings: Settings, device: torch.device, store: Store, crowded: bool) -> Iterator[Event]:
@@ -144,7 +148,7 @@ class Batch:
         self.since = 0.0
         record = blank_record(cell, datetime.now(UTC).isoformat(timespec="seconds"))
         record.status, record.reason = status, reason
-        save(Store(Path(self.settings.store)), record)
+        save(opened(self.settings.store), record)
         return Event(cell, record)
 
     def put_off(self) -> Event:
@@ -242,7 +246,7 @@ def _serve(pipe: Connection, settings: Settings, crowded: bool) -> None:
     """A worker: cells in, events out, until the driver closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     threading.Thread(target=_die_with_driver, daemon=True).start()
-    store = Store(Path(settings.store))
+    store = opened(settings.store)
     device = prepare(settings)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

@@ -35,10 +35,10 @@ class Entry(BaseModel):
 
     n: int  # 1, 2, ...
     time: str  # ISO 8601, UTC; nothing relies on it, clocks jump
-    event: Literal["run", "file", "removed", "merged"]
+    event: Literal["run", "file", "removed", "merged", "ended"]
     path: str = ""  # of the file, relative to the store
     sha256: str = ""  # of the file
-    about: dict[str, Any] = {}  # of a run: who, where, grid, commit
+    about: dict[str, Any] = {}  # of a run: who, where, grid, commit; at its end: cells by status, datasets
     previous: str  # hash of entry n - 1
     hash: str = ""  # SHA-256 of the rest, as canonical JSON
 

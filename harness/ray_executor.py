@@ -1,8 +1,8 @@
 """Cells as Ray tasks, on this machine or on a cluster: one task runs the cells that share a victim.
 
-Every node needs this environment and the store's folder under the same path. The data is read there by `datasets`,
-which maps its files into memory once per node. Records are the truth, as with local workers: a task that runs again
-finds what is recorded and goes on from there.
+Every node needs this environment, and the store: a folder under the same path, or a URL. `datasets` reads
+the data there and maps its files into memory once per node. Records are the truth, as with local workers: a task that
+runs again finds what is recorded and goes on from there.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cell_log import logged
 from harness.executors import Batch, Event, alone_at_last, run_group
 from harness.grid import Cell
-from harness.store import Store
+from harness.store import opened
 from harness.work import Settings, one_line, prepare
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cl
     iterator early kills the tasks; what they had not finished is not recorded. Raises NoRay.
     """
     ray = _connected(jobs, cluster)
-    settings = replace(settings, threads=settings.threads or 1)
+    settings = replace(settings, store=opened(settings.store).address, threads=settings.threads or 1)
     try:
         yield from alone_at_last(partial(_run, ray, settings, cluster), groups)
     finally:
@@ -137,7 +136,7 @@ def _room(ray: Any, settings: Settings) -> int:
 
 
 def _serve(cells: list[Cell], settings: Settings, crowded: bool) -> Iterator[Event]:
-    yield from logged(run_group(cells, settings, _prepared(settings), crowded), Store(Path(settings.store)))
+    yield from logged(run_group(cells, settings, _prepared(settings), crowded), opened(settings.store))
 
 
 @cache

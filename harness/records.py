@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.store import Store, write_atomically
+from harness.store import PLAN, Store, write_atomically
 
 SCHEMA = 1
-PLAN = "plan.json"
 Status = Literal["done", "failed", "not applicable", "timed out"]
 SETTLED = ("done", "not applicable")  # a cell that is neither is run again on request
 
@@ -93,25 +92,44 @@ def load(path: Path) -> Record | None:
     """One record, or None with a warning when the file is damaged."""
     try:
         data = path.read_bytes()
+    except OSError as error:
+        _warn(path.name, error)
+        return None
+    return parsed(str(path), data)
+
+
+def parsed(where: str, data: bytes) -> Record | None:
+    """As `load`, of a file's content. Raises NewerSchema."""
+    try:
         record = Record.model_validate_json(data)
-    except (ValidationError, OSError) as error:
-        if isinstance(error, ValidationError):
-            _check_schema(path, data)
-        warnings.warn(f"damaged record {path.name} ({str(error).splitlines()[0]}): it counts as missing", stacklevel=2)
+    except ValidationError as error:
+        _check_schema(where, data)
+        _warn(Path(where).name, error)
         return None
     if record.schema_version > SCHEMA:
-        _check_schema(path, data)
+        _check_schema(where, data)
     return record
 
 
-def _check_schema(path: Path, data: bytes) -> None:
+def sound(where: str, data: bytes) -> bool:
+    """Is this the content of a record's file?"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return parsed(where, data) is not None
+
+
+def _warn(name: str, error: Exception) -> None:
+    warnings.warn(f"damaged record {name} ({str(error).splitlines()[0]}): it counts as missing", stacklevel=4)
+
+
+def _check_schema(where: str, data: bytes) -> None:
     """Raises NewerSchema if that is why a file cannot be read."""
     try:
         schema = json.loads(data)["schema_version"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return
     if isinstance(schema, int) and schema > SCHEMA:
-        raise NewerSchema(f"{path}: schema {schema}, this tinydrop reads up to {SCHEMA}; upgrade it")
+        raise NewerSchema(f"{where}: schema {schema}, this tinydrop reads up to {SCHEMA}; upgrade it")
 
 
 def newest(store: Store, key: str) -> Record | None:
@@ -161,9 +179,9 @@ class _PlanFile(BaseModel):
 def _plan(store: Store) -> _PlanFile:
     path = store.root / PLAN
     if not path.is_file():
-        raise FileNotFoundError(f"DIR: {str(store.root)!r} holds no run (no plan.json); start one with `tinydrop run`")
+        raise FileNotFoundError(f"DIR: {store.address!r} holds no run (no plan.json); start one with `tinydrop run`")
     data = path.read_bytes()
-    _check_schema(path, data)
+    _check_schema(str(path), data)
     try:
         return _PlanFile.model_validate_json(data)
     except ValidationError as error:

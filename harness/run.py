@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness import executors, ledger, machine, records
 from harness.executors import Event
 from harness.grid import BadGrid, Cell, Grid, expand, groups, parse, tree_of, written
 from harness.limits import chosen, of_shard
-from harness.store import Store
+from harness.store import Store, opened
 from harness.work import Settings, code
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def run(
     grid: a preset's name, the path of a YAML file, or its fields as a mapping; wherever those name a plug-in, an object
     may stand: {"defenses": ["none", MyDefense(k=3)], ...}. tasks, attacks, defenses: further ones. Nothing has to be
     registered: MyDefense is known as my_defense, and its code counts in every key.
-    out: the run's folder, runs/GRID if the grid has a name. Finished cells are there already and not run again.
+    out: the run's folder or URL, runs/GRID if the grid has a name. Finished cells are there already and not run again.
     jobs: worker processes; 0 runs in this one, which a class defined in a notebook needs. In a script, more than 0
     belong under `if __name__ == "__main__":`.
     retry: run failed and timed-out cells again. adaptive: bisect the doses of every curve for its ED50.
@@ -63,7 +64,8 @@ def run(
         if further:
             here = tree.get(kind, [])
             tree[kind] = [*(here if isinstance(here, list | tuple) else [here]), *further]
-    store = Store(folder(name, Path(out) if out else None))
+    store = opened(folder(name, str(out or "")))
+    store.pull()
     todo = plan(parse(tree), store, retry)
     settings = settings_of(todo, store, jobs, device, gpus=chosen_gpus(device))
     with watching(console, len(todo.todo)) as watch:
@@ -127,12 +129,30 @@ def execute(todo: Plan, settings: Settings, jobs: int, cluster: Cluster | None =
 
     Records are on disk when their event comes.
     """
-    store = Store(Path(settings.store))
+    store, missing = opened(settings.store), list(groups(todo.todo))
     cells = [{"key": c.key, "label": c.label} for c in todo.cells]
     records.write_plan(store, asdict(todo.grid), cells)
     with ledger.opened(store.root) as book:
-        book.append("run", about={"by": by(), "grid": asdict(todo.grid), "to_run": len(cells), **code()})
-    missing = list(groups(todo.todo))
+        book.append("run", about={"by": by(), "grid": asdict(todo.grid), "to_run": len(todo.todo), **code()})
+    store.push()
+    outcome: Counter[str] = Counter()
+    datasets: dict[str, str] = {}
+    try:
+        for event in _events(missing, settings, jobs, cluster):
+            if event.record:
+                outcome[event.record.status] += 1
+                datasets[event.record.task.label] = event.record.dataset_fingerprint
+            yield event
+    finally:
+        with ledger.opened(store.root) as book:
+            book.append("ended", about={"by": by(), "cells": dict(outcome), "datasets": datasets})
+        store.push()
+        store.pull()
+
+
+def _events(
+    missing: list[list[Cell]], settings: Settings, jobs: int, cluster: Cluster | None
+) -> Generator[Event, None, None]:
     if missing and cluster:
         from harness.ray_executor import run_ray
 
@@ -156,7 +176,7 @@ def execute_adaptive(
     """Run only the cells that `harness.adaptive` asks for, round after round; the plan on disk grows with them."""
     from harness import adaptive
 
-    store = Store(Path(settings.store))
+    store = opened(settings.store)
     while True:
         found = records.load_all(store)
         following = adaptive.wanted(todo.cells, found)
@@ -206,5 +226,5 @@ def relevant(todo: Plan, store: Store) -> pd.DataFrame:
     return compact.table(store, (c.key for c in todo.cells))
 
 
-def folder(source: str, out: Path | None) -> Path:
-    return out or Path("runs") / Path(source).stem
+def folder(source: str, out: str) -> str:
+    return out or str(Path("runs") / Path(source).stem)

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEY = re.compile(r"[0-9a-f]{32}")
+KEPT = ("records", "artefacts", "findings")  # folders whose every file stands in the ledger
+PLAN = "plan.json"
+ORIGIN = "origin"  # a file with the URL that a folder is the working copy of
+
+
+class Unreachable(OSError):
+    """The storage does not answer, or refuses: no fault of the cell. One line with the URL and why."""
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -56,6 +63,50 @@ class Store:
     """
 
     root: Path
+
+    @property
+    def address(self) -> str:
+        """What `opened` makes the same store of, on other machines too if that can be."""
+        return str(self.root)
+
+    def pull(self) -> None:
+        """Take over what others have recorded. In a folder it is there already; see harness.remote."""
+
+    def push(self) -> None:
+        """Hand over what was kept here and has not been. In a folder others see it already."""
+
+    def hand_over(self) -> None:
+        """The ledger and the plan of `push` alone."""
+
+    def names(self) -> list[str]:
+        """Every kept file, relative to the store."""
+        found = [p for top in KEPT for p in (self.root / top).rglob("*") if p.is_file() and p.suffix != ".tmp"]
+        return [p.relative_to(self.root).as_posix() for p in found]
+
+    def read(self, name: str) -> bytes:
+        """The content of one of `names`."""
+        return (self.root / name).read_bytes()
+
+    def ledgers(self) -> dict[str, bytes]:
+        """The chains that speak of these files, by name: of a folder its own."""
+        path = self.root / ledger.NAME
+        return {ledger.NAME: path.read_bytes()} if path.is_file() else {}
+
+    def halves(self) -> list[str]:
+        """What killed processes left behind, relative to the store; in no ledger."""
+        found = [p for top in KEPT for p in (self.root / top).rglob(".*.tmp")]
+        return [p.relative_to(self.root).as_posix() for p in found]
+
+    def remove(self, name: str) -> None:
+        """Remove a file, and say so in the ledger if it stands there."""
+        with ledger.opened(self.root) as book:
+            if inside(name) and not name.endswith(".tmp"):
+                book.append("removed", path=name)
+            (self.root / name).unlink(missing_ok=True)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return (self.root / name).stat().st_size
 
     def artefact(self, key: str) -> Path:
         """Where the tensors of this key lie. ValueError for anything but 32 hex digits: no key leaves the store."""
@@ -143,6 +194,29 @@ class Store:
         """Append a record; an older one of the same key stays as it is."""
         key, data = record["key"], json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
         return self.root / self._keep(lambda: self.record(key, self.attempts(key) + 1), self.record(key).parent, data)
+
+
+def opened(address: str | Path) -> Store:
+    """The store at a folder or a URL; a folder that is the working copy of a URL is that URL's."""
+    if is_url(str(address)):
+        from harness.remote import working_copy
+
+        return working_copy(str(address))
+    if (Path(address) / ORIGIN).is_file():
+        from harness.remote import of_folder
+
+        return of_folder(Path(address))
+    return Store(Path(address))
+
+
+def is_url(text: str) -> bool:
+    return "://" in text
+
+
+def inside(name: str) -> bool:
+    """Does a name of the ledger lie where a store keeps its files?"""
+    parts = Path(name).parts
+    return bool(parts) and parts[0] in KEPT and ".." not in parts
 
 
 def _checked(key: str) -> str:

@@ -155,7 +155,7 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[str]:
     """What is wrong with an unpacked store, the first thing first."""
     found = upkeep.verify(store, only=packed)
     yield from found.problems
-    if found.head != manifest.head:
+    if found.heads != [manifest.head]:
         yield f"{ledger.NAME}: does not end with the head that {MANIFEST} names; it was cut"
     for path in sorted((store.root / "records").glob("*.json")):
         record = records.load(path)

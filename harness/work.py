@@ -24,7 +24,7 @@ from harness import given
 from harness.grid import Cell, Spec
 from harness.records import Measured, Plugged, Record
 from harness.registry import create, entry
-from harness.store import DISK_FULL, Store
+from harness.store import DISK_FULL, Unreachable, opened
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from attacks.base import Attack
     from defenses.base import Defense
     from harness.cell import Result
+    from harness.store import Store
     from tasks.base import Plugin, Task
 
 LIBRARIES = ("torch", "torchvision", "datasets", "transformers", "opacus", "scikit-learn", "numpy", "safetensors")
@@ -42,7 +43,7 @@ OUT_OF_MEMORY = ("out of memory", "out of GPU memory")  # reasons of a record
 class Settings:
     """How cells are run, the same for all of a run."""
 
-    store: str
+    store: str  # a folder or a URL
     device: str = "auto"  # auto, cpu or cuda
     gpus: tuple[str, ...] = ()  # that local workers are dealt over, as CUDA_VISIBLE_DEVICES names them
     threads: int = 0  # per process; 0 leaves torch's own choice
@@ -74,11 +75,12 @@ def prepare(settings: Settings) -> torch.device:
 
 
 def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
-    """Run a cell and return its record; only KeyboardInterrupt, a kill and a full disk (OSError) get through."""
+    """Run a cell and return its record; only KeyboardInterrupt, a kill, a full disk and storage that does not
+    answer (OSError) get through."""
     from harness import cell as way
     from tasks.base import BadInput, NotApplicable
 
-    store = Store(Path(settings.store))
+    store = opened(settings.store)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     record = blank_record(cell, started)
     try:
@@ -97,7 +99,7 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
     except BadInput as error:
         record.status, record.reason = "failed", one_line(error)
     except OSError as error:
-        if error.errno in DISK_FULL:  # no fault of the cell: it must be run again once there is space
+        if error.errno in DISK_FULL or isinstance(error, Unreachable):  # no fault of the cell: it stays pending
             raise
         record.status, record.reason, record.traceback = "failed", f"OSError: {one_line(error)}", _trace(error)
     except Exception as error:

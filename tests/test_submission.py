@@ -119,11 +119,11 @@ def forge_and_agree(files: Files) -> None:
 
 
 def cut_and_agree(files: Files) -> None:
-    agree(files, head=cut(files, 1))
+    agree(files, head=cut(files, 2))
 
 
 def cut_the_end(files: Files) -> None:
-    cut(files, 1)
+    cut(files, 2)  # the last file's entry and the end of the run
     agree(files)
 
 

@@ -55,7 +55,7 @@ def test_a_run_is_as_it_was_written(store: Store) -> None:
     assert first.event == "run"
     assert first.about["to_run"] == 4
     assert "@" in first.about["by"]
-    assert verify(store, head=found.head[:12]).problems == []
+    assert verify(store, head=found.heads[0][:12]).problems == []
 
 
 def change(store: Store) -> None:
@@ -113,7 +113,7 @@ def test_an_edited_ledger_is_found(edit, words: str, store: Store) -> None:  # t
 
 
 def test_a_ledger_made_anew_has_another_head(store: Store) -> None:
-    head, entries = verify(store).head, ledger.read(store.root)
+    (head,), entries = verify(store).heads, ledger.read(store.root)
     (store.root / ledger.NAME).unlink()
     with ledger.opened(store.root) as book:
         for entry in entries[1:]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness import compact, ledger, records, report, submission
 from harness.grid import Grid, planned
-from harness.store import Store
+from harness.store import PLAN, Store
 
 if TYPE_CHECKING:
     from harness.grid import Spec
@@ -70,7 +70,7 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
 def _run(name: str, store: Store) -> Source:
     entries = ledger.read(store.root)
     head = entries[-1].hash if entries else ""
-    if not (store.root / records.PLAN).is_file():
+    if not (store.root / PLAN).is_file():
         return Source(name, compact.table(store), store, head)
     plan = records.read_plan(store)
     cells = compact.table(store, (cell["key"] for cell in plan))
