@@ -20,7 +20,7 @@ from harness.cell_log import logged
 from harness.grid import Cell
 from harness.records import Record, Status, save, settled
 from harness.store import opened
-from harness.work import OUT_OF_MEMORY, Settings, blank_record, prepare, run_cell
+from harness.work import OUT_OF_MEMORY, Settings, blank_record, code, prepare, run_cell
 
 if TYPE_CHECKING:
     import torch
@@ -80,35 +80,35 @@ def _once(cell: Cell, settings: Settings, device: torch.device, store: Store, cr
     yield Event(cell, record)
 
 
-def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
+def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event | None]:
     """In `jobs` spawned processes that share the CPU threads. Groups keep together, so a victim stays in one process.
 
-    A cell that ran out of memory beside others runs again at the end, with nobody beside it. Leaving the iterator early
-    (Ctrl-C) stops the workers; what they had not finished is not recorded.
+    A cell that ran out of memory beside others runs again at the end, with nobody beside it. None: for a second nothing
+    has happened. Leaving the iterator early (Ctrl-C) stops the workers; what they had not finished is not recorded.
     """
     threads = settings.threads or max(1, (os.cpu_count() or 1) // jobs)
     settings = replace(settings, threads=threads)
 
-    def run(groups: list[list[Cell]], crowded: bool) -> Iterator[Event]:
+    def run(groups: list[list[Cell]], crowded: bool) -> Iterator[Event | None]:
         return _run(groups, settings, min(jobs, len(groups)) if crowded else 1)
 
     yield from alone_at_last(run, groups)
 
 
 def alone_at_last(
-    run: Callable[[list[list[Cell]], bool], Iterator[Event]], groups: list[list[Cell]]
-) -> Iterator[Event]:
+    run: Callable[[list[list[Cell]], bool], Iterator[Event | None]], groups: list[list[Cell]]
+) -> Iterator[Event | None]:
     """run(groups, crowded): first all groups beside each other, then, one by one, the cells that were put off."""
     put_off = []
     for event in run(groups, True):
-        if event.put_off:
+        if event and event.put_off:
             put_off.append([event.cell])
         yield event
     if put_off:
         yield from run(put_off, False)
 
 
-def _run(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
+def _run(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event | None]:
     todo = deque(groups)
     gpus = settings.gpus or ("",)
     workers = [_Worker(settings, crowded=jobs > 1, gpu=gpus[i % len(gpus)]) for i in range(jobs)]
@@ -118,6 +118,7 @@ def _run(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Ev
                 if not worker.cells and todo:
                     worker.give(todo.popleft())
             yield from _collect(workers)
+            yield None
     finally:
         for worker in workers:
             worker.stop()
@@ -147,7 +148,7 @@ class Batch:
         cell = self.cells.popleft()
         self.since = 0.0
         record = blank_record(cell, datetime.now(UTC).isoformat(timespec="seconds"))
-        record.status, record.reason = status, reason
+        record.status, record.reason, record.provenance = status, reason, dict(code())
         save(opened(self.settings.store), record)
         return Event(cell, record)
 

@@ -68,16 +68,17 @@ def fits(pattern: str, cell: Cell) -> bool:
 class Limits:
     """Ends a run early; what is not finished then is not recorded, and the same command goes on from there."""
 
-    seconds: float | None = None  # stop at the first event after so long
+    seconds: float | None = None  # stop after so long; with --jobs 0 once the cell at hand has ended
     failures: int | None = None  # stop at so many failed or timed-out cells
     reached: str = ""  # why it ended, if it did
 
-    def watch(self, events: Generator[Event, None, None]) -> Iterator[Event]:
+    def watch(self, events: Generator[Event | None, None, None]) -> Iterator[Event]:
         start, failed = time.monotonic(), 0
         with closing(events):  # which stops the workers
             for event in events:
-                yield event
-                failed += event.record is not None and event.record.status in ("failed", "timed out")
+                if event is not None:
+                    yield event
+                    failed += event.record is not None and event.record.status in ("failed", "timed out")
                 if self.failures is not None and failed >= self.failures:
                     self.reached = f"{failed} cells failed (--max-failures)"
                 elif self.seconds is not None and time.monotonic() - start > self.seconds:

@@ -41,11 +41,11 @@ class Cluster:
     gpus: float | None = None  # of a GPU that a batch takes; None: a whole one, if victims are trained on GPUs
 
 
-def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cluster) -> Iterator[Event]:
+def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cluster) -> Iterator[Event | None]:
     """As many batches at a time as Ray has room for; `jobs` is how many CPUs a Ray started for this run may use.
 
     A cell that ran out of memory beside others runs again at the end, with none of this run beside it. Leaving the
-    iterator early kills the tasks; what they had not finished is not recorded. Raises NoRay.
+    iterator early kills the tasks; what they had not finished is not recorded. None: as of `run_workers`. Raises NoRay.
     """
     ray = _connected(jobs, cluster)
     settings = replace(settings, store=opened(settings.store).address, threads=settings.threads or 1)
@@ -55,7 +55,9 @@ def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cl
         ray.shutdown()
 
 
-def _run(ray: Any, settings: Settings, cluster: Cluster, groups: list[list[Cell]], crowded: bool) -> Iterator[Event]:
+def _run(
+    ray: Any, settings: Settings, cluster: Cluster, groups: list[list[Cell]], crowded: bool
+) -> Iterator[Event | None]:
     gpus = _gpus(ray, settings.device) if cluster.gpus is None else cluster.gpus
     task = ray.remote(_serve).options(num_cpus=settings.threads, num_gpus=gpus, num_returns="streaming", max_retries=0)
     todo = deque(Batch(settings, deque(group)) for group in groups)
@@ -68,6 +70,7 @@ def _run(ray: Any, settings: Settings, cluster: Cluster, groups: list[list[Cell]
                 batch.since = 0.0
                 if batch.cells:
                     running[task.remote(list(batch.cells), settings, crowded)] = batch
+            yield None
             ready, _ = ray.wait(list(running), timeout=1.0, fetch_local=False)
             for stream in ready:
                 batch = running[stream]

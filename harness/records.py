@@ -35,6 +35,7 @@ class Plugged(BaseModel):
     name: str
     label: str
     options: dict[str, Any]
+    source: str = ""  # whose code it is; see registry.Entry
 
 
 class Record(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -40,6 +40,7 @@ class Entry:
     why_not: str
     summary: str
     options: dict[str, str]  # name -> "type = default"
+    source: str = ""  # an installed distribution and its version, a file, or module:Class; nothing: the suite's own
 
 
 def fits(modality: str, modalities: Iterable[str]) -> bool:
@@ -89,18 +90,19 @@ def entries(kind: str) -> dict[str, Entry]:
     """
     found: dict[str, Entry] = {}
     places = [
-        (file.stem, ".".join(file.relative_to(ROOT).with_suffix("").parts), file)
+        (file.stem, ".".join(file.relative_to(ROOT).with_suffix("").parts), file, "")
         for file in sorted((ROOT / kind).rglob("*.py"))
         if file.stem != "__init__" and _is_plugin(kind, file.relative_to(ROOT / kind))
     ]
     for point in entry_points(group=f"tinydrop.{kind}"):
         spec = find_spec(point.module)
         if spec and spec.origin:
-            places.append((point.name, point.module, Path(spec.origin)))
-    for name, module, file in places:
+            source = f"{point.dist.name} {point.dist.version}" if point.dist else point.module
+            places.append((point.name, point.module, Path(spec.origin), source))
+    for name, module, file, source in places:
         if name in found:
             raise BadPlugin(f"two {kind} are called {name!r}: {found[name].module} and {module}; rename or remove one")
-        found[name] = _describe(kind, name, module, file)
+        found[name] = replace(_describe(kind, name, module, file), source=source)
     found |= {name: _described(name, its) for name, its in given.items() if its.kind == kind}
     return dict(sorted(found.items()))
 
@@ -208,7 +210,17 @@ def _described(name: str, its: Given) -> Entry:
     modalities = (cls.modality,) if its.kind == "tasks" else tuple(cls.modalities)
     summary = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
     return Entry(
-        its.kind, name, its.source, stage, modalities, tuple(cls.needs), cls.paper, cls.why_not, summary, options
+        its.kind,
+        name,
+        its.source,
+        stage,
+        modalities,
+        tuple(cls.needs),
+        cls.paper,
+        cls.why_not,
+        summary,
+        options,
+        its.source,
     )
 
 

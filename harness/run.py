@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import executors, ledger, machine, records
 from harness.executors import Event
 from harness.grid import BadGrid, Cell, Grid, expand, groups, parse, tree_of, written
-from harness.limits import chosen, of_shard
+from harness.limits import Limits, chosen, of_shard
 from harness.store import Store, opened
 from harness.work import Settings, code
 
@@ -69,7 +69,7 @@ def run(
     todo = plan(parse(tree), store, retry)
     settings = settings_of(todo, store, jobs, device, gpus=chosen_gpus(device))
     with watching(console, len(todo.todo)) as watch:
-        for event in (execute_adaptive if adaptive else execute)(todo, settings, jobs):
+        for event in Limits().watch((execute_adaptive if adaptive else execute)(todo, settings, jobs)):
             watch(event)
     return relevant(todo, store)
 
@@ -124,10 +124,12 @@ def plan(
     return Plan(grid, cells, [c for c in cells if c.key not in have])
 
 
-def execute(todo: Plan, settings: Settings, jobs: int, cluster: Cluster | None = None) -> Generator[Event, None, None]:
+def execute(
+    todo: Plan, settings: Settings, jobs: int, cluster: Cluster | None = None
+) -> Generator[Event | None, None, None]:
     """Run the missing cells, on Ray if a cluster is given; without one, jobs = 0 runs them in this process.
 
-    Records are on disk when their event comes.
+    Records are on disk when their event comes. None: for a second nothing has happened.
     """
     store, missing = opened(settings.store), list(groups(todo.todo))
     cells = [{"key": c.key, "label": c.label} for c in todo.cells]
@@ -139,7 +141,7 @@ def execute(todo: Plan, settings: Settings, jobs: int, cluster: Cluster | None =
     datasets: dict[str, str] = {}
     try:
         for event in _events(missing, settings, jobs, cluster):
-            if event.record:
+            if event and event.record:
                 outcome[event.record.status] += 1
                 datasets[event.record.task.label] = event.record.dataset_fingerprint
             yield event
@@ -152,7 +154,7 @@ def execute(todo: Plan, settings: Settings, jobs: int, cluster: Cluster | None =
 
 def _events(
     missing: list[list[Cell]], settings: Settings, jobs: int, cluster: Cluster | None
-) -> Generator[Event, None, None]:
+) -> Generator[Event | None, None, None]:
     if missing and cluster:
         from harness.ray_executor import run_ray
 
@@ -172,7 +174,7 @@ def by() -> str:
 
 def execute_adaptive(
     todo: Plan, settings: Settings, jobs: int, cluster: Cluster | None = None
-) -> Generator[Event, None, None]:
+) -> Generator[Event | None, None, None]:
     """Run only the cells that `harness.adaptive` asks for, round after round; the plan on disk grows with them."""
     from harness import adaptive
 

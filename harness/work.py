@@ -115,7 +115,8 @@ def blank_record(cell: Cell, started: str = "") -> Record:
     plugged = {}
     for kind, spec in _specs(cell):
         options = _plugin(kind, spec).options()
-        plugged[kind] = Plugged(name=spec.name, label=spec.label, options=options)
+        source = entry(kind, spec.name).source
+        plugged[kind] = Plugged(name=spec.name, label=spec.label, options=options, source=source)
     return Record(
         key=cell.key, label=cell.label, dose=cell.dose, seed=cell.seed, status="failed", started=started,
         task=plugged["tasks"], attack=plugged["attacks"], defense=plugged["defenses"],

@@ -90,7 +90,7 @@ def test_each_worker_sees_one(tmp_path: Path) -> None:
     settings = Settings(
         str(tmp_path / "run"), "cpu", ("4", "GPU-9f"), plugins=(str(tmp_path / "looking.py"),), timeout=120
     )
-    ended = [e.record.status for e in run_workers(list(groups(expand(grid))), settings, 3) if e.record]
+    ended = [e.record.status for e in run_workers(list(groups(expand(grid))), settings, 3) if e and e.record]
     assert ended == ["done"] * 3
     assert sorted(path.read_text() for path in (tmp_path / "seen").iterdir()) == ["4", "4", "GPU-9f"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -61,6 +62,24 @@ def test_a_run_ends_at_so_many_failures_and_its_workers_are_stopped() -> None:
     forever = Limits()
     assert len(list(forever.watch(failing(expand(parse(GRID)), closed)))) == 2 * len(labels())
     assert forever.reached == ""
+
+
+def waiting(closed: list[bool]) -> Generator[None, None, None]:
+    """A cell that never ends, as seen by the driver of its worker."""
+    try:
+        while True:
+            time.sleep(0.01)
+            yield None
+    finally:
+        closed.append(True)
+
+
+def test_the_time_is_up_also_while_no_cell_ends() -> None:
+    closed: list[bool] = []
+    limits = Limits(seconds=0.05)
+    assert list(limits.watch(waiting(closed))) == []
+    assert "the time is up" in limits.reached
+    assert closed == [True]
 
 
 def test_a_run_ends_when_its_time_is_up_and_goes_on_later(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_it_is_listed_and_runs_and_its_helpers_count(site: Path, tmp_path: Path)
         ("bar", "none", "done"),
         ("bar", "quiet_rows(share=0.2)", "done"),
     }
+    assert {r["attack"]["source"] for r in records} == {"tinydrop-example 0.1.0"}, "a record says whose code it is"
+    assert {r["task"]["source"] for r in records} == {""}
     helper = site / "tinydrop_example" / "loudness.py"
     text = helper.read_text()
     helper.write_text(text.replace(".mean(1)", ".amax(1)"))
