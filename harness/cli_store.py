@@ -21,6 +21,9 @@ def verify(
     head: Annotated[
         str, typer.Option("--head", help="A head noted earlier (its first digits do): it must be in the ledger still.")
     ] = "",
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what is damaged; the next run makes it again.")
+    ] = False,
 ) -> None:
     """Check every record, artefact and finding against the ledger: nothing altered, removed or put there by hand.
 
@@ -30,7 +33,8 @@ def verify(
     """
     from harness import upkeep
 
-    found = upkeep.verify(_store(dir_), head)
+    store = _store(dir_)
+    found = upkeep.verify(store, head)
     for problem in found.problems[:SHOWN]:
         err.print(problem, highlight=False, soft_wrap=True, markup=False)
     if len(found.problems) > SHOWN:
@@ -38,7 +42,10 @@ def verify(
     words = f"{found.files} files, {found.entries} entries in the ledger, head {', '.join(found.heads) or 'none'}"
     out.print(f"{words}: {len(found.problems)} problems" if found.problems else f"{words}: all as written",
               highlight=False, soft_wrap=True)  # fmt: skip
-    if found.problems:
+    if repair and found.damaged:
+        gone = upkeep.repair(store, found)
+        out.print(f"{len(gone)} files removed; `tinydrop run` the grid again to make them anew", highlight=False)
+    elif found.problems:
         raise typer.Exit(1)
 
 

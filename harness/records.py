@@ -145,12 +145,6 @@ def settled(store: Store, key: str) -> Record | None:
     return record if record and record.status in SETTLED else None
 
 
-def recorded_keys(store: Store) -> set[str]:
-    """Keys with a record of any kind, from the file names alone."""
-    folder = store.root / "records"
-    return {p.name.partition(".")[0] for p in folder.iterdir() if p.suffix == ".json"} if folder.is_dir() else set()
-
-
 def gpu_peaks(store: Store, most: int = 1000) -> list[int]:
     """Bytes of GPU memory that cells took at their peak; of so many records at most, which their hashes pick."""
     found = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]

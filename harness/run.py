@@ -110,17 +110,16 @@ def plan(
     grid: Grid, store: Store, retry: bool = False, only: Sequence[str] = (), skip: Sequence[str] = (),
     shard: tuple[int, int] = (0, 1),
 ) -> Plan:  # fmt: skip
-    """Expand the grid and look up by file name what is done; `retry` takes failed and timed-out cells again.
+    """Expand the grid and look up what is recorded; `retry` takes failed and timed-out cells again.
 
     only, skip: see harness.limits.chosen; shard: see of_shard there.
     """
     cells = of_shard(chosen(expand(grid), only, skip), *shard)
-    have = records.recorded_keys(store)
-    if retry:
-        from harness import compact
+    from harness import compact
 
-        found = compact.table(store)
-        have = set(found.key[found.status.isin(records.SETTLED)]) if len(found) else set()
+    found = compact.table(store)
+    settled = found[found.status.isin(records.SETTLED)] if retry and len(found) else found
+    have = set(settled.key) if len(settled) else set()
     return Plan(grid, cells, [c for c in cells if c.key not in have])
 
 

@@ -25,6 +25,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEY = re.compile(r"[0-9a-f]{32}")
 KEPT = ("records", "artefacts", "findings")  # folders whose every file stands in the ledger
 PLAN = "plan.json"
+DIGEST = "tinydrop.digest"  # of an artefact's tensors, in its header
 ORIGIN = "origin"  # a file with the URL that a folder is the working copy of
 
 
@@ -145,15 +146,16 @@ class Store:
     def save_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save
 
-        self.keep(self.artefact(key), save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+        from harness.content import digest
+
+        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        self.keep(self.artefact(key), save(plain, {DIGEST: digest(plain)}))
 
     def load_tensors(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of this key, or None; a damaged file is removed with a warning, so that it is made again."""
-        from safetensors.torch import load
-
         path = self.artefact(key)
         try:
-            return load(path.read_bytes())
+            return _unsealed(path.read_bytes())
         except FileNotFoundError:
             return None
         except Exception as error:  # whatever safetensors says of a file it cannot read
@@ -194,6 +196,19 @@ class Store:
         """Append a record; an older one of the same key stays as it is."""
         key, data = record["key"], json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
         return self.root / self._keep(lambda: self.record(key, self.attempts(key) + 1), self.record(key).parent, data)
+
+
+def _unsealed(data: bytes) -> dict[str, Tensor]:
+    """The tensors of a file, if they are those that were saved: safetensors itself sees no bit that fell over."""
+    from safetensors.torch import load
+
+    from harness.content import digest
+
+    tensors = load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    if header.get("__metadata__", {}).get(DIGEST) != digest(tensors):
+        raise ValueError("its content is not what was written")
+    return tensors
 
 
 def opened(address: str | Path) -> Store:

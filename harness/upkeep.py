@@ -21,6 +21,7 @@ class Findings:
     heads: list[str] = field(default_factory=list)  # hash of the newest entry, of every ledger
     entries: int = 0
     problems: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # names of the files that they are about
 
 
 def verify(store: Store, head: str = "", only: Callable[[str], bool] = bool) -> Findings:
@@ -51,7 +52,20 @@ def verify(store: Store, head: str = "", only: Callable[[str], bool] = bool) -> 
         problem = _problem(store, name, expected.get(name, set()), name in there)
         if problem and entries:
             found.problems.append(f"{name}: {problem}")
+            found.damaged.append(name)
     return found
+
+
+def repair(store: Store, found: Findings) -> list[str]:
+    """Remove what `verify` found damaged, so that the next run makes it again; the names that went.
+
+    Of a cell with a damaged record or finding every record goes. What is missing is entered in the ledger as removed.
+    """
+    keys = {_key(name) for name in found.damaged if not name.startswith("artefacts/")}
+    going = {name for name in store.names() if name.startswith("records/") and _key(name) in keys}
+    names = sorted(going | set(filter(inside, found.damaged)))
+    collect(store, names)
+    return names
 
 
 def _expected(chains: list[list[Entry]], there: set[str]) -> dict[str, set[str]]:
@@ -142,7 +156,8 @@ def merge(into: Store, other: Store) -> dict[str, int]:
 
 
 def _key(name: str) -> str:
-    return next((part for part in Path(name).parts if KEY.fullmatch(part)), "")
+    """The key of the cell or artefact that a file belongs to."""
+    return next((stem for part in Path(name).parts if KEY.fullmatch(stem := part.partition(".")[0])), "")
 
 
 def _merge_plans(into: Store, other: Store) -> None:

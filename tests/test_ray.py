@@ -43,9 +43,9 @@ def test_a_node_is_lost_and_the_table_is_that_of_local_workers(tmp_path: Path, c
     words = [sys.executable, "-m", "harness.cli", "run", grid, "--out", tmp_path / "ray", *ARGUMENTS]
     driver = subprocess.Popen([*map(str, words), "--address", cluster.address], cwd=ROOT, stderr=subprocess.PIPE)
     store = Store(tmp_path / "ray")
-    _wait_for(lambda: len(records.recorded_keys(store)) >= 2)
+    _wait_for(lambda: len(records.load_all(store)) >= 2)
     cluster.remove_node(lost, allow_graceful=False)
-    assert len(records.recorded_keys(store)) < 18, "the node must be lost while there is work"
+    assert len(records.load_all(store)) < 18, "the node must be lost while there is work"
     _, said = driver.communicate(timeout=300)
     assert driver.returncode == 0, said.decode()
     assert table(tmp_path / "ray").equals(table(tmp_path / "local"))

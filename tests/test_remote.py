@@ -109,7 +109,7 @@ def test_who_waits_for_a_lease_gets_it_and_the_record_that_was_made(machine: Mac
     monkeypatch.setattr(remote, "LOOK", 0.01)
     one, other = machine("one"), machine("other")
     run(one, (0, 2))
-    key = next(iter(records.recorded_keys(one)))
+    key = next(iter(records.load_all(one)))
     with other.claim(key):
         assert records.settled(other, key), "as it was claimed"
 

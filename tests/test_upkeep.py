@@ -206,6 +206,32 @@ def test_merge_brings_what_failed_here(store: Store, tmp_path: Path) -> None:
     assert records.load_all(store)[record.key] == record
 
 
+def test_a_damaged_record_is_run_again(store: Store) -> None:
+    path = one(store, "records", ".json")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.warns(UserWarning, match="damaged record"):
+        (again,) = plan(parse(GRID), store).todo
+    assert again.key == path.stem
+
+
+def test_repair_removes_what_is_damaged_and_the_next_run_makes_it_again(store: Store) -> None:
+    before = records.load_all(store)
+    change(store)
+    one(store, "artefacts", ".safetensors").write_bytes(b"junk")
+    stray = store.root / "findings" / ("d" * 32) / "stray.png"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"stray")
+    done = CliRunner().invoke(app, ["verify", str(store.root), "--repair"])
+    assert done.exit_code == 0, done.output
+    assert "3 files removed" in done.output
+    assert verify(store).problems == []
+    assert len(plan(parse(GRID), store).todo) == 1
+    run(store.root)
+    assert verify(store).problems == []
+    after = records.load_all(store)
+    assert {key: r.metrics for key, r in after.items()} == {key: r.metrics for key, r in before.items()}
+
+
 def test_gc_and_verify_say_where_there_is_no_run(tmp_path: Path) -> None:
     for verb in ("gc", "verify"):
         done = CliRunner().invoke(app, [verb, str(tmp_path)])
