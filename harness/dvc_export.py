@@ -1,4 +1,8 @@
-"""A run's folder as DVC sees it: a stage that runs the grid, what it measured, its curves, the data it stands on."""
+"""A run's folder as DVC sees it: a stage that runs the grid, what it measured, its curves, the data it stands on.
+
+Data is pinned twice: by data.lock, the fingerprints of the training sets, and, where it lies in the repository, as a
+dependency, whose hash DVC has in its pointer and in dvc.lock.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,15 @@ import math
 import os
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
 from harness import records
-from harness.grid import as_written
+from harness.grid import as_written, planned
+from harness.registry import create
 from harness.store import Store, write_atomically
 
 if TYPE_CHECKING:
@@ -56,9 +62,10 @@ def write(store: Store, plugins: list[str]) -> list[Path]:
     folder = store.root
     grid = as_written(records.planned_grid(store))
     home = _repository(folder)
+    data = [path for path in data_of(store) if path.is_relative_to(home)]
     files = {
         folder / "data.lock": _json(fingerprints(store)),
-        folder / "dvc.yaml": yaml.safe_dump(_pipeline(folder, plugins), sort_keys=False),
+        folder / "dvc.yaml": yaml.safe_dump(_pipeline(folder, plugins, data), sort_keys=False),
         home / ".dvc" / "plots" / TEMPLATE: _json(CURVES),
     }
     if not (folder / "grid.yaml").exists():
@@ -71,8 +78,27 @@ def write(store: Store, plugins: list[str]) -> list[Path]:
 def fingerprints(store: Store) -> dict[str, str]:
     """Of the clean training set of every task of the run, as the newest records have it."""
     found = records.load_all(store)
-    planned = [found[cell["key"]] for cell in records.read_plan(store) if cell["key"] in found]
-    return {r.task.label: r.dataset_fingerprint for r in planned if r.dataset_fingerprint}
+    recorded = [found[cell["key"]] for cell in records.read_plan(store) if cell["key"] in found]
+    return {r.task.label: r.dataset_fingerprint for r in recorded if r.dataset_fingerprint}
+
+
+def data_of(store: Store) -> list[Path]:
+    """Folders and files that the tasks of the run read, in TINYDROP_DATA or named by options: DVC pins those it tracks.
+
+    Every task is loaded once. What is not there now is left out; data.lock has its fingerprint.
+    """
+    from tasks import data
+    from tasks.base import BadInput, Task
+
+    found: set[Path] = set()
+    data.read_from.clear()
+    grid = planned(records.planned_grid(store))
+    for spec in dict.fromkeys(spec for part in (grid, *grid.also) for spec in part.tasks):
+        with suppress(BadInput):
+            task = cast(Task, create("tasks", spec.name, dict(spec.options)))
+            found |= {Path(file).resolve() for file in task.files()}
+            task.load()
+    return sorted(found | data.read_from)
 
 
 def moved(store: Store) -> Iterator[tuple[str, str, str]]:
@@ -106,14 +132,17 @@ def metrics(found: Tables) -> str:
     return _json(tree)
 
 
-def _pipeline(folder: Path, plugins: list[str]) -> dict[str, Any]:
-    files = {p: Path(os.path.relpath(p, folder.resolve())).as_posix() for p in plugins if p.endswith(".py")}
+def _pipeline(folder: Path, plugins: list[str], data: list[Path]) -> dict[str, Any]:
+    def relative(path: Path | str) -> str:
+        return Path(os.path.relpath(path, folder.resolve())).as_posix()
+
+    files = {p: relative(p) for p in plugins if p.endswith(".py")}
     named = [word for plugin in plugins for word in ("--plugin", files.get(plugin, plugin))]
     words = ["tinydrop", "run", "grid.yaml", "--out", ".", *named]
     plot = {"template": TEMPLATE, "x": "dose", "y": {"report/summary.csv": "asr"}}
     stage = {
         "cmd": shlex.join(words),
-        "deps": ["grid.yaml", "data.lock", *files.values()],
+        "deps": ["grid.yaml", "data.lock", *files.values(), *map(relative, data)],
         "outs": [{f"report/summary.{ending}": {"cache": False}} for ending in ("csv", "json")],
         "metrics": [{"report/metrics.json": {"cache": False}}],
     }

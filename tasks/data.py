@@ -17,11 +17,27 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+LFS = b"version https://git-lfs"  # how a Git LFS pointer begins
+
+read_from: set[Path] = set()  # folders of datasets that this process has read
+
+
 def local_folder(name: str) -> Path | None:
-    """TINYDROP_DATA/name, if it is there."""
+    """TINYDROP_DATA/name, if it is there. Raises BadInput where only a pointer of DVC or Git LFS is."""
     root = os.environ.get("TINYDROP_DATA")
-    folder = Path(root) / name if root else None
-    return folder if folder and folder.is_dir() else None
+    if not root:
+        return None
+    folder, pointer = Path(root) / name, Path(root) / f"{name}.dvc"
+    if not folder.is_dir():
+        if pointer.is_file():
+            raise BadInput(f"dataset {name!r}: only its DVC pointer is there; `dvc pull {pointer}`")
+        return None
+    for file in folder.glob("*.parquet"):
+        with file.open("rb") as data:
+            if data.read(len(LFS)) == LFS:
+                raise BadInput(f"dataset {name!r}: {file} is a Git LFS pointer; `git lfs pull` in its repository")
+    read_from.add(folder.resolve())
+    return folder
 
 
 def dataset_dict(

@@ -1,7 +1,8 @@
-"""What a very large grid costs before, between and after its cells: `python tests/scale.py [cells] [records]`.
+"""What a very large grid costs before, between and after its cells: `python tests/scale.py [cells] [records] [folder]`.
 
-Prints Markdown tables: planning, writing and reading the plan, `status`, and the table of all records, cold and warm;
-what the harness adds to a cell; a small real grid on one worker, on two, and on Ray.
+Planning, writing and reading the plan, `status`, and the table of all records, cold and warm, at that size, a tenth and
+a hundredth of it; what the harness adds to a cell; a small real grid on one worker, on two, and on Ray. Prints Markdown
+tables, and writes steps.csv and steps.png into the folder if one is named.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import yaml
 from fault_campaign import tinydrop
 
@@ -32,15 +36,7 @@ REAL = {
     "doses": [0, 5, 20], "defenses": ["none", "random_filter", "spectral_signatures"], "seeds": [0, 1, 2, 3],
 }  # fmt: skip
 PLUG = {"name": "digits", "label": "digits", "options": {"train_size": 1000, "epochs": 10}}
-
-
-def timed(what: str, work: Callable[[], Any]) -> Any:
-    start = time.perf_counter()
-    result = work()
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| {what} | {seconds:.1f} | {peak:,.0f} |", flush=True)
-    return result
+GOAL = ("table of new records", 100_000, 10.0)  # seconds it may take
 
 
 def grid(cells: int) -> dict[str, Any]:
@@ -67,6 +63,57 @@ def write_records(store: Store, count: int) -> None:
             "artefacts": [fit["key"] for fit in fits], "provenance": {"commit": "0" * 40, "libraries": libraries},
         }  # fmt: skip
         (folder / f"{i:032x}.json").write_text(json.dumps(tree, indent=1, sort_keys=True))
+
+
+def steps(cells: int, count: int, told: SimpleQueue[dict[str, Any]]) -> None:
+    """Every step once; seconds and the most memory that this process has had by then."""
+
+    def timed(what: str, n: int, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        told.put({"step": what, "n": n, "seconds": time.perf_counter() - start, "peak_mb": peak})
+        return result
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "run")
+        todo = timed("plan of a grid", cells, lambda: plan(parse(grid(cells)), store))
+        rows = [{"key": c.key, "label": c.label} for c in todo.todo]
+        timed("plan.json written", cells, lambda: records.write_plan(store, asdict(todo.grid), rows))
+        timed("status, all pending", cells, lambda: counted(store))
+        write_records(store, count)
+        timed("table of new records", count, lambda: compact.table(store))
+        timed("table of known records", count, lambda: compact.table(store))
+
+
+def measured(cells: int, count: int) -> pd.DataFrame:
+    """The steps at three sizes, each in a process of its own."""
+    told: SimpleQueue[dict[str, Any]] = get_context("fork").SimpleQueue()
+    rows = []
+    for part in (100, 10, 1):
+        process = get_context("fork").Process(target=steps, args=(cells // part, count // part, told))
+        process.start()
+        rows += [told.get() for _ in range(5)]
+        process.join()
+    return pd.DataFrame(rows).sort_values(["step", "n"], key=lambda c: c if c.name == "n" else c.map(_order))
+
+
+def _order(step: str) -> int:
+    names = ["plan of a grid", "plan.json written", "status, all pending", "table of new records"]
+    return names.index(step) if step in names else len(names)
+
+
+def draw(found: pd.DataFrame, to: Path) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    for step, rows in found.groupby("step", sort=False):
+        axes[0].plot(rows.n, rows.seconds, "o-", label=step)
+        axes[1].plot(rows.n, rows.peak_mb / 1024, "o-", label=step)
+    axes[0].plot(*GOAL[1:], "k_", markersize=18, label="asked: 100,000 records in 10 s")
+    for ax, name in zip(axes, ("seconds", "GiB, the most so far")):
+        ax.set(xscale="log", yscale="log", xlabel="cells or records", ylabel=name)
+        ax.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.savefig(to, dpi=150)
 
 
 def overhead(count: int) -> None:
@@ -96,26 +143,23 @@ def speed_up() -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "grid.yaml").write_text(yaml.safe_dump(REAL))
             start = time.perf_counter()
-            tinydrop("run", f"{folder}/grid.yaml", "--out", f"{folder}/run", *words)
+            assert tinydrop("run", f"{folder}/grid.yaml", "--out", f"{folder}/run", *words) == 0
             print(f"| `{' '.join(map(str, words))}` | {time.perf_counter() - start:.1f} |", flush=True)
 
 
-def main(cells: int, count: int) -> None:
-    print("| step | seconds | peak memory so far, MB |\n|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "run")
-        todo = timed(f"plan {cells:,} cells", lambda: plan(parse(grid(cells)), store))
-        rows = [{"key": c.key, "label": c.label} for c in todo.todo]
-        timed("write plan.json", lambda: records.write_plan(store, asdict(todo.grid), rows))
-        timed(f"`status` of {cells:,} pending cells", lambda: counted(store))
-        write_records(store, count)
-        timed(f"table of {count:,} new records", lambda: compact.table(store))
-        timed(f"table of {count:,} records, all known", lambda: compact.table(store))
-        timed("`status` of both", lambda: counted(store))
+def main(cells: int, count: int, folder: Path | None) -> None:
+    found = measured(cells, count)
+    print("| step | cells or records | seconds | peak memory so far, MB |\n|---|---|---|---|")
+    for row in found.itertuples():
+        print(f"| {row.step} | {row.n:,} | {row.seconds:.2f} | {row.peak_mb:,.0f} |", flush=True)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        found.round(3).to_csv(folder / "steps.csv", index=False)
+        draw(found, folder / "steps.png")
     overhead(4000)
     speed_up()
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    main(*given, *(1_000_000, 100_000)[len(given) :])
+    given = dict(enumerate(sys.argv[1:]))
+    main(int(given.get(0, 1_000_000)), int(given.get(1, 100_000)), Path(given[2]) if 2 in given else None)
