@@ -93,7 +93,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def small(words: list[str]) -> list[str]:
-    """The same command, with less to do; .ci/run runs quickstart whole."""
+    """The same command, with less to do; .ci/run runs more of quickstart."""
     text = shlex.join(words)
     for old, new in {
         "run quickstart --dry-run": "run quickstart",
