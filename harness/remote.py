@@ -58,7 +58,7 @@ def working_copy(url: str) -> RemoteStore:
 
 def of_folder(root: Path) -> RemoteStore:
     """The store that a working copy belongs to."""
-    return RemoteStore(root, *(root / ORIGIN).read_text().split())
+    return RemoteStore(root, *(root / ORIGIN).read_text().splitlines())
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class RemoteStore(Store):
         return not name.startswith("records/") or not records.sound(name, self._get(name))
 
     def _take(self, names: list[str]) -> None:
-        """Copies of these, entered in this machine's ledger as it found them."""
+        """Copies of these, entered in this machine's ledger as it found them; a damaged record stays there."""
         top = self._top
 
         def fetch(files: Any) -> dict[str, bytes]:
@@ -120,6 +120,8 @@ class RemoteStore(Store):
             return {_below(top, path): got for path, got in found.items() if isinstance(got, bytes)}
 
         for name, data in self._asked(fetch).items():
+            if name.startswith("records/") and not records.sound(name, data):
+                continue  # cut short, or not yet whole: it counts as missing
             super()._keep(partial(self.root.joinpath, name), (self.root / name).parent, data)
 
     # The files at the URL, as a store shows them
@@ -237,7 +239,8 @@ class RemoteStore(Store):
     def _asked(self, ask: Callable[[Any], T]) -> T:
         """What the storage answers; FileNotFoundError and FileExistsError pass, all else is Unreachable."""
         try:
-            files, _ = fsspec.url_to_fs(self.url, use_listings_cache=False)
+            files, _ = fsspec.url_to_fs(self.url)
+            files.invalidate_cache()  # of listings: others write there too
             return ask(files)
         except (FileNotFoundError, FileExistsError):
             raise
@@ -252,22 +255,22 @@ class RemoteStore(Store):
     def _get(self, name: str) -> bytes:
         return self._asked(lambda files: bytes(files.cat_file(f"{self._top}/{name}")))
 
-    def _put(self, name: str, data: bytes) -> None:
-        def put(files: Any) -> None:
-            files.makedirs(f"{self._top}/{name}".rpartition("/")[0], exist_ok=True)
-            files.pipe_file(f"{self._top}/{name}", data)
+    def _put(self, name: str, data: bytes, mode: str = "wb") -> None:
+        path = f"{self._top}/{name}"
 
-        self._asked(put)
+        def put(files: Any) -> None:
+            with files.open(path, mode) as file:
+                file.write(data)
+
+        try:
+            self._asked(put)
+        except FileNotFoundError:  # a file system, which has folders, unlike an object store
+            self._asked(lambda files: files.makedirs(path.rpartition("/")[0], exist_ok=True))
+            self._asked(put)
 
     def _create(self, name: str, data: bytes) -> None:
         """As _put. Raises FileExistsError for all but one of those that try."""
-
-        def create(files: Any) -> None:
-            files.makedirs(f"{self._top}/{name}".rpartition("/")[0], exist_ok=True)
-            with files.open(f"{self._top}/{name}", "xb") as file:
-                file.write(data)
-
-        self._asked(create)
+        self._put(name, data, "xb")
 
     def _exists(self, name: str) -> bool:
         return bool(self._asked(lambda files: files.exists(f"{self._top}/{name}")))
