@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny
 from pytest_benchmark.fixture import BenchmarkFixture
+from scale import write_records
 
+from harness import compact, executors, records
 from harness import grid as grids
-from harness import records
 from harness.case import Fitter
 from harness.cell import run as run_cell
 from harness.fit import train_victim
@@ -18,6 +20,7 @@ from harness.registry import create
 from harness.run import plan
 from harness.store import Store
 from harness.testing import CPU
+from harness.work import Settings, blank_record
 
 HUNDRED_THOUSAND = {
     "tasks": ["digits"],
@@ -59,12 +62,39 @@ def test_a_shared_victim(benchmark: BenchmarkFixture, store: Store) -> None:
 
 
 def test_read_1_000_records(benchmark: BenchmarkFixture, store: Store) -> None:
-    plug = {"name": "x", "label": "x", "options": {}}
-    for i in range(1000):
-        record = {"key": f"{i:032x}", "label": f"x/x/{i}/x/0", "task": plug, "attack": plug, "defense": plug,
-                  "modality": "image", "dose": i, "seed": 0, "stage": "control", "status": "done"}  # fmt: skip
-        records.save(store, records.Record.model_validate(record))
+    write_records(store, 1000)
     assert len(benchmark(records.load_all, store)) == 1000
+
+
+def test_table_of_1_000_new_records(benchmark: BenchmarkFixture, store: Store) -> None:
+    """What the first `status` or `report` after a run reads."""
+    write_records(store, 1000)
+
+    def fresh() -> None:
+        (store.root / compact.NAME).unlink(missing_ok=True)
+
+    benchmark.pedantic(compact.table, (store,), setup=fresh, rounds=5)
+
+
+def test_table_of_1_000_known_records(benchmark: BenchmarkFixture, store: Store) -> None:
+    """Every later one; compare with the new ones."""
+    write_records(store, 1000)
+    compact.table(store)
+    assert len(benchmark(compact.table, store)) == 1000
+
+
+def test_500_cells_that_do_nothing(
+    benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claimed, recorded and entered in the ledger, each on the disk before the next."""
+    monkeypatch.setattr(executors, "run_cell", lambda cell, settings, device: blank_record(cell))
+    cells = plan(grids.parse({**HUNDRED_THOUSAND, "doses": list(range(5))}), Store(tmp_path)).todo
+    folders = map(str, itertools.count())
+
+    def run(folder: str) -> None:
+        list(executors.run_inline(list(grids.groups(cells)), Settings(str(tmp_path / folder))))
+
+    benchmark.pedantic(run, setup=lambda: ((next(folders),), {}), rounds=3, warmup_rounds=1)
 
 
 @pytest.mark.gpu
