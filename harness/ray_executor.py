@@ -111,7 +111,8 @@ def _connected(jobs: int, cluster: Cluster) -> Any:
         import ray
     except ImportError:
         raise NoRay('--executor ray: Ray is not installed; pip install "tinydrop[ray]"') from None
-    here = {"num_cpus": jobs, "include_dashboard": False} if not cluster.address else {"address": cluster.address}
+    new = {"address": "local", "num_cpus": jobs, "include_dashboard": False}  # also where another Ray runs
+    here = {"address": cluster.address} if cluster.address else new
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
