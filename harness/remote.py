@@ -7,7 +7,7 @@
 
 Every machine works in a folder of its own, the working copy, which is a run like any other. What it keeps goes to the
 URL at once; what others have done comes before a cell is run and at the end. A lease is renewed while it is held. One
-that does not change for STALE seconds, by the clock of whoever waits for it, belongs to a machine that is gone.
+that does not change for 90 seconds (TINYDROP_LEASE), by the clock of whoever waits, is that of a machine that is gone.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from harness.ledger import BrokenLedger
 from harness.store import KEPT, ORIGIN, PLAN, Store, Unreachable, inside, write_atomically
 
 CACHE = "TINYDROP_CACHE"  # environment variable: where working copies lie; ~/.cache/tinydrop without it
-BEAT = 15.0  # seconds after which a lease that is held is renewed
-STALE = 90.0  # seconds without a renewal after which its machine counts as gone
-LOOK = 2.0  # seconds between two looks at somebody else's lease
+LEASE = "TINYDROP_LEASE"  # seconds without a renewal after which a lease's machine counts as gone; 90 without it
+BEATS = 6  # renewals in that time
+LOOKS = 45  # looks at somebody else's lease in that time
 TOGETHER = 500  # files fetched at a time
 LEDGERS, LEASES = "ledgers", "leases"
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")  # of a file that is taken over
@@ -50,10 +50,19 @@ def working_copy(url: str) -> RemoteStore:
         raise Unreachable(f"URL: {url!r}: names no place; write a bucket or folder behind it, e.g. {url}bucket/mine")
     name = re.sub(r"\W+", "-", url)[-60:].strip("-") + "-" + hashlib.sha256(url.encode()).hexdigest()[:8]
     root = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "tinydrop") / name
+    patience()  # said now rather than when a lease is waited for
     with ledger.opened(root):  # of two processes one
         if not (root / ORIGIN).is_file():
             write_atomically(root / ORIGIN, f"{url}\n{uuid4().hex}\n")
     return of_folder(root)
+
+
+def patience() -> float:
+    """Seconds after which a lease that is not renewed is another's."""
+    said = os.environ.get(LEASE, "90")
+    if not re.fullmatch(r"\d+(\.\d+)?", said) or not float(said):
+        raise Unreachable(f"{LEASE}={said!r}: seconds without a sign of life after which a machine is gone, e.g. 90")
+    return float(said)
 
 
 def of_folder(root: Path) -> RemoteStore:
@@ -216,7 +225,7 @@ class RemoteStore(Store):
                 n = 1
                 continue
             of_this_machine = held.startswith(self.machine.encode())  # of a dead process: the lock is ours
-            stale = held == seen and time.monotonic() - since > STALE
+            stale = held == seen and time.monotonic() - since > patience()
             if of_this_machine or stale or self._exists(f"{name}.{n + 1}"):
                 n += 1
                 continue
@@ -224,10 +233,10 @@ class RemoteStore(Store):
                 return 0
             if held != seen:
                 seen, since = held, time.monotonic()
-            time.sleep(LOOK)
+            time.sleep(patience() / LOOKS)
 
     def _beat(self, name: str, over: threading.Event) -> None:
-        while not over.wait(BEAT):
+        while not over.wait(patience() / BEATS):
             with suppress(OSError):
                 self._put(name, self._token())
 

@@ -36,8 +36,6 @@ TIMES = ["seconds", "fit_seconds", "commit"]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 JUMPS = ["+1h", "-1h", "+3d", "-3d"]
 DISK = "256m"  # size of the file system that gets full
-# Machines that are gone are noticed sooner than in real runs, which may lose their network for a while.
-IMPATIENT = "import harness.remote as r, harness.cli; r.STALE, r.BEAT, r.LOOK = 8.0, 1.0, 0.2; harness.cli.main()"
 
 
 class Driver(NamedTuple):
@@ -93,7 +91,7 @@ class Url(Place):
         return ["--out", f"file://{self.run}/url", "--jobs", 2]  # threads a worker, so the same bits
 
     def environment(self, driver: int) -> dict[str, str]:
-        return {"TINYDROP_CACHE": str(self.run / f"machine{driver}")}
+        return {"TINYDROP_CACHE": str(self.run / f"machine{driver}"), "TINYDROP_LEASE": "8"}
 
     def files(self, driver: int) -> Path:
         (copy,) = list((self.run / f"machine{driver}").glob("*")) or [self.run]
@@ -155,7 +153,7 @@ def fill(ballast: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def command(verb: str, *words: object) -> list[str]:
-    return [sys.executable, "-W", "ignore", "-c", IMPATIENT, verb, *map(str, words)]
+    return [sys.executable, "-W", "ignore", "-m", "harness.cli", verb, *map(str, words)]
 
 
 def start(grid: Path, place: Place, n: int) -> Driver:

@@ -104,8 +104,7 @@ def test_a_lease_is_for_one_machine(machine: Machine) -> None:
     assert one.halves() == [], "and is gone"
 
 
-def test_who_waits_for_a_lease_gets_it_and_the_record_that_was_made(machine: Machine, monkeypatch: Any) -> None:
-    monkeypatch.setattr(remote, "LOOK", 0.01)
+def test_who_waits_for_a_lease_gets_it_and_the_record_that_was_made(machine: Machine) -> None:
     one, other = machine("one"), machine("other")
     run(one, (0, 2))
     key = next(iter(records.load_all(one)))
@@ -114,8 +113,7 @@ def test_who_waits_for_a_lease_gets_it_and_the_record_that_was_made(machine: Mac
 
 
 def test_a_machine_that_is_gone_loses_its_lease_and_one_that_works_does_not(machine: Machine, monkeypatch: Any) -> None:
-    monkeypatch.setattr(remote, "STALE", 0.5)
-    monkeypatch.setattr(remote, "LOOK", 0.02)
+    monkeypatch.setenv(remote.LEASE, "0.5")
     one, other, third = machine("one"), machine("other"), machine("third")
     assert one._lease(KEY, wait=False) == 1  # and nobody renews it
     assert other._lease(KEY, wait=False) == 0
@@ -123,11 +121,9 @@ def test_a_machine_that_is_gone_loses_its_lease_and_one_that_works_does_not(mach
     assert other._lease(KEY, wait=True) == 2
     assert time.monotonic() - start > 0.5
     assert third._lease(KEY, wait=False) == 0, "one of two is held"
-    monkeypatch.setattr(remote, "BEAT", 0.05)
     key = KEY[::-1]
     with one.claim(key):
         start = time.monotonic()
-        monkeypatch.setattr(remote, "STALE", 0.4)
         monkeypatch.setattr(other.__class__, "_create", _patient(RemoteStore._create, start + 1.5))
         with pytest.raises(TimeoutError):
             other._lease(key, wait=True)
@@ -258,6 +254,13 @@ def test_storage_that_cannot_be_used_is_one_line(tmp_path: Path, url: str) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_a_patience_that_is_no_number_is_one_line(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/url"
+    done = tinydrop("run", grid_file(tmp_path), "--out", url, TINYDROP_CACHE=str(tmp_path / "c"), TINYDROP_LEASE="soon")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: TINYDROP_LEASE='soon': seconds without a sign of life"), done.stderr
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, str]]:
     """An S3 server on this machine: environment variables that lead there, with the bucket `results`."""
@@ -284,14 +287,10 @@ def test_machines_at_one_bucket_one_of_them_killed(tmp_path: Path, bucket: dict[
     grid = grid_file(tmp_path)
     whole = tinydrop("run", grid, "--out", tmp_path / "whole", "--jobs", 0)
     assert whole.returncode == 0, whole.stderr
-    impatient = tmp_path / "impatient.py"
-    impatient.write_text(
-        "import harness.remote as r, harness.cli\nr.STALE, r.BEAT, r.LOOK = 8.0, 1.0, 0.2\nharness.cli.main()\n"
-    )
-    words = [sys.executable, str(impatient), "run", str(grid), "--out", url, "--jobs", "0"]
+    words = [sys.executable, "-m", "harness.cli", "run", str(grid), "--out", url, "--jobs", "0"]
 
     def start(name: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, **bucket, "TINYDROP_CACHE": str(tmp_path / name), "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **bucket, "TINYDROP_CACHE": str(tmp_path / name), "TINYDROP_LEASE": "8"}
         return subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
     killed, other = start("killed"), start("other")
