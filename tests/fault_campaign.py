@@ -199,13 +199,17 @@ def campaign(faults: int, dice: random.Random, place: Place) -> tuple[Counter[st
         ended = False
         while not ended:
             drivers = [start(grid, place, n) for n in range(dice.choice([1, 1, 1, 2]))]
-            time.sleep(dice.uniform(0, usual))
-            for driver in drivers[: dice.choice([1, 2])]:
-                if counts.total() < faults and driver.process.poll() is None:
+            while alive := [driver for driver in drivers if driver.process.poll() is None]:
+                if counts.total() < faults:
+                    time.sleep(dice.uniform(0, usual / 2))
+                    driver = dice.choice(alive)
                     possible = place.faults(driver, dice)
                     kind = dice.choice(sorted(possible))
-                    possible[kind]()
-                    counts[kind] += 1
+                    if driver.process.poll() is None:
+                        possible[kind]()
+                        counts[kind] += 1
+                else:
+                    alive[0].process.wait()
             codes = [driver.process.wait() for driver in drivers]
             ended = any(code in (0, 1) for code in codes)
         check(grid, place, whole)
