@@ -14,11 +14,12 @@ import torch
 from attacks.base import Attack, Scene
 from attacks.targeted import TargetedAttack, find_trial
 from defenses.base import Defense
+from defenses.controls.none import None_
 from defenses.controls.oracle import Oracle
 from harness import metrics
 from harness.case import CellCase, CellOracleCase, Findings, Fitter
 from harness.content import derive
-from harness.gallery import Made, made
+from harness.gallery import Made, Rows, made, rows
 from harness.metrics import Metric
 from harness.poison import Poisoned, canonical, check_challenge, craft, inject
 from harness.registry import fits
@@ -41,6 +42,7 @@ class Result:
     artefacts: frozenset[str] = frozenset()  # keys of all that was trained for it, now or earlier
     findings: Findings = field(default_factory=Findings)
     made: dict[str, Made] = field(default_factory=dict)  # of generative tasks: triggered, plain and near
+    rows: dict[str, Rows] = field(default_factory=dict)  # of the training set: clean and poisoned
     dataset: str = ""  # fingerprint of the clean training set
     train_size: int = 0
 
@@ -93,6 +95,7 @@ class Threat:
     challenge: Challenge | None
     stealth: dict[str, Metric]  # what was changed to make the poison
     surrogates: frozenset[str]  # keys of what was trained to craft it
+    shown: dict[str, Rows]  # clean and poisoned rows, for people
 
 
 def run(
@@ -124,6 +127,8 @@ def run(
         control: frozenset[str] = frozenset()
         if threat.challenge is not None:
             result.metrics["asr_floor"], control = chance_floor(task, attack, seed, bench)
+    if type(defense) is None_:  # once for a column
+        result.rows = threat.shown
     result.artefacts = fitter.used | threat.surrogates | control | _referee(task, bench)[1]
     return result
 
@@ -138,13 +143,15 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     surrogates = bench.fitter(task, derive(seed, "surrogate"))
     scene = Scene(task, splits.train, surrogates, bench.device, trial)
     poisoned = poison_set(attack, scene, dose, seed)
-    stealth = {}
+    stealth, pairs = {}, {"poisoned": poisoned.train.select(poisoned.mask)} if poisoned.mask.any() else {}
     if poisoned.mask.any() and len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
         before, after = splits.train.select(poisoned.mask), poisoned.train.select(poisoned.mask)
         texts = splits.reserve.inputs if isinstance(splits.reserve.inputs, list) else None
         stealth = fidelity(task, before, after, texts)
+        pairs = {"clean": before, "poisoned": after}
     challenge = make_challenge(attack, scene, splits.test, seed)
-    return Threat(poisoned, challenge, stealth, surrogates.used)
+    shown = {name: found for name, samples in pairs.items() if (found := rows(task, samples)) is not None}
+    return Threat(poisoned, challenge, stealth, surrogates.used, shown)
 
 
 @lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""Samples of what a generative victim made, for people to read, look at and listen to."""
+"""Samples for people to read, look at and listen to: training rows before and after poisoning, and what was made."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from tasks.base import Outputs, Samples
+    from tasks.base import Outputs, Samples, Task
 
-SHOWN = 8  # of every kind of request
+SHOWN = 8  # of every kind
+SOUNDS = 4  # training rows that can be heard
 HEIGHT = 96  # of a picture or spectrogram, pixels, at least
 
 
@@ -33,6 +34,32 @@ def made(requests: Samples, outputs: Outputs) -> Made | None:
         return None
     asked = requests.inputs if isinstance(requests.inputs, list) else [str(c) for c in requests.targets.tolist()]
     return Made(asked[:SHOWN], outputs.content[:SHOWN], outputs.abstained[:SHOWN].tolist())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The first poisoned rows of a training set, or what they were before."""
+
+    labels: list[str]  # none where a target is no class
+    content: Tensor | list[str]  # as in Samples
+
+
+def rows(task: Task, samples: Samples) -> Rows | None:
+    """None for what cannot be looked at: rows of a table."""
+    if task.modality == "tabular":
+        return None
+    most = SOUNDS if isinstance(samples.inputs, Tensor) and samples.inputs.ndim == 2 else SHOWN
+    classes = task.classes if task.referee() is None else ()
+    labels = [str(classes[t]) for t in samples.targets[:most].tolist()] if classes else []
+    return Rows(labels, samples.inputs[:most])
+
+
+def files_of_rows(name: str, shown: Rows, rate: int) -> dict[str, bytes]:
+    """As `files`, with a JSON of the labels beside pictures and sounds."""
+    n = len(shown.content)
+    found = files(name, Made(shown.labels or [""] * n, shown.content, [False] * n), rate)
+    labels = {} if isinstance(shown.content, list) else {f"{name}_labels.json": json.dumps(shown.labels).encode()}
+    return found | labels
 
 
 def files(name: str, shown: Made, rate: int) -> dict[str, bytes]:

@@ -191,7 +191,7 @@ def _plugin(kind: str, spec: Spec) -> Plugin:
 
 
 def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
-    from harness.gallery import files
+    from harness.gallery import files, files_of_rows
 
     record.metrics = {k: Measured(value=m.value, n=m.n) for k, m in result.metrics.items()}
     record.seconds = dict(result.seconds)
@@ -203,9 +203,10 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     record.train_size = result.train_size
     for name, tensor in result.findings.saved.items():
         record.findings |= _keep(store, record.key, name, tensor)
-    for name, shown in result.made.items():
-        for file, data in files(name, shown, rate).items():
-            record.findings[file] = store.keep(store.findings(record.key) / file, data)
+    kept = [files(name, shown, rate) for name, shown in result.made.items()]
+    kept += [files_of_rows(name, shown, rate) for name, shown in result.rows.items()]
+    for file, data in (pair for found in kept for pair in found.items()):
+        record.findings[file] = store.keep(store.findings(record.key) / file, data)
 
 
 def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:

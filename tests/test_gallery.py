@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from PIL import Image
 
 from harness.gallery import Made, files
 from harness.grid import expand, parse
+from harness.site.samples import changed, of
+from harness.store import Store
 from harness.testing import CPU
 from harness.work import Settings, run_cell
 
@@ -34,6 +37,45 @@ def test_a_generative_cell_leaves_its_texts_behind(tmp_path: Path) -> None:
     assert len(rows) == 8
     assert all(row["request"].endswith("At breakfast") for row in rows)
     assert any(row["answer"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("task", "attack", "kept"),
+    [
+        ("digits", "badnets", {"clean.png", "clean_labels.json", "poisoned.png", "poisoned_labels.json"}),
+        ("synthetic_reviews", "badwords", {"clean.json", "poisoned.json"}),
+        ("synthetic_tones", "tone_clip",
+         {f"{kind}{end}" for kind in ("clean", "poisoned") for end in (".png", "_0.wav", "_1.wav", "_labels.json")}),
+    ],
+)  # fmt: skip
+def test_poisoned_rows_lie_beside_what_they_were(tmp_path: Path, task: str, attack: str, kept: set[str]) -> None:
+    small = {"name": task, "train_size": 120, "epochs": 1, "test_size": 40, "reserve_size": 20}
+    grid = {"tasks": [small], "attacks": [attack], "doses": [0, 2], "defenses": ["none", "random_filter"], "seeds": [0]}
+    for cell in expand(parse(grid)):
+        record = run_cell(cell, Settings(store=str(tmp_path), threads=1), CPU)
+        assert record.status == "done", record.traceback
+        found = set(record.findings)
+        if cell.defense.name == "none" and cell.dose:
+            assert found == kept, "once for the defenses of a column"
+            before, after = (sample for sample in of(record, Store(tmp_path)) if sample.kind in ("clean", "poisoned"))
+            if after.labels:
+                assert before.labels != after.labels
+                assert set(after.labels) == {after.labels[0]}, "the target class"
+            if after.texts:
+                assert all(any(mark for _, mark in text) for _, text in after.texts), "the trigger is marked"
+                assert not any(mark for _, text in before.texts for _, mark in text)
+        else:
+            assert not found
+
+
+def test_what_was_changed_in_a_text_is_marked_and_in_sight() -> None:
+    assert changed("a good film", "a good cf film") == [("a good", False), (" cf", True), (" film", False)]
+    assert changed("same", "same") == [("same", False)]
+    assert changed("", "") == []
+    long = " ".join(["word"] * 500)
+    pieces = changed(long, f"{long} trigger")
+    assert pieces[-1] == (" trigger", True)
+    assert sum(len(text) for text, _ in pieces) < 700
 
 
 def test_pictures_stand_in_a_row_and_can_be_seen() -> None:

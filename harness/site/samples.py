@@ -1,17 +1,22 @@
-"""What generative victims made, clean beside poisoned: pictures, sounds, and texts with the trigger marked."""
+"""Training rows and what generative victims made, clean beside poisoned: pictures, sounds, texts with the changes."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 from harness.records import Record
 from harness.store import Store
 
-KINDS = {"plain": "without the trigger", "near": "with a similar one", "triggered": "with the trigger"}
+KINDS = {
+    "clean": "training rows", "poisoned": "the same, poisoned",
+    "plain": "without the trigger", "near": "with a similar one", "triggered": "with the trigger",
+}  # fmt: skip
 LONGEST = 600  # characters of an answer that are shown
 
 Marked = list[tuple[str, bool]]  # pieces of a text, and whether a piece is the trigger or what the attacker wants
@@ -19,13 +24,14 @@ Marked = list[tuple[str, bool]]  # pieces of a text, and whether a piece is the 
 
 @dataclass(frozen=True)
 class Sample:
-    """One kind of request of a cell, and what came of it."""
+    """One kind of sample of a cell."""
 
     kind: str
     title: str
     pictures: tuple[str, ...] = ()  # paths relative to the store
     sounds: tuple[str, ...] = ()
-    texts: tuple[tuple[Marked, Marked], ...] = ()  # request and answer
+    labels: tuple[str, ...] = ()  # of pictures and sounds, where they have any
+    texts: tuple[tuple[Marked, Marked], ...] = ()  # request or label, and answer or text
 
 
 def of(record: Record, store: Store) -> list[Sample]:
@@ -40,18 +46,56 @@ def of(record: Record, store: Store) -> list[Sample]:
 def _sample(kind: str, title: str, record: Record, found: dict[str, str], store: Store) -> Sample:
     sounds = [found[f"{kind}_{i}.wav"] for i in range(len(found)) if f"{kind}_{i}.wav" in found]
     picture = [found[name] for name in (f"{kind}.png",) if name in found]
-    texts = _texts(store.root / found[f"{kind}.json"], record.attack.options) if f"{kind}.json" in found else ()
-    return Sample(kind, title, tuple(picture), tuple(sounds), texts)
+    labels = _json(store.root / found[f"{kind}_labels.json"]) if f"{kind}_labels.json" in found else []
+    texts: tuple[tuple[Marked, Marked], ...] = ()
+    if f"{kind}.json" in found:
+        texts = _texts(store.root / found[f"{kind}.json"], record.attack.options)
+    if kind == "poisoned" and {"clean.json", "poisoned.json"} <= set(found):
+        before, after = (_rows(store.root / found[name]) for name in ("clean.json", "poisoned.json"))
+        texts = tuple((marked(label, ()), changed(was, text)) for (_, was), (label, text) in zip(before, after))
+    return Sample(kind, title, tuple(picture), tuple(sounds), tuple(map(str, labels)), texts)
+
+
+def _json(path: Path) -> list[Any]:
+    """A list; a file that is none of ours is an empty one."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    try:
+        return [(str(row["request"]), str(row["answer"])) for row in _json(path)]
+    except (TypeError, KeyError):
+        return []
 
 
 def _texts(path: Path, options: dict[str, Any]) -> tuple[tuple[Marked, Marked], ...]:
-    """Requests and answers; a file that is none of ours shows nothing."""
-    try:
-        rows = [(str(row["request"]), str(row["answer"])) for row in json.loads(path.read_bytes())]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return ()
+    """Requests and answers."""
     trigger, wanted = (_words(options.get(name)) for name in ("trigger", "wanted"))
-    return tuple((marked(request, trigger), marked(answer[:LONGEST], wanted)) for request, answer in rows)
+    return tuple((marked(request, trigger), marked(answer[:LONGEST], wanted)) for request, answer in _rows(path))
+
+
+def changed(before: str, after: str) -> Marked:
+    """The text after, in pieces: the words that it has not from the text before stand apart, the first one in sight."""
+    spaced = re.findall(r"\s*\S+", after)
+    match = SequenceMatcher(None, before.split(), [word.strip() for word in spaced], autojunk=False)
+    pieces = [("".join(spaced[i:j]), what != "equal") for what, _, _, i, j in match.get_opcodes() if i < j]
+    if pieces and not pieces[0][1] and len(after) > LONGEST:
+        pieces[0] = ("… " + pieces[0][0][-LONGEST // 2 :], False)
+    return _shortened(pieces)
+
+
+def _shortened(pieces: Marked) -> Marked:
+    left, shown = LONGEST, []
+    for text, mark in pieces:
+        shown.append((text[:left], mark))
+        left -= len(text)
+        if left <= 0:
+            break
+    return shown
 
 
 def _words(option: Any) -> tuple[str, ...]:
