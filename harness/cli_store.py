@@ -34,6 +34,7 @@ def verify(
     from harness import upkeep
 
     store = _store(dir_)
+    store.heal()
     found = upkeep.verify(store, head)
     for problem in found.problems[:SHOWN]:
         err.print(problem, highlight=False, soft_wrap=True, markup=False)

@@ -76,6 +76,9 @@ class Store:
     def push(self) -> None:
         """Hand over what was kept here and has not been. In a folder others see it already."""
 
+    def heal(self) -> None:
+        """Throw copies away that are damaged, and take them again. A folder holds no copies."""
+
     def hand_over(self) -> None:
         """The ledger and the plan of `push` alone."""
 

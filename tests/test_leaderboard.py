@@ -195,6 +195,15 @@ def test_figures_and_tables_come_in_every_format(tmp_path: Path) -> None:
         assert (tmp_path / "site" / "tables" / f"headline{ending}").is_file()
 
 
+def test_a_run_of_failures_is_shown_as_one(tmp_path: Path) -> None:
+    grid = {"tasks": ["digits"], "attacks": ["badnets"], "doses": [10**6], "defenses": ["none"], "seeds": [0, 1]}
+    store = Store(tmp_path / "run")
+    list(execute(plan(parse(grid), store), Settings(str(store.root), threads=1), jobs=0))
+    with opened([store.root]) as found:
+        build(joined(found), tmp_path / "site", QUICK)
+    assert "2 failed" in (tmp_path / "site" / "index.html").read_text()
+
+
 def test_a_folder_with_nothing_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["leaderboard", str(tmp_path), "-o", str(tmp_path / "site")])
     assert isinstance(done.exception, FileNotFoundError)

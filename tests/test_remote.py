@@ -158,6 +158,22 @@ def test_a_file_that_was_cut_short_is_made_whole(machine: Machine) -> None:
     assert upkeep.verify(one).problems == []
 
 
+def test_a_copy_that_is_damaged_here_is_taken_again_and_never_handed_over(machine: Machine, url: str) -> None:
+    one = machine("one")
+    run(one)
+    before = {name: one.read(name) for name in one.names()}
+    record, other = sorted(one.root.glob("records/*.json"))[:2]
+    record.write_bytes(record.read_bytes()[:100])
+    other.write_bytes(other.read_bytes().replace(b'"dose": 0', b'"dose": 2').replace(b'"seed": 0', b'"seed": 1'))
+    artefact = next(one.root.glob("artefacts/*/*.safetensors"))
+    artefact.write_bytes(artefact.read_bytes()[:100])
+    one.push()
+    assert {name: one.read(name) for name in one.names()} == before
+    done = CliRunner().invoke(app, ["verify", url])
+    assert done.exit_code == 0, done.output
+    assert all((one.root / name).read_bytes() == data for name, data in before.items() if name.startswith("records/"))
+
+
 def test_a_damaged_record_is_run_again_elsewhere(machine: Machine) -> None:
     run(machine("one"))
     files = fsspec.filesystem("memory")
@@ -240,7 +256,7 @@ def test_gc_and_merge_of_a_url(machine: Machine, url: str, tmp_path: Path) -> No
     assert upkeep.verify(Store(into)).problems == []
     back = f"file://{tmp_path}/shelf"
     done = CliRunner().invoke(app, ["merge", back, str(into)])
-    assert f"8 records, 6 artefacts, 0 findings copied into {back}" in " ".join(done.output.split())
+    assert f"8 records, 6 artefacts, 8 findings copied into {back}" in " ".join(done.output.split())
     done = CliRunner().invoke(app, ["verify", back])
     assert done.exit_code == 0, done.output
     assert CliRunner().invoke(app, ["status", back]).output.startswith("8 done")

@@ -237,7 +237,8 @@ class _Site:
         slug = self.at.slugs[task]
         self.page(
             f"tasks/{slug}.html", "task.html", task=task, entry=entries("tasks").get(base_name(task)),
-            facts=pages.facts(entries("tasks").get(base_name(task))), train_size=cells.train_size.max(),
+            facts=pages.facts(entries("tasks").get(base_name(task))),
+            train_size=cells.train_size.max() if "train_size" in cells else None,  # none where every cell failed
             covered=covered(coverage(cells, missing, ["task"]).iloc[0]),
             matrices=matrices(task, self.tables, self.head, self.missing) if len(head) else [],
             head=pages.headline(head, self.at, up, of_task=True) if len(head) else None, drawn=drawn, rank=rank,
