@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from harness import ledger
 
@@ -43,9 +43,9 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def _written(folder: Path, data: bytes) -> Iterator[str]:
     """A temporary file of that folder, on the disk; it goes unless it is given a name."""
     folder.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
+    temporary = str(folder / f".{uuid4().hex}.tmp")
     try:
-        with os.fdopen(fd, "wb") as f:
+        with open(temporary, "xb") as f:  # not tempfile's: others may read it if the umask lets them
             f.write(data)
             f.flush()
             os.fsync(f.fileno())

@@ -75,6 +75,15 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert os.listdir(tmp_path) == ["f.json"]
 
 
+def test_files_are_for_whom_the_umask_lets_read(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_atomically(tmp_path / "f.json", "all")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "f.json").stat().st_mode & 0o777 == 0o644
+
+
 def test_records_round_trip_and_are_append_only(store: Store) -> None:
     first = records.save(store, record(status="failed", reason="once"))
     second = records.save(store, record(seconds={"total": 1.5}))
