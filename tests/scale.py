@@ -29,7 +29,7 @@ from harness.cli_run import counted
 from harness.grid import Cell, groups, parse
 from harness.run import plan
 from harness.store import Store
-from harness.work import Settings, blank_record
+from harness.work import Settings, blank_record, prepare
 
 REAL = {
     "tasks": [{"name": "digits", "epochs": 40}], "attacks": ["badnets", "blended"],
@@ -77,6 +77,7 @@ def steps(cells: int, count: int, told: SimpleQueue[dict[str, Any]]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "run")
+        plan(parse(grid(100)), store)  # imports what is needed
         todo = timed("plan of a grid", cells, lambda: plan(parse(grid(cells)), store))
         rows = [{"key": c.key, "label": c.label} for c in todo.todo]
         timed("plan.json written", cells, lambda: records.write_plan(store, asdict(todo.grid), rows))
@@ -119,6 +120,7 @@ def draw(found: pd.DataFrame, to: Path) -> None:
 def overhead(count: int) -> None:
     """Cells that do nothing, in one process and in two: claimed, recorded, entered in the ledger, each on the disk."""
     executors.run_cell = lambda cell, settings, device: blank_record(cell)  # type: ignore[attr-defined]
+    prepare(Settings(""))  # imports what is needed
     print("\n| processes of one folder | cells that do nothing, a second |\n|---|---|")
     for jobs in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
@@ -156,7 +158,7 @@ def main(cells: int, count: int, folder: Path | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         found.round(3).to_csv(folder / "steps.csv", index=False)
         draw(found, folder / "steps.png")
-    overhead(4000)
+    overhead(10_000)
     speed_up()
 
 
