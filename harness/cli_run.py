@@ -180,17 +180,23 @@ def retry(
 
     add_plugins(plugins)
     store = opened(dir_)
-    planned = {cell["key"] for cell in records.read_plan(store)}
+    planned = {cell["label"]: cell["key"] for cell in records.read_plan(store)}
     chosen = grids.planned(records.planned_grid(store))
     both = failed == timed_out  # neither was asked for, or both
     wanted = {"failed", "timed out"} if both else {"failed"} if failed else {"timed out"}
     found = records.load_all(store)
-    cells = [cell for cell in grids.expand(chosen) if cell.key in planned]
-    again = [cell for cell in cells if cell.key in found and found[cell.key].status in wanted]
-    lost = sum(key not in {c.key for c in cells} and found[key].status in wanted for key in planned & set(found))
+    again = [
+        cell
+        for cell in grids.expand(chosen)
+        if (key := planned.get(cell.label)) in found and found[key].status in wanted  # under an older code's key, too
+    ]
+    anew = {cell.label: cell for cell in again}
+    cells = [
+        anew.get(cell.label) or replace(cell, key=planned[cell.label])
+        for cell in grids.expand(chosen)
+        if cell.label in planned
+    ]
     out.print(f"{len(again)} cells to run again", highlight=False)
-    if lost:
-        err.print(f"warning: {lost} more were run by other code and are left; `tinydrop run` the grid again for those")
     over = chosen_gpus(device, gpus) if executor == "local" else ()
     jobs = default_jobs(over, store) if jobs is None else jobs
     todo = Plan(chosen, cells, again)

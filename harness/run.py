@@ -74,6 +74,9 @@ def run(
     return relevant(todo, store)
 
 
+DEVICES = ("auto", "cpu", "cuda")
+
+
 @dataclass(frozen=True)
 class Plan:
     """The cells of a grid, and those that have no record yet."""
@@ -97,9 +100,13 @@ def settings_of(
     compiled: bool = False,
     gpus: tuple[str, ...] = (),
 ) -> Settings:
-    """How the missing cells are run, by `jobs` workers. Raises BadPlugin for a class that they could not import."""
+    """How the missing cells are run, by `jobs` workers. Raises BadGrid, and BadPlugin for a class they could not import."""
     from harness import given
 
+    if jobs < 0:
+        raise BadGrid(f"jobs={jobs}: 0 runs in this process, 1 or more in so many workers")
+    if device not in DEVICES:
+        raise BadGrid(f"device={device!r}: valid are {', '.join(DEVICES)}")
     return Settings(
         store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
         compiled=compiled, plugins=given.sources(todo.todo, jobs), gpus=gpus,

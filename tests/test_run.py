@@ -297,7 +297,7 @@ def test_two_runs_share_one_folder_and_run_no_cell_twice(undisturbed: Path, tmp_
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["TERM", "Ctrl-C twice"])
 def test_a_polite_end_keeps_what_is_finished(tmp_path: Path, signals: list[signal.Signals]) -> None:
-    file = grid_file(tmp_path)
+    file = grid_file(tmp_path, seeds=list(range(20)))  # more than can be over before the signal comes
     words = [sys.executable, "-m", "harness.cli", "run", str(file), "--out", str(tmp_path / "run"), "--jobs", "1"]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list((tmp_path / "run").glob("records/*.json")) and process.poll() is None:
@@ -313,6 +313,21 @@ def test_a_polite_end_keeps_what_is_finished(tmp_path: Path, signals: list[signa
     assert left["done"] >= 1
     assert left["pending"] >= 1
     assert left["failed"] == 0
+
+
+def test_retry_after_a_plug_in_was_mended(tmp_path: Path) -> None:
+    plugin = tmp_path / "boom.py"
+    source = (ROOT / "defenses" / "controls" / "none.py").read_text().replace("class None_", "class Boom")
+    plugin.write_text(source.replace("return case.fit(case.train)", "return case.fitt(case.train)"))
+    file = grid_file(tmp_path, seeds=[0], defenses=["none", "boom"])
+    words = ["--plugin", plugin, "--jobs", 0]
+    assert tinydrop("run", file, "--out", tmp_path / "run", *words).returncode == 1
+    plugin.write_text(source)
+    done = tinydrop("retry", tmp_path / "run", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 cells to run again" in done.stdout
+    state = json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)
+    assert (state["done"], state["total"]) == (4, 4), "the plan is as large as it was"
 
 
 def test_retry_runs_what_failed_again(tmp_path: Path) -> None:
