@@ -100,7 +100,7 @@ def settings_of(
     compiled: bool = False,
     gpus: tuple[str, ...] = (),
 ) -> Settings:
-    """How the missing cells are run, by `jobs` workers. Raises BadGrid, and BadPlugin for a class they could not import."""
+    """How the missing cells are run, by `jobs` workers. Raises BadGrid; BadPlugin for a class they could not import."""
     from harness import given
 
     if jobs < 0:

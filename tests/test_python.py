@@ -181,3 +181,12 @@ def test_what_cannot_be_handed_over_is_refused_in_one_line() -> None:
 
     with pytest.raises(BadGrid, match="out: missing"):
         run(TINY)
+
+
+def test_workers_and_devices_that_are_none_are_refused(tmp_path: Path) -> None:
+    from harness.run import run
+
+    with pytest.raises(BadGrid, match="jobs=-1: 0 runs in this process"):
+        run(TINY, out=tmp_path / "run", jobs=-1)
+    with pytest.raises(BadGrid, match="device='gpu': valid are auto, cpu, cuda"):
+        run(TINY, out=tmp_path / "run", device="gpu")
