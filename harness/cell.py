@@ -143,12 +143,13 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     surrogates = bench.fitter(task, derive(seed, "surrogate"))
     scene = Scene(task, splits.train, surrogates, bench.device, trial)
     poisoned = poison_set(attack, scene, dose, seed)
-    stealth, pairs = {}, {"poisoned": poisoned.train.select(poisoned.mask)} if poisoned.mask.any() else {}
-    if poisoned.mask.any() and len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
-        before, after = splits.train.select(poisoned.mask), poisoned.train.select(poisoned.mask)
-        texts = splits.reserve.inputs if isinstance(splits.reserve.inputs, list) else None
-        stealth = fidelity(task, before, after, texts)
-        pairs = {"clean": before, "poisoned": after}
+    stealth, pairs = {}, {}
+    if poisoned.mask.any():
+        pairs["poisoned"] = poisoned.train.select(poisoned.mask)
+        if len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
+            pairs["clean"] = splits.train.select(poisoned.mask)
+            texts = splits.reserve.inputs if isinstance(splits.reserve.inputs, list) else None
+            stealth = fidelity(task, pairs["clean"], pairs["poisoned"], texts)
     challenge = make_challenge(attack, scene, splits.test, seed)
     shown = {name: found for name, samples in pairs.items() if (found := rows(task, samples)) is not None}
     return Threat(poisoned, challenge, stealth, surrogates.used, shown)

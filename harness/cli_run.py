@@ -185,17 +185,12 @@ def retry(
     both = failed == timed_out  # neither was asked for, or both
     wanted = {"failed", "timed out"} if both else {"failed"} if failed else {"timed out"}
     found = records.load_all(store)
-    again = [
-        cell
-        for cell in grids.expand(chosen)
-        if (key := planned.get(cell.label)) in found and found[key].status in wanted  # under an older code's key, too
-    ]
-    anew = {cell.label: cell for cell in again}
-    cells = [
-        anew.get(cell.label) or replace(cell, key=planned[cell.label])
-        for cell in grids.expand(chosen)
-        if cell.label in planned
-    ]
+    cells, again = [], []
+    for cell in (cell for cell in grids.expand(chosen) if cell.label in planned):
+        was = replace(cell, key=planned[cell.label])  # perhaps by older code
+        failed_then = was.key in found and found[was.key].status in wanted
+        cells.append(cell if failed_then else was)
+        again += [cell] * failed_then
     out.print(f"{len(again)} cells to run again", highlight=False)
     over = chosen_gpus(device, gpus) if executor == "local" else ()
     jobs = default_jobs(over, store) if jobs is None else jobs

@@ -97,22 +97,23 @@ class RemoteStore(Store):
         with suppress(FileNotFoundError):
             if chain and not chain.startswith(self._get(self._chain)):
                 raise BrokenLedger(f"{self.url}/{self._chain}: says more than {self.root}, which is an older copy")
-        damaged = self._damaged()
-        for name in here:
-            if name not in damaged and (name not in there or (there[name] != self.size(name) and self._half(name))):
+        missing = [n for n in here if n not in there or (there[n] != self.size(n) and self._half(n))]
+        damaged = self._damaged(missing)
+        for name in missing:
+            if name not in damaged:
                 self._put(name, super().read(name))
         self.hand_over()
 
     def heal(self) -> None:
-        for name in self._damaged():
+        for name in self._damaged(super().names()):
             (self.root / name).unlink()
         self.pull()
 
-    def _damaged(self) -> set[str]:
-        """Files of the working copy that are not what this machine's ledger says."""
-        expected = ledger.files(ledger.read(self.root))
-        here = (name for name in super().names() if name in expected)
-        return {n for n in here if hashlib.sha256((self.root / n).read_bytes()).hexdigest() != expected[n]}
+    def _damaged(self, names: list[str]) -> set[str]:
+        """Those of these files of the working copy that are not what this machine's ledger says."""
+        expected = ledger.files(ledger.read(self.root)) if names else {}
+        known = (name for name in names if name in expected)
+        return {n for n in known if hashlib.sha256((self.root / n).read_bytes()).hexdigest() != expected[n]}
 
     def hand_over(self) -> None:
         chain = super().ledgers().get(ledger.NAME)

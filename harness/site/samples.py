@@ -48,11 +48,11 @@ def _sample(kind: str, title: str, record: Record, found: dict[str, str], store:
     picture = [found[name] for name in (f"{kind}.png",) if name in found]
     labels = _json(store.root / found[f"{kind}_labels.json"]) if f"{kind}_labels.json" in found else []
     texts: tuple[tuple[Marked, Marked], ...] = ()
-    if f"{kind}.json" in found:
-        texts = _texts(store.root / found[f"{kind}.json"], record.attack.options)
     if kind == "poisoned" and {"clean.json", "poisoned.json"} <= set(found):
         before, after = (_rows(store.root / found[name]) for name in ("clean.json", "poisoned.json"))
         texts = tuple((marked(label, ()), changed(was, text)) for (_, was), (label, text) in zip(before, after))
+    elif f"{kind}.json" in found:
+        texts = _texts(store.root / found[f"{kind}.json"], record.attack.options)
     return Sample(kind, title, tuple(picture), tuple(sounds), tuple(map(str, labels)), texts)
 
 
