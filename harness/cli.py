@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from harness import cli_plugins, cli_run, cli_site, cli_store
+from harness import cli_plugins, cli_run, cli_site, cli_store, cli_usage
 from harness.console import err, out
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="tinydrop",
-    help="How many training samples does it take to backdoor a model, and how many more once it is defended?\n\n"
-    "Start with:  tinydrop run quickstart",
-    no_args_is_help=True,
+    cls=cli_usage.Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -40,12 +38,36 @@ app.command()(cli_site.leaderboard)
 app.command()(cli_site.submit)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from harness.work import code
+
+        its = code()
+        commit = f" (commit {its['commit'][:12]}{', changed since' * its['dirty']})" if its["commit"] else ""
+        out.print(f"tinydrop {its['tinydrop']}{commit}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def tinydrop(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """How many training samples does it take to backdoor a model, and how many more once it is defended?
+
+    Start with:  tinydrop run quickstart
+    """
+
+
 def main() -> None:
     """The command `tinydrop`. Exit codes: 0 all done or not applicable, 1 cells failed, 2 bad input, 130 stopped."""
     warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is the same as Ctrl-C
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except typer.Abort:  # Ctrl-C, in the words of older versions of typer
+        sys.exit(130)
     except Exception as error:
         if not _expected(error):
             raise
@@ -63,13 +85,15 @@ def _expected(error: Exception) -> bool:
     from harness.submission import BadSubmission
 
     mistakes = BadGrid | BadPlugin | BrokenLedger | DamagedPlan | NewerSchema | NoRay | UnknownName
-    mistakes |= BadSubmission | MissingExtra | NotASite
+    mistakes |= BadSubmission | MissingExtra | NotASite | cli_usage.UsageError
     return isinstance(error, mistakes | OSError)
 
 
 def _in_one_line(error: Exception) -> str:
     from harness.store import DISK_FULL
 
+    if isinstance(error, cli_usage.UsageError):
+        return " ".join(cli_usage.complaint(error).split())
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"the disk is full ({error}); free some space and run the same command again: finished cells are kept"
     return " ".join(str(error).split())

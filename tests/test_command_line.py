@@ -1,0 +1,77 @@
+"""The words of a command: what is refused, in one line, and what `--version` and `--help` say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import harness
+from harness import cli
+from harness.cli_usage import UsageError, complaint
+from harness.registry import ROOT, UnknownName
+
+COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+
+def tinydrop(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness.cli", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run quickstart --jobs -1", "--jobs -1: input should be greater than or equal to 0"),
+        ("run quickstart --jobs few", "--jobs few: input should be a valid integer"),
+        ("run quickstart --device gpu", "--device: 'gpu' is not one of 'auto', 'cpu', 'cuda'"),
+        ("new defence mine", "kind: 'defence' is not one of 'defense', 'attack', 'task'"),
+        ("new", "missing argument 'kind'. Choose from: defense, attack, task; see `tinydrop new --help`"),
+        ("run quickstart --dryrun", "tinydrop run: unknown '--dryrun'; did you mean '--dry-run'? valid: --adaptive, "),
+        ("run quickstart --device", "option '--device' requires an argument; see `tinydrop"),
+        ("run", "missing argument 'GRID'; see `tinydrop run --help`"),
+        ("run quickstart more", "got unexpected extra argument(s) (more); see `tinydrop run --help`"),
+        ("--verson", "tinydrop: unknown '--verson'; did you mean '--version'?"),
+    ],
+)
+def test_what_cannot_be_used_is_named_in_one_line(words: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        cli.app(words.split(), standalone_mode=False)
+    assert " ".join(complaint(caught.value).split()).startswith(said)
+
+
+def test_an_unknown_command_is_refused_like_any_unknown_name() -> None:
+    with pytest.raises(UnknownName, match=r"COMMAND: unknown 'rum'; did you mean 'run'\? valid: check, dvc, "):
+        cli.app(["rum"], standalone_mode=False)
+
+
+def test_the_command_itself_prints_the_line_and_ends_with_2() -> None:
+    for words, field in (["run", "quickstart", "--jobs", "-1"], "--jobs -1"), (["new"], "missing argument"):
+        done = tinydrop(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {field}")
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_version_and_the_help() -> None:
+    assert tinydrop("--version").stdout.startswith(f"tinydrop {harness.__version__}")
+    done = tinydrop()
+    assert done.returncode == 0
+    assert "Start with:  tinydrop run quickstart" in done.stdout
+    assert tinydrop("--help").stdout == done.stdout
+
+
+@pytest.mark.parametrize("verb", sorted(COMMANDS))
+def test_every_command_helps_with_an_example_that_is_understood(verb: str) -> None:
+    shown = CliRunner().invoke(cli.app, [verb, "--help"])
+    assert shown.exit_code == 0
+    example = re.search(r"Example:  tinydrop (.*)", COMMANDS[verb].help)
+    assert example
+    name, *words = example[1].split()
+    assert name == verb
+    COMMANDS[verb].make_context(verb, words)
