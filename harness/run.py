@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from harness import executors, ledger, machine, records
 from harness.executors import Event
@@ -74,9 +74,6 @@ def run(
     return relevant(todo, store)
 
 
-DEVICES = ("auto", "cpu", "cuda")
-
-
 @dataclass(frozen=True)
 class Plan:
     """The cells of a grid, and those that have no record yet."""
@@ -105,8 +102,8 @@ def settings_of(
 
     if jobs < 0:
         raise BadGrid(f"jobs={jobs}: 0 runs in this process, 1 or more in so many workers")
-    if device not in DEVICES:
-        raise BadGrid(f"device={device!r}: valid are {', '.join(DEVICES)}")
+    if device not in get_args(machine.Device):
+        raise BadGrid(f"device={device!r}: valid are {', '.join(get_args(machine.Device))}")
     return Settings(
         store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
         compiled=compiled, plugins=given.sources(todo.todo, jobs), gpus=gpus,
@@ -212,6 +209,8 @@ def estimate(todo: Plan, store: Store) -> float | None:
 def chosen_gpus(device: str, most: int | None = None) -> tuple[str, ...]:
     """GPUs that workers are dealt over: all that are visible, or the first so many; none on the CPU. Raises BadGrid."""
     seen = machine.visible() if device != "cpu" else ()
+    if device == "cuda" and not seen:
+        raise BadGrid("device cuda: no GPU is visible here; use device cpu, or auto, which takes a GPU if there is one")
     if most is not None and most > len(seen):
         why = "is for --device cuda" if device == "cpu" else f"visible are {', '.join(seen) or 'none'}"
         raise BadGrid(f"--gpus {most}: {why}")
