@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from harness import machine
 from harness.console import err, out
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ Jobs = Annotated[
         min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most; on a GPU what fits"
     ),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")]
+Device = Annotated[machine.Device, typer.Option(help="Where victims are trained; auto takes a GPU if there is one.")]
 Gpus = Annotated[
     int | None, typer.Option(min=1, help="GPUs that workers are dealt over.", show_default="all that are visible")
 ]
@@ -227,7 +228,7 @@ def _carry_out(
     todo: Plan, store: Store, settings: Settings, jobs: int, limits: Limits, adaptive: bool, name: str,
     wandb: Literal["offline", "online", "disabled"], cluster: Cluster | None,
 ) -> None:  # fmt: skip
-    """Run what is missing, report what there is, and leave with 1 if a cell failed."""
+    """Run what is missing, report what there is, and leave with 1 if a cell failed or none could be run."""
     from harness.progress import watching
     from harness.run import execute, execute_adaptive, relevant
     from harness.wandb_log import logger
@@ -254,6 +255,9 @@ def _carry_out(
     out.print(f"figures: {store.root / 'report'}/*.png", highlight=False, soft_wrap=True)
     if limits.reached:
         err.print(f"stopped: {limits.reached}; every finished cell is kept, the same command goes on", soft_wrap=True)
+    if len(done) and (done.status == "not applicable").all():
+        err.print(f"no cell could be run: {done.reason.value_counts().index[0]}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1)
     bad = int(done.status.isin(["failed", "timed out"]).sum()) if len(done) else 0
     if bad:
         where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}` runs them again"

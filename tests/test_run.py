@@ -17,7 +17,6 @@ import yaml
 
 from harness import grid as grids
 from harness import records
-from harness.cli import app
 from harness.run import plan
 from harness.store import Store
 
@@ -130,6 +129,13 @@ def test_failures_are_kept_and_the_run_goes_on(tmp_path: Path) -> None:
     assert "0 to run" in again.stdout, "a recorded failure is not repeated unasked"
     retry = tinydrop("run", file, "--out", tmp_path / "run", "--retry", "--dry-run")
     assert "2 to run" in retry.stdout
+
+
+def test_a_run_without_any_cell_that_can_be_run_says_so(tmp_path: Path) -> None:
+    file = grid_file(tmp_path, defenses=["onion"], seeds=[0])
+    done = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 0)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no cell could be run: onion is for text")
 
 
 def test_show(undisturbed: Path) -> None:
@@ -265,16 +271,6 @@ def test_looking_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize("verb", ["list", "run", "status", "report", "show"])
-def test_every_verb_helps_with_an_example(verb: str) -> None:
-    from typer.testing import CliRunner
-
-    done = CliRunner().invoke(app, [verb, "--help"])
-    assert done.exit_code == 0
-    assert f"tinydrop {verb}" in " ".join(done.output.split())
-    assert "Example" in done.output
 
 
 def test_a_plan_looks_records_up_by_name(undisturbed: Path) -> None:
