@@ -115,12 +115,12 @@ def report(
     from harness import compact, stealth_table
     from harness import report as reports
     from harness.records import read_plan
-    from harness.store import Store, write_atomically
+    from harness.store import write_atomically
 
     if (dir_ / "cells.csv").is_file():
         cells, folder = reports.read_cells(dir_ / "cells.csv"), dir_
     else:
-        store = Store(dir_)
+        store = cli_run.stored(dir_)
         cells, folder = compact.table(store, (cell["key"] for cell in read_plan(store))), dir_ / "report"
         if cells.empty:
             _refuse(f"DIR: {str(dir_)!r} has no finished cell yet; see `tinydrop status {dir_}`")
@@ -172,25 +172,57 @@ def trials(
 @app.command()
 def show(
     dir_: cli_run.Dir,
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="Key (its first digits do) or label of a cell.")],
+    cell: Annotated[
+        str,
+        typer.Argument(
+            metavar="CELL", help="task/attack/dose/defense/seed, with or without options; or the digits of a key."
+        ),
+    ],
 ) -> None:
     """One record, human-readable, traceback included, and where that is kept which a failed cell printed.
 
     Example:  tinydrop show runs/quickstart digits/badnets/10/none/0
     """
-    from harness.records import SETTLED, load_all
-    from harness.registry import suggest
-    from harness.store import KEY, Store
+    from harness.records import SETTLED, load_all, read_plan
+    from harness.store import KEY, PLAN
 
-    store = Store(dir_)
-    found = load_all(store)
-    hits = [r for r in found.values() if r.key.startswith(cell) or r.label == cell]
-    if len(hits) != 1:
-        many = f"CELL: {cell!r} fits {len(hits)} cells; give more of the key"
-        _refuse(many if hits else suggest("CELL", cell, sorted(r.label for r in found.values())[:2000])[:600])
-    _show(hits[0])
-    if hits[0].status not in SETTLED and KEY.fullmatch(hits[0].key) and store.log(hits[0].key).is_file():
-        out.print(f"what it printed: {store.log(hits[0].key)}", highlight=False, soft_wrap=True)
+    store = cli_run.stored(dir_)
+    found = list(load_all(store).values())
+    hits = _called(cell, found)
+    if len({record.label for record in hits}) != 1:
+        _refuse(f"CELL: {_not_one(cell, hits, found)}; `tinydrop report {dir_}` shows them all")
+    planned = {planned["key"] for planned in read_plan(store)} if (store.root / PLAN).is_file() else set()
+    record, *older = sorted(hits, key=lambda record: (record.key in planned, record.started), reverse=True)
+    _show(record)
+    if record.status not in SETTLED and KEY.fullmatch(record.key) and store.log(record.key).is_file():
+        out.print(f"what it printed: {store.log(record.key)}", highlight=False, soft_wrap=True)
+    if older:
+        keys = ", ".join(record.key for record in older)
+        out.print(f"by other code there are, under the same label: {keys}", highlight=False, soft_wrap=True)
+
+
+def _called(cell: str, found: list[Record]) -> list[Record]:
+    """The records of this label; or else of a key that begins so; or else of these names, whatever the options."""
+    for names in (
+        lambda r: r.label == cell,
+        lambda r: r.key.startswith(cell),
+        lambda r: f"{r.task.name}/{r.attack.name}/{r.dose}/{r.defense.name}/{r.seed}" == cell,
+    ):
+        if hits := [record for record in found if names(record)]:
+            return hits
+    return []
+
+
+def _not_one(cell: str, hits: list[Record], found: list[Record]) -> str:
+    """Why that is no cell, and which ones might be meant."""
+    from difflib import get_close_matches
+
+    labels = sorted({record.label for record in hits or found})
+    if not labels:
+        return f"{cell!r}: no cell of this run is finished yet"
+    some = labels[:3] if hits else get_close_matches(cell, labels) or labels[:1]
+    why = f"{cell!r} fits {len(labels)} cells; give one of them" if hits else f"unknown {cell!r}; did you mean"
+    return f"{why}: {', '.join(some)}"
 
 
 def _show(record: Record) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.work import Settings
 
 WATCHED = 2.0  # seconds between two looks
+MOST = 10  # runs named to somebody who asked for another
 
 
 def local(text: str) -> Path:
@@ -36,6 +37,18 @@ def local(text: str) -> Path:
     store = opened(text)
     store.pull()
     return store.root
+
+
+def stored(folder: Path) -> Store:
+    """The store of a run's folder. Raises FileNotFoundError for one that is none, naming the runs that are here."""
+    from harness.store import KEPT, PLAN, opened
+
+    store = opened(folder)
+    if not any((folder / name).exists() for name in (*KEPT, PLAN)):
+        here = [str(path.parent) for path in sorted(Path("runs").glob(f"*/{PLAN}"))]
+        way = f"runs here: {', '.join(here[:MOST])}" if here else "start one with `tinydrop run`"
+        raise FileNotFoundError(f"DIR: {store.address!r} holds no run; {way}")
+    return store
 
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder or URL of a run, e.g. runs/quickstart.")]
@@ -129,8 +142,9 @@ def run(
     chosen = grids.read(grid, changes or [])
     store = opened(folder(grid, to))
     store.pull()
-    limits = Limits(limits_of.seconds(time_budget) if time_budget else None, max_failures)
-    todo = plan(chosen, store, retry, only or [], skip or [], limits_of.shard(shard) if shard else (0, 1))
+    limits = Limits(None if time_budget is None else limits_of.seconds(time_budget), max_failures)
+    part = (0, 1) if shard is None else limits_of.shard(shard)
+    todo = plan(chosen, store, retry, only or [], skip or [], part)
     seconds = estimate(todo, store)
     out.print(
         f"{len(todo.cells)} cells in {store.address}: {len(todo.cells) - len(todo.todo)} already recorded, "
@@ -177,10 +191,9 @@ def retry(
     from harness import records
     from harness.limits import Limits
     from harness.run import Plan, chosen_gpus, default_jobs, settings_of
-    from harness.store import opened
 
     add_plugins(plugins)
-    store = opened(dir_)
+    store = stored(dir_)
     planned = {cell["label"]: cell["key"] for cell in records.read_plan(store)}
     chosen = grids.planned(records.planned_grid(store))
     both = failed == timed_out  # neither was asked for, or both
@@ -296,9 +309,7 @@ def status(
     """
     from rich.live import Live
 
-    from harness.store import opened
-
-    store = opened(dir_)
+    store = stored(dir_)
     tree = counted(store)
     if as_json:
         print(json.dumps(tree, indent=1))

@@ -114,13 +114,10 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         lines: dict[Any, int] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            mark = key.start_mark
+            line, where = key.start_mark.line + 1, key.start_mark.name
             if key.value in lines:
-                first = lines[key.value]
-                raise BadGrid(
-                    f"{mark.name}, line {mark.line + 1}: {key.value!r} is in line {first} already; say it once"
-                )
-            lines[key.value] = mark.line + 1
+                raise BadGrid(f"{where}, line {line}: {key.value!r} is in line {lines[key.value]} already; say it once")
+            lines[key.value] = line
         return node
 
 

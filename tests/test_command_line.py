@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,11 @@ from typer.testing import CliRunner
 import harness
 from harness import cli
 from harness.cli_usage import UsageError, complaint
+from harness.grid import BadGrid, expand, read
+from harness.records import write_plan
 from harness.registry import ROOT, UnknownName
+from harness.store import Store
+from harness.work import blank_record
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
@@ -75,3 +80,36 @@ def test_every_command_helps_with_an_example_that_is_understood(verb: str) -> No
     name, *words = example[1].split()
     assert name == verb
     COMMANDS[verb].make_context(verb, words)
+
+
+def test_the_example_of_show_is_a_cell_of_quickstart() -> None:
+    records = [blank_record(cell) for cell in expand(read("quickstart"))]
+    cell = re.search(r"tinydrop show runs/quickstart (\S+)", COMMANDS["show"].help)
+    assert cell
+    assert len(cli._called(cell[1], records)) == 1
+
+
+def test_a_folder_without_a_run_is_named_with_the_runs_that_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for verb in ("show", "status", "retry", "report", "verify", "gc", "dvc"):
+        words = [verb, "runs/mime", *["digits"][: verb == "show"]]
+        with pytest.raises(FileNotFoundError, match="DIR: 'runs/mime' holds no run; start one with `tinydrop run`"):
+            cli.app(words, standalone_mode=False)
+    write_plan(Store(tmp_path / "runs" / "mine"), {}, [])
+    with pytest.raises(FileNotFoundError, match="DIR: 'runs/mime' holds no run; runs here: runs/mine"):
+        cli.app(["show", "runs/mime", "digits"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["verify", ".", "--head", ""], "--head '': is empty; give the first digits of a head"),
+        (["run", "quickstart", "--time-budget", ""], "--time-budget '': write hours, minutes, seconds"),
+        (["run", "quickstart", "--shard", ""], "--shard '': write which part of how many"),
+    ],
+)
+def test_an_option_with_nothing_in_it_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(BadGrid, match=re.escape(said)):
+        cli.app(words, standalone_mode=False)

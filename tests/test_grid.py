@@ -126,9 +126,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadGrid, match=r"g\.yaml, line \d+: 'doses' is in line 6 already; say it once"):
         grids.read(str(file))
     file.write_text("base: &base {name: badnets, size: 2}\nattacks: [{<<: *base, size: 3}]\n")
-    assert grids.written(str(file))["attacks"] == [{"name": "badnets", "size": 3}], (
-        "what is merged in may be overridden"
-    )
+    assert grids.written(str(file))["attacks"] == [{"name": "badnets", "size": 3}], "a merge may be overridden"
     with pytest.raises(BadGrid, match="line 1: 'size' is in line 1 already"):
         grids.read("quickstart", ["attacks=[{name: badnets, size: 2, size: 3}]"])
 

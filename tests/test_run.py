@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,7 +141,9 @@ def test_a_run_without_any_cell_that_can_be_run_says_so(tmp_path: Path) -> None:
 
 def test_show(undisturbed: Path) -> None:
     record = json.loads(next((undisturbed / "records").iterdir()).read_text())
-    for name in (record["key"][:10], record["label"]):
+    short = "/".join(re.sub(r"\(.*\)", "", part) for part in record["label"].split("/"))
+    assert short != record["label"]
+    for name in (record["key"][:10], record["label"], short):
         shown = tinydrop("show", undisturbed, name)
         assert shown.returncode == 0
         assert record["label"] in shown.stdout
@@ -148,7 +151,10 @@ def test_show(undisturbed: Path) -> None:
         assert "libraries" in shown.stdout
     missing = tinydrop("show", undisturbed, "digits/badnet/4/none/0")
     assert missing.returncode == 2
-    assert missing.stderr.startswith("error: CELL: unknown")
+    assert missing.stderr.startswith("error: CELL: unknown 'digits/badnet/4/none/0'; did you mean: digits(")
+    assert missing.stderr.count("/badnets/") <= 3, "the nearest, not all of them"
+    many = tinydrop("show", undisturbed, "")
+    assert many.stderr.startswith("error: CELL: '' fits 12 cells; give one of them: digits(")
 
 
 def test_report_writes_where_asked(undisturbed: Path, tmp_path: Path) -> None:
@@ -324,6 +330,12 @@ def test_retry_after_a_plug_in_was_mended(tmp_path: Path) -> None:
     assert "2 cells to run again" in done.stdout
     state = json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)
     assert (state["done"], state["total"]) == (4, 4), "the plan is as large as it was"
+    boom = [r for r in records.load_all(Store(tmp_path / "run")).values() if "/4/boom/" in r.label]
+    mended, broken = sorted(boom, key=lambda r: r.status)
+    shown = tinydrop("show", tmp_path / "run", broken.label)
+    assert shown.stdout.startswith(f"{mended.label}  done")
+    assert f"by other code there are, under the same label: {broken.key}" in shown.stdout
+    assert f"{broken.label}  failed" in tinydrop("show", tmp_path / "run", broken.key).stdout
 
 
 def test_retry_runs_what_failed_again(tmp_path: Path) -> None:
