@@ -57,11 +57,13 @@ def tinydrop(
     """How many training samples does it take to backdoor a model, and how many more once it is defended?
 
     Start with:  tinydrop run quickstart
+
+    Exit codes: 0 all cells done or not applicable, 1 some failed or none could be run, 2 unusable input, 130 stopped.
     """
 
 
 def main() -> None:
-    """The command `tinydrop`. Exit codes: 0 all done or not applicable, 1 cells failed, 2 bad input, 130 stopped."""
+    """The command `tinydrop`; its help has the exit codes."""
     warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is the same as Ctrl-C
     try:
@@ -102,13 +104,15 @@ def _in_one_line(error: Exception) -> str:
 @app.command()
 def report(
     dir_: cli_run.Dir,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Also write the summary table here.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="The same as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write the summary table into this file.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="The same table as JSON, into this file.")] = None,
     stealth: Annotated[
         bool, typer.Option("--stealth", help="Also print what a routine check would have seen of the poison.")
     ] = False,
 ) -> None:
     """Print the table and rewrite CSV and figures from the records, or from the cells.csv of a published folder.
+
+    They go into DIR/report, of a published folder into the folder itself. Nothing is run.
 
     Example:  tinydrop report runs/quickstart --csv table.csv
     """

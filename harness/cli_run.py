@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.work import Settings
 
 WATCHED = 2.0  # seconds between two looks
+PRESETS = sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.yaml"))
 MOST = 10  # runs named to somebody who asked for another
 
 
@@ -55,12 +56,14 @@ Dir = Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder o
 Jobs = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most; on a GPU what fits"
+        min=0,
+        help="Worker processes; 0 runs one cell after the other in this one.",
+        show_default="a core each, 8 at most; on a GPU what fits",
     ),
 ]
 Device = Annotated[machine.Device, typer.Option(help="Where victims are trained; auto takes a GPU if there is one.")]
 Gpus = Annotated[
-    int | None, typer.Option(min=1, help="GPUs that workers are dealt over.", show_default="all that are visible")
+    int | None, typer.Option(min=1, help="Over how many GPUs workers are dealt.", show_default="all that are visible")
 ]
 Executor = Annotated[
     Literal["local", "ray"],
@@ -83,7 +86,7 @@ Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile the vic
 
 
 def run(
-    grid: Annotated[str, typer.Argument(metavar="GRID", help="A preset (quickstart, ...) or a YAML file.")],
+    grid: Annotated[str, typer.Argument(metavar="GRID", help=f"A YAML file, or a preset: {', '.join(PRESETS)}.")],
     to: Annotated[
         str,
         typer.Option(
@@ -98,14 +101,19 @@ def run(
     gpus: Gpus = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     adaptive: Annotated[
-        bool, typer.Option("--adaptive", help="Bisect the doses of every curve for its ED50 instead of running all.")
+        bool,
+        typer.Option(
+            "--adaptive", help="Bisect the doses of every curve for its ED50 (half of the way) instead of running all."
+        ),
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Cells by name of task, attack or defense, or by label: badnets, 'digits/*/5/*'."),
+        typer.Option(
+            "--only", help="Cells of a task, attack or defense, or by label: `badnets`, `'digits/*/5/*'`; repeatable."
+        ),
     ] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave these out, likewise.")] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave such cells out; repeatable.")] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="K/N", help="The K-th of N parts, for machines that share nothing.")
     ] = None,
@@ -126,6 +134,9 @@ def run(
     plugins: Plugins = None,
 ) -> None:
     """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
+
+    A dose is an exact number of poisoned training samples. The table, the CSV and the figures come at the end; all of
+    it is kept in the run's folder, and `--dry-run` says first how many cells there are and how long they may take.
 
     Several runs may share one folder or URL, from any number of machines: no cell is run by two of them.
 

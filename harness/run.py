@@ -42,8 +42,8 @@ def run(
     """Run a grid from Python or a notebook, as `tinydrop run` does; one row per cell (harness.report.cells_frame).
 
     grid: a preset's name, the path of a YAML file, or its fields as a mapping; wherever those name a plug-in, an object
-    may stand: {"defenses": ["none", MyDefense(k=3)], ...}. tasks, attacks, defenses: further ones. Nothing has to be
-    registered: MyDefense is known as my_defense, and its code counts in every key.
+    may stand: {"defenses": ["none", MyDefense(k=3)], ...}. tasks, attacks, defenses: on top of the grid's. Nothing has
+    to be registered: MyDefense is known as my_defense, and its code counts in every key.
     out: the run's folder or URL, runs/GRID if the grid has a name. Finished cells are there already and not run again.
     jobs: worker processes; 0 runs in this one, which a class defined in a notebook needs. In a script, more than 0
     belong under `if __name__ == "__main__":`.
