@@ -24,18 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.command()(cli_run.run)
-app.command()(cli_run.status)
-app.command()(cli_run.retry)
-app.command("list")(cli_plugins.list_)
-app.command()(cli_plugins.new)
-app.command()(cli_plugins.check)
-app.command()(cli_store.verify)
-app.command()(cli_store.gc)
-app.command()(cli_store.merge)
-app.command("dvc")(cli_store.dvc)
-app.command()(cli_site.leaderboard)
-app.command()(cli_site.submit)
 
 
 def _version(wanted: bool) -> None:
@@ -101,7 +89,6 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-@app.command()
 def report(
     dir_: cli_run.Dir,
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write the summary table into this file.")] = None,
@@ -137,7 +124,6 @@ def report(
             out.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 
-@app.command()
 def trials(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task's name.")],
     to: Annotated[Path, typer.Option("--out", help="The JSON file to write; an attack takes it as `trials`.")],
@@ -173,7 +159,6 @@ def trials(
     out.print(f"{len(found)} trials written: {to}", highlight=False, soft_wrap=True)
 
 
-@app.command()
 def show(
     dir_: cli_run.Dir,
     cell: Annotated[
@@ -243,6 +228,23 @@ def _show(record: Record) -> None:
 def _refuse(message: str) -> NoReturn:
     err.print(f"error: {message}", highlight=False, soft_wrap=True)
     sys.exit(2)
+
+
+app.command()(cli_run.run)
+app.command()(cli_run.status)
+app.command()(report)
+app.command()(show)
+app.command()(cli_run.retry)
+app.command("list")(cli_plugins.list_)
+app.command()(cli_plugins.new)
+app.command()(cli_plugins.check)
+app.command()(cli_store.verify)
+app.command()(cli_store.gc)
+app.command()(cli_store.merge)
+app.command("dvc")(cli_store.dvc)
+app.command()(cli_site.leaderboard)
+app.command()(cli_site.submit)
+app.command()(trials)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def run(
         out.print("no time estimate before the first cell of this folder has run")
     if dry_run:
         return
-    cluster = _cluster(executor, address, gpu_share, gpus)
+    cluster = _cluster(executor, address, gpu_share, gpus, device)
     settings = settings_of(todo, store, jobs, device, deterministic, compiled, over)
     _carry_out(todo, store, settings, jobs, limits, adaptive, grid, wandb, cluster)
 
@@ -223,7 +223,7 @@ def retry(
     settings = settings_of(todo, store, jobs, device, deterministic, compiled, over)
     if timeout is not None:
         settings = replace(settings, timeout=timeout)
-    cluster = _cluster(executor, address, gpu_share, gpus)
+    cluster = _cluster(executor, address, gpu_share, gpus, device)
     _carry_out(todo, store, settings, jobs, Limits(), False, str(dir_), "disabled", cluster)
 
 
@@ -234,13 +234,16 @@ def add_plugins(plugins: list[str] | None) -> None:
         given.add(source)
 
 
-def _cluster(executor: str, address: str, gpu_share: float | None, gpus: int | None) -> Cluster | None:
+def _cluster(executor: str, address: str, gpu_share: float | None, gpus: int | None, device: str) -> Cluster | None:
     from harness.grid import BadGrid
     from harness.ray_executor import Cluster
+    from harness.run import chosen_gpus
 
     if executor == "ray":
         if gpus is not None:
             raise BadGrid(f"--gpus {gpus}: is for --executor local; Ray gives GPUs out by --gpu-share")
+        if not address:
+            chosen_gpus(device)  # a Ray that is started here has this machine's
         return Cluster(address, gpu_share)
     for option, value in {"--address": address, "--gpu-share": gpu_share}.items():
         if value:

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 import harness
-from harness import cli
+from harness import cli, work
 from harness.cli_usage import UsageError, complaint
 from harness.grid import BadGrid, expand, read
 from harness.records import write_plan
@@ -69,6 +69,17 @@ def test_the_version_and_the_help() -> None:
     assert done.returncode == 0
     assert "Start with:  tinydrop run quickstart" in done.stdout
     assert tinydrop("--help").stdout == done.stdout
+
+
+def test_the_commit_is_of_no_repository_around_an_installed_tinydrop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (["init", "-q"], [*name, "commit", "-q", "--allow-empty", "-m", "somebody else's"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    (tmp_path / "site" / "harness").mkdir(parents=True)
+    monkeypatch.setattr(work, "__file__", str(tmp_path / "site" / "harness" / "work.py"))
+    assert work.code.__wrapped__()["commit"] == ""
 
 
 @pytest.mark.parametrize("verb", sorted(COMMANDS))
