@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from harness import records, report
 from harness.cli import app
+from harness.compare import paired
 from harness.gallery import Made, files
 from harness.grid import parse
 from harness.records import Record
@@ -263,6 +264,37 @@ def test_a_defense_that_lacks_most_blocks_is_left_out_rather_than_the_blocks() -
     assert found is not None
     assert found.left_out == ("late",)
     assert len(found.blocks) == 4
+
+
+def test_only_who_lacks_a_kept_block_is_left_out_and_doses_are_in_order() -> None:
+    """x is dropped for want of blocks that are dropped later, and is complete then."""
+    has = {"none": (100, 30, 10, 5), "x": (30, 5), "y": (100, 10, 5), "z": (100, 30, 5), "w": (30, 10, 5)}
+    found = ranking(pd.concat([frame({name: list(BASE)}, doses=doses) for name, doses in has.items()]), {"a"})
+    assert found is not None
+    assert found.blocks == (("a", 5), ("a", 30))
+    assert set(found.rows.defense) == {"none", "x", "z", "w"}
+    assert found.left_out == ("y",)
+    assert found.size == "2 blocks, 5 seeds"
+
+
+def test_ranks_are_shown_with_intervals_of_a_share_and_with_the_p_of_every_pair(tmp_path: Path) -> None:
+    wide = {"none": [0.99, 0.98, 0.99], "good": [0.0, 0.02, 0.3], "bad": [0.4, 0.5, 0.75]}
+    frame(wide).to_csv(tmp_path / "cells.csv", index=False)
+    with opened([tmp_path]) as found:
+        build(joined(found), tmp_path / "site", QUICK)
+    overview = " ".join((tmp_path / "site" / "index.html").read_text().split())
+    assert "tie" not in overview[overview.index('<ul class="best">') :].partition("</ul>")[0]
+    assert "good 0.11 (0.00 to 0.52)" in overview
+    assert "of 2 defenses, 1 block, 3 seeds" in overview
+    page = (tmp_path / "site" / "tasks" / "t.html").read_text()
+    rank = ranking(frame(wide), {"a"})
+    assert rank is not None
+    assert len(rank.tests) == 1, "of both directions the one that was measured"
+    test = rank.tests.iloc[0]
+    assert test.p == pytest.approx(paired(frame(wide), "good", "bad"))
+    assert test.corrected == pytest.approx(2 * test.p), "Holm, over both directions"
+    assert f"bad (p {test.corrected:.3f})".replace("0.", ".") in page
+    assert f"{test.p:.3f}".removeprefix("0") in page[page.index('id="tests"') :]
 
 
 def test_the_headline_has_costs_beside_gains() -> None:

@@ -243,6 +243,7 @@ class _Site:
             matrices=matrices(task, self.tables, self.head, self.missing) if len(head) else [],
             head=pages.headline(head, self.at, up, of_task=True) if len(head) else None, drawn=drawn, rank=rank,
             ranks=pages.ranked(rank, self.at, up) if rank else None,
+            tests=pages.compared(rank, self.at, up) if rank else None,
             coverage=pages.covering(cells, missing, ["attack", "defense"], links, "coverage"),
             maps=[n for n in (f"{slug}--map", f"{slug}--protection") if (self.folder / f"figures/{n}.svg").exists()],
             formats=self.options.formats,
@@ -281,7 +282,7 @@ class _Site:
     def overview(self) -> None:
         by_task = coverage(self.cells, self.missing, ["task"])
         links = {"task": lambda t: self.at.task(t)}
-        best = {t: [r.defense for r in rank.rows.itertuples() if r.rank == 1] for t, rank in self.rankings.items()}
+        best = {t: pages.leaders(rank) for t, rank in self.rankings.items()}
         counts = {"cells": len(self.cells), "tasks": len(self.at.slugs),
                   **{k: self.cells[k.removesuffix("s")].map(base_name).nunique() for k in KINDS}}  # fmt: skip
         self.page(
