@@ -31,11 +31,12 @@ def verify(
 
     Example:  tinydrop verify runs/quickstart
     """
-    from harness import upkeep
+    from harness import compact, upkeep
 
     store = _store(dir_)
     store.heal()
     found = upkeep.verify(store, head)
+    (store.root / compact.NAME).unlink(missing_ok=True)  # a copy, in no ledger: made anew of the records
     for problem in found.problems[:SHOWN]:
         err.print(problem, highlight=False, soft_wrap=True, markup=False)
     if len(found.problems) > SHOWN:

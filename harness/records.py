@@ -112,11 +112,26 @@ def parsed(where: str, data: bytes) -> Record | None:
     return record
 
 
+def fault(where: str, data: bytes) -> str:
+    """What is wrong with the content of this record's file, in a few words; nothing if it is sound. NewerSchema."""
+    key = Path(where).name.partition(".")[0]
+    try:
+        record = Record.model_validate_json(data)
+    except ValidationError as error:
+        _check_schema(where, data)
+        first = error.errors(include_url=False, include_input=False)[0]
+        at = ".".join(map(str, first["loc"]))[:80]
+        return f"is no record ({at!r}: {first['msg']})" if at else f"is no record ({first['msg']})"
+    if record.schema_version > SCHEMA:
+        _check_schema(where, data)
+    if record.key != key:
+        return f"is the record of another cell: its key is {record.key[:40]!r}"
+    return ""
+
+
 def sound(where: str, data: bytes) -> bool:
     """Is this the content of a record's file?"""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return parsed(where, data) is not None
+    return not fault(where, data)
 
 
 def _warn(name: str, error: Exception) -> None:

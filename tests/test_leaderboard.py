@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
@@ -16,11 +17,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from harness import records, report
+from harness import ledger, records, report
 from harness.cli import app
 from harness.compare import paired
 from harness.gallery import Made, files
 from harness.grid import parse
+from harness.ledger import BrokenLedger
 from harness.records import Record
 from harness.run import execute, plan
 from harness.site.build import NotASite, Options, build
@@ -29,6 +31,7 @@ from harness.site.samples import marked
 from harness.site.sources import joined, opened
 from harness.site.tables import Shade, common_doses, coverage, exports, headline
 from harness.store import Store
+from harness.submission import BadSubmission
 from harness.work import Settings
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -210,6 +213,45 @@ def test_a_folder_with_nothing_is_named(tmp_path: Path) -> None:
     assert isinstance(done.exception, FileNotFoundError)
     assert str(tmp_path) in str(done.exception)
     assert "neither records nor a cells.csv" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda text: text.replace(",status,", ",state,"), "has no column 'status'"),
+        (lambda text: text.replace(",0.25,", ",-3,"), "line 3: asr '-3.0' must be finite and 0 or more"),
+        (lambda text: text.replace(",0.25,", ",1.01,"), r"line 3: asr '1.01' is a share"),
+        (lambda text: text.replace(",0.25,", ",high,"), "line 3: asr 'high' is no number"),
+        (lambda text: text.replace(",done,", ",fine,", 1), "line 2: status 'fine' is none of done, failed"),
+        (lambda text: text.replace(",5,0,", ",5.5,0,"), "line 2: dose '5.5' is no whole number"),
+        (lambda text: "", "is no table"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_in_one_line(edit: Any, words: str, tmp_path: Path) -> None:
+    frame({"none": [0.5, 0.25]}).to_csv(tmp_path / "cells.csv", index=False)
+    with opened([tmp_path]) as found:
+        assert len(joined(found).cells) == 2
+    (tmp_path / "cells.csv").write_text(edit((tmp_path / "cells.csv").read_text()))
+    done = CliRunner().invoke(app, ["leaderboard", str(tmp_path), "-o", str(tmp_path / "site")])
+    assert isinstance(done.exception, BadSubmission)
+    assert str(done.exception).startswith(f"{tmp_path / 'cells.csv'}: {words}")
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_run_that_was_edited_is_refused_and_one_without_a_ledger_is_not(run: Store, tmp_path: Path) -> None:
+    copy = Store(shutil.copytree(run.root, tmp_path / "copy"))
+    with opened([copy.root]) as found:
+        assert len(joined(found).cells)
+    path = next(p for p in (copy.root / "records").iterdir() if '"asr"' in p.read_text())
+    good = path.read_text()
+    path.write_text(good.replace('"asr": {', '"asr":  {'))
+    with pytest.raises(BrokenLedger, match=r"is not what was written; `tinydrop verify .*copy` names") as caught:
+        opened([copy.root]).__enter__()
+    assert "\n" not in str(caught.value)
+    path.write_text(good)
+    (copy.root / ledger.NAME).unlink()
+    with opened([copy.root]) as found:
+        assert len(joined(found).cells), "a run from before there were ledgers"
 
 
 def frame(asr: dict[str, list[float]], attack: str = "a", doses: tuple[int, ...] = (5,), **more: Any) -> pd.DataFrame:
