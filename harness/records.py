@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.registry import Entry
 from harness.store import PLAN, Store, write_atomically
 
 SCHEMA = 1
@@ -36,6 +37,7 @@ class Plugged(BaseModel):
     label: str
     options: dict[str, Any]
     source: str = ""  # whose code it is; see registry.Entry
+    about: Entry | None = None  # what it says of itself, if it is not the suite's own: no reader need have it
 
 
 class Record(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness.records import Plugged, Record
-from harness.registry import Entry, entries
+from harness.registry import Entry
 from harness.site.ranks import LEVEL, Ranking
 from harness.site.tables import Column, Field, Listing, bounded, coverage, number
 
@@ -152,10 +152,9 @@ def _between(row: Any) -> str:
     return f"{row.low:.2f} to {row.high:.2f}" if row.low == row.low else "one seed"
 
 
-def plugins(kind: str, cells: pd.DataFrame, at: Pages) -> Listing:
+def plugins(kind: str, cells: pd.DataFrame, at: Pages, described: dict[str, Entry]) -> Listing:
     """The index of a kind: what each plug-in is and how far it was run."""
     column = kind.removesuffix("s")
-    described = entries(kind)
     rows = []
     for name, part in cells.groupby(cells[column].map(base_name)):
         e = described.get(str(name))
@@ -174,15 +173,16 @@ def plugins(kind: str, cells: pd.DataFrame, at: Pages) -> Listing:
 
 
 def facts(e: Entry | None) -> list[tuple[str, Field]]:
-    """What the registry knows of a plug-in."""
+    """What the registry, or a record, knows of a plug-in."""
     if e is None:
         return [("source", Field("a plug-in that is not installed where this page was made"))]
+    source = e.module if e.source in ("", e.module) else f"{e.module} ({e.source})"
     arxiv = re.search(r"arXiv:? *(\d{4}\.\d{4,5})", e.paper)
     modalities = ", ".join(e.modalities)
     known = {
         "kind": Field(e.stage), "modalities": Field(modalities if modalities != e.stage else ""),
         "paper": Field(e.paper, href=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else ""),
-        "needs": Field(", ".join(e.needs)), "why not elsewhere": Field(e.why_not), "source": Field(e.module),
+        "needs": Field(", ".join(e.needs)), "why not elsewhere": Field(e.why_not), "source": Field(source),
     }  # fmt: skip
     return [(name, value) for name, value in known.items() if value.text]
 
@@ -221,12 +221,17 @@ def cell_columns() -> list[Column]:
 
 
 def rerun(record: Record) -> str:
-    """One line for a shell that runs this cell again."""
+    """One line for a shell that runs this cell again; empty where a plug-in was handed over in memory."""
+    sources = [plugged.source for plugged in (record.task, record.attack, record.defense)]
+    if any(source.startswith("__main__:") or "<locals>" in source for source in sources):
+        return ""
+    given = [s for s in dict.fromkeys(sources) if s.endswith(".py") or ":" in s]  # the others are installed
+    plugins = "".join(f" --plugin {shlex.quote(source)}" for source in given)
     grid = {
         "tasks": [_spec(record.task)], "attacks": [_spec(record.attack)], "doses": [record.dose],
         "defenses": [_spec(record.defense)], "seeds": [record.seed],
     }  # fmt: skip
-    return f"echo {shlex.quote(json.dumps(grid))} > cell.yaml && tinydrop run cell.yaml --out runs/cell"
+    return f"echo {shlex.quote(json.dumps(grid))} > cell.yaml && tinydrop run cell.yaml --out runs/cell{plugins}"
 
 
 def _spec(plugged: Plugged) -> Any:

@@ -14,6 +14,7 @@ import pandas as pd
 from harness import compact, ledger, records, report, submission, upkeep
 from harness.grid import Grid, planned
 from harness.plausible import doubt_table
+from harness.registry import KINDS, Entry, entries
 from harness.store import PLAN, Store
 
 if TYPE_CHECKING:
@@ -134,6 +135,21 @@ def joined(sources: Sequence[Source]) -> Joined:
         had = pd.MultiIndex.from_frame(cells[CELL])
         missing = missing[~pd.MultiIndex.from_frame(missing[CELL]).isin(had)]
     return Joined(report.ordered(cells), missing, _repeated(every, cells), tuple(sources))
+
+
+def described(found: Joined) -> dict[str, dict[str, Entry]]:
+    """By kind and name: the plug-ins known here, and of others what they said of themselves when they were run."""
+    known = {kind: dict(entries(kind)) for kind in KINDS}
+    for kind in KINDS:
+        column = kind.removesuffix("s")
+        names = found.cells[column].str.partition("(")[0]
+        for _, row in found.cells[~names.isin(known[kind])].drop_duplicates([column, "source"]).iterrows():
+            store = found.store(row.source)
+            record = records.newest(store, row.key) if store else None
+            plugged = getattr(record, column, None)
+            if plugged and plugged.about:
+                known[kind].setdefault(plugged.name, plugged.about)
+    return known
 
 
 def _repeated(every: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
