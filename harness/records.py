@@ -195,10 +195,13 @@ def _plan(store: Store) -> _PlanFile:
     data = path.read_bytes()
     _check_schema(str(path), data)
     try:
-        return _PlanFile.model_validate_json(data)
+        plan = _PlanFile.model_validate_json(data)
+        why = "" if all({"key", "label"} <= set(cell) for cell in plan.cells) else "a cell has no key or no label"
     except ValidationError as error:
         why = str(error).splitlines()[0]
-        raise DamagedPlan(f"{path}: is no plan ({why}); `tinydrop run` of the grid writes it again") from None
+    if why:
+        raise DamagedPlan(f"{path}: is no plan ({why}); `tinydrop run` of the grid writes it again")
+    return plan
 
 
 def attempt(name: str) -> int:

@@ -162,6 +162,10 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[str]:
         why = doubt(record) if record else "is no record"
         if why:
             yield f"records/{path.name}: {why}"
-    plan = records.read_plan(store) if (store.root / PLAN).is_file() else []
+    try:
+        plan = records.read_plan(store) if (store.root / PLAN).is_file() else []
+    except records.DamagedPlan as error:
+        yield str(error).removeprefix(f"{store.root}/")
+        return
     if why := contradiction(records.load_all(store).values(), {cell["key"]: cell["label"] for cell in plan}):
         yield f"records/{why}"

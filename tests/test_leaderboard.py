@@ -17,7 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from harness import ledger, records, report
+from harness import compact, ledger, records, report
 from harness.cli import app
 from harness.compare import paired
 from harness.gallery import Made, files
@@ -241,7 +241,11 @@ def test_a_table_that_cannot_be_is_refused_in_one_line(edit: Any, words: str, tm
 def test_a_run_that_was_edited_is_refused_and_one_without_a_ledger_is_not(run: Store, tmp_path: Path) -> None:
     copy = Store(shutil.copytree(run.root, tmp_path / "copy"))
     with opened([copy.root]) as found:
-        assert len(joined(found).cells)
+        true = joined(found).cells
+    kept = pd.read_parquet(copy.root / compact.NAME)
+    kept.assign(asr=0.0, utility=1.0).to_parquet(copy.root / compact.NAME)
+    with opened([copy.root]) as found:
+        pd.testing.assert_frame_equal(joined(found).cells, true, obj="what the copy says is not believed")
     path = next(p for p in (copy.root / "records").iterdir() if '"asr"' in p.read_text())
     good = path.read_text()
     path.write_text(good.replace('"asr": {', '"asr":  {'))

@@ -168,7 +168,13 @@ def weigh(files: Files) -> None:
     agree(files)
 
 
+def unplan(files: Files) -> None:
+    files["plan.json"] = b'{"grid": {}, "cells": [{}]}'
+    agree(files)
+
+
 FORGED = {
+    "a damaged plan": (unplan, r"plan.json: is no plan \(a cell has no key"),
     "an altered record": (improve, "is not what manifest.json says"),
     "an altered record and manifest": (forge_and_agree, "is not what was written"),
     "a cut ledger": (cut_the_end, "not in the ledger"),
@@ -332,6 +338,12 @@ def test_honest_runs_of_every_kind_can_be(tmp_path: Path) -> None:
     pack(store, tmp_path / "odd.zip")
     with opened([tmp_path / "odd.zip", store.root]) as both:
         assert len(joined(both).cells) == len(found), "what the plan does not name is not shown"
+    same = plan(parse({**ODD, "attacks": [{"name": "badnets", "target": 0}, "none"]}), store)
+    assert not same.todo, "a default that is spelt out"
+    list(execute(same, settings, jobs=0))
+    pack(store, tmp_path / "again.zip")
+    with unpacked(tmp_path / "again.zip"):
+        pass
 
 
 def test_the_command_packs_and_refuses(run: Store, tmp_path: Path) -> None:
