@@ -24,6 +24,7 @@ COUNTED = re.compile(
 OF_CHALLENGE = re.compile(r"asr(_\w+)?|challenge_abstained|robust_accuracy|target_found")
 OF_TEST = re.compile(r"utility|clean_abstained|bits_per_byte|class_fidelity|certified_\w+")
 NEVER_NEGATIVE = ("utility", "bits_per_byte", "perplexity_ratio", "edit_distance", "certified_radius_median")
+MOST = 10**9  # items
 ROUNDED = 1e-6  # of n: means are of 32-bit numbers
 
 
@@ -53,8 +54,8 @@ def _of_metric(record: Record, name: str) -> str:
     value, n = record.metrics[name].value, record.metrics[name].n
     if why := _of_value(name, value, record.clean_metric):
         return why
-    if n < 0 or (n == 0 and not name.startswith("train_")):  # a filter that flags nothing has no precision
-        return f"{name} is the mean of {n} items"
+    if not 0 <= n <= MOST or (n == 0 and not name.startswith("train_")):  # a filter that flags nothing has no precision
+        return f"{name} is the mean of {str(n)[:20]} items"
     accuracy = name == "utility" and record.clean_metric == "accuracy" and not record.task.source
     if (COUNTED.fullmatch(name) or accuracy) and abs(value * n - round(value * n)) > ROUNDED * n:
         return f"{name} {value:g} is no share of {n} items"
@@ -92,7 +93,7 @@ def contradiction(found: Iterable[Record], plan: dict[str, str]) -> str:
             continue
         if plan and not _is_planned(r, plan[r.key]):
             return f"{r.key}: is {r.label[:120]!r}, but plan.json has {plan[r.key][:120]!r} under this key"
-        code = (r.task.label, r.dataset_fingerprint, r.provenance.get("commit"))
+        code = (r.task.label, r.dataset_fingerprint, str(r.provenance.get("commit")))
         for name, of in {"asr": (r.attack.label, r.seed), "utility": ()}.items():
             if name in r.metrics:
                 n, (whole, other) = r.metrics[name].n, seen.setdefault((name, *code, *of), (r.metrics[name].n, r.key))

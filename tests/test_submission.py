@@ -228,6 +228,7 @@ IMPOSSIBLE = {
     "asr 1.5 is a share": lambda r: r["metrics"]["asr"].update(value=1.5),
     "utility -0.1 must be finite": lambda r: r["metrics"]["utility"].update(value=-0.1),
     "utility inf must be finite": lambda r: r["metrics"]["utility"].update(value=float("inf")),
+    "asr is the mean of 10000000000000000000 items": lambda r: r["metrics"]["asr"].update(n=10**400),
     "asr is the mean of 0 items": lambda r: r["metrics"]["asr"].update(n=0),
     "dose 4 is more than the 3 training rows": lambda r: r.update(train_size=3),
     "is not that of its parts": lambda r: r.update(seed=7),

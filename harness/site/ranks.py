@@ -35,10 +35,10 @@ def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
     """One task's defenses by mean ASR over the blocks that all of them have whole; None if there are none.
 
     cells: of one task. working: attacks whose gate is open; the others say nothing of a defense. A block is an attack
-    and a dose above 0, whole where all of its seeds are done. Defenses and blocks are dropped, those that lack
-    most first, until every defense left has every block left. A defense's rank is one more than the number of
-    defenses that have a lower ASR in the paired one-sided t test over seeds, Holm-corrected over all pairs of the task
-    in both directions. Intervals are those of a share: they end at 0 and 1.
+    and a dose above 0, whole where all of its seeds are done. Defenses and blocks are dropped, those that lack most
+    first, until every defense left has every block left. A defense's rank is one more than the number of defenses that
+    have a lower ASR in the paired one-sided t test over seeds, Holm-corrected over all pairs of the task in both
+    directions. Intervals are those of a share: they end at 0 and 1.
     """
     if "asr" not in cells:
         return None
