@@ -16,11 +16,10 @@ import pandas as pd
 import harness
 from harness import records, report
 from harness.figures import curves, heat_map, protection_map
-from harness.registry import entries
 from harness.site import charts, pages, samples
 from harness.site.pages import Pages, base_name
 from harness.site.ranks import Ranking, ranking
-from harness.site.sources import Joined
+from harness.site.sources import Joined, described
 from harness.site.tables import coverage, covered, exports, headline, matrices
 from harness.store import write_atomically
 
@@ -103,6 +102,7 @@ class _Site:
         self.at = Pages(dict.fromkeys([*self.cells.task, *self.missing.task]))
         self.modality = dict(zip(self.cells.task, self.cells.modality))
         self.paged = self._paged()
+        self.described = described(joined)
         self.jinja = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -236,13 +236,14 @@ class _Site:
         drawn = [(attack, name) for (t, attack), name in self.drawn.items() if t == task]
         slug = self.at.slugs[task]
         self.page(
-            f"tasks/{slug}.html", "task.html", task=task, entry=entries("tasks").get(base_name(task)),
-            facts=pages.facts(entries("tasks").get(base_name(task))),
+            f"tasks/{slug}.html", "task.html", task=task, entry=self.described["tasks"].get(base_name(task)),
+            facts=pages.facts(self.described["tasks"].get(base_name(task))),
             train_size=cells.train_size.max() if "train_size" in cells else None,  # none where every cell failed
             covered=covered(coverage(cells, missing, ["task"]).iloc[0]),
             matrices=matrices(task, self.tables, self.head, self.missing) if len(head) else [],
             head=pages.headline(head, self.at, up, of_task=True) if len(head) else None, drawn=drawn, rank=rank,
             ranks=pages.ranked(rank, self.at, up) if rank else None,
+            tests=pages.compared(rank, self.at, up) if rank else None,
             coverage=pages.covering(cells, missing, ["attack", "defense"], links, "coverage"),
             maps=[n for n in (f"{slug}--map", f"{slug}--protection") if (self.folder / f"figures/{n}.svg").exists()],
             formats=self.options.formats,
@@ -250,7 +251,7 @@ class _Site:
 
     def plugin_pages(self, kind: str) -> None:
         column = kind.removesuffix("s")
-        listing = pages.plugins(kind, self.cells, self.at)
+        listing = pages.plugins(kind, self.cells, self.at, self.described[kind])
         self.page(f"{kind}.html", "index_of.html", kind=kind, listing=listing)
         up = "../"
         links = {"task": lambda t: self.at.task(t, up), column: lambda p: self.at.plugin(kind, p, up)}
@@ -260,7 +261,7 @@ class _Site:
             cells, missing = self.cells[names == name], self.missing[planned == name]
             head = self.head[self.head[column].map(base_name) == name] if len(self.head) else self.head
             pairs = dict.fromkeys(zip(head.task, head.attack)) if len(head) else {}
-            entry = entries(kind).get(name)
+            entry = self.described[kind].get(name)
             self.page(
                 f"{kind}/{pages.safe(name)}.html", "plugin.html", kind=kind, plugin=name, entry=entry,
                 facts=pages.facts(entry), head=pages.headline(head, self.at, up) if len(head) else None,
@@ -281,7 +282,7 @@ class _Site:
     def overview(self) -> None:
         by_task = coverage(self.cells, self.missing, ["task"])
         links = {"task": lambda t: self.at.task(t)}
-        best = {t: [r.defense for r in rank.rows.itertuples() if r.rank == 1] for t, rank in self.rankings.items()}
+        best = {t: pages.leaders(rank) for t, rank in self.rankings.items()}
         counts = {"cells": len(self.cells), "tasks": len(self.at.slugs),
                   **{k: self.cells[k.removesuffix("s")].map(base_name).nunique() for k in KINDS}}  # fmt: skip
         self.page(
