@@ -12,7 +12,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from harness.gallery import Made, files
+from harness.gallery import Made, files, png, tiles
 from harness.grid import expand, parse
 from harness.site.samples import changed, of
 from harness.store import Store
@@ -66,6 +66,21 @@ def test_poisoned_rows_lie_beside_what_they_were(tmp_path: Path, task: str, atta
                 assert not any(mark for _, text in before.texts for _, mark in text)
         else:
             assert not found
+
+
+@pytest.mark.parametrize(
+    ("n", "h", "w"), [(8, 28, 28), (8, 8, 8), (1, 32, 32), (4, 64, 126), (3, 64, 13), (2, 128, 128)]
+)
+def test_pictures_are_found_in_their_row(n: int, h: int, w: int) -> None:
+    row = Image.open(io.BytesIO(png(np.zeros((n, h, w, 1), dtype=np.uint8))))
+    for known in (n, 0) if h == w else (n,):
+        found = tiles(row.size, known)
+        assert len(found) == n
+        assert found[-1][0] + found[-1][1] == row.width
+        for left, width in found:
+            assert width * h == row.height * w, "as high and wide as it was"
+            assert np.asarray(row)[:, left : left + width].max() == 0, "no line between two is part of one"
+    assert tiles((351, 97)) == [(0, 351)], "a picture of somebody else"
 
 
 def test_what_was_changed_in_a_text_is_marked_and_in_sight() -> None:
