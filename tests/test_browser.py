@@ -243,7 +243,7 @@ def test_samples_that_belong_together_stand_together(view: dict[str, int], site:
         assert len(rows) == 3
         for items in rows:
             assert len(items) == 3
-            flat = all(top == items[0][1] for _, top, _, _ in items)
+            flat = all(bottom == items[0][3] for _, _, _, bottom in items)
             stacked = all(left == items[0][0] for left, _, _, _ in items)
             assert flat or stacked, "beside one another, or one below the other"
         assert all(max(i[3] for i in one) <= min(i[1] for i in two) or max(i[2] for i in one) <= min(i[0] for i in two)

@@ -40,7 +40,7 @@ def answer(head: pd.DataFrame, modality: dict[str, str]) -> Listing:
         Column("modality"), Column("fewest poisons", True, "smallest ED50 of an undefended attack"),
         Column("median ED50", True, "of the undefended attacks that work, each counted once for each task"),
         Column("median protection", True, "how many times more samples attacks need behind defenses, counted likewise"),
-        Column("need twice as many", True, "of those with a protection factor; a bound that leaves it open is none"),
+        Column("twice or more", True, "of those with a protection factor; a bound that leaves it open is none"),
     )  # fmt: skip
     plain, defended = working(head), protected(head)
     kinds = [*sorted(set(plain.task.map(modality))), "all"]

@@ -26,26 +26,28 @@ class Option:
 
     name: str
     values: str  # what it may be, in words
-    default: str
+    default: str  # nothing: must be given
     meaning: str  # the comment beside it, where there is one
 
 
 def options(kind: str, entry: Entry | None) -> list[Option]:
     """All that a grid may set, inherited ones last; what the registry knows where the plug-in cannot be imported."""
     from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
 
     if entry is None:
         return []
     try:
         cls = load_class(kind, entry.name)
-    except ImportError:  # an extra that is not installed
+        schema = TypeAdapter(cls).json_schema()
+    except (ImportError, PydanticUserError):  # an extra that is not installed; options of a kind that JSON has not
         split = {name: what.partition(" = ") for name, what in entry.options.items()}
         return [Option(name, values, default, "") for name, (values, _, default) in split.items()]
-    known = TypeAdapter(cls).json_schema().get("properties", {})
+    known, needed = schema.get("properties", {}), schema.get("required", ())
     meanings = {name: word for base in reversed(cls.__mro__) for name, word in _comments(base).items()}
     own = [name for name in known if name in entry.options]
     return [
-        Option(name, words(known[name]), _default(known[name]), meanings.get(name, ""))
+        Option(name, words(known[name]), "" if name in needed else _default(known[name]), meanings.get(name, ""))
         for name in (*own, *(name for name in known if name not in entry.options))
     ]
 
@@ -64,7 +66,7 @@ def words(schema: dict[str, Any]) -> str:
 
 
 def _default(schema: dict[str, Any]) -> str:
-    return _written(schema["default"]) if "default" in schema else "must be given"
+    return _written(schema["default"]) if "default" in schema else "made anew"
 
 
 def _written(value: Any) -> str:

@@ -26,7 +26,9 @@ RANKS = (
 def caption(table: Listing, head: pd.DataFrame, cells: pd.DataFrame) -> str:
     """What is in a table of the headline, of how many seeds and rows. head, cells: of its clean metric."""
     n = {"seeds": head.get("seeds"), "training rows": head.train_size, "attacked test inputs": cells.get("asr_n")}
-    sizes = ", ".join(f"{_span(values)} {what}" for what, values in n.items() if values is not None)
+    sizes = ", ".join(
+        f"{_span(values)} {what}" for what, values in n.items() if values is not None and values.notna().any()
+    )
     return (
         f"{table.caption}. ED50: poisoned samples that bring the ASR half of the way from chance to 1; protection: how "
         f"many times more a defense makes of it; 95 % intervals over seeds, < and > are bounds. n: "

@@ -21,19 +21,18 @@ function readPage(table) {
 function readFile(data, heads, link) {
   return data.rows.map((row) => {
     const values = row.map((value, i) => (i in data.names ? data.names[i][value] : value));
-    const hrefs = row.map((value, i) => data.hrefs[i]?.[value]);
-    if (row.at(-1)) hrefs[row.length - 1] = link.replace("{}", row.at(-1));
-    return { values, text: values.join(" ").toLowerCase(), element: () => makeRow(values, hrefs, heads) };
+    return { values, text: values.join(" ").toLowerCase(), element: () => makeRow(row, values, data.hrefs, heads, link) };
   });
 }
 
-function makeRow(values, hrefs, heads) {
+function makeRow(row, values, hrefs, heads, link) {
   const last = values.length - 1;
   const cells = values.map((value, i) => {
-    if (!hrefs[i]) return make("td", { className: heads[i].className, textContent: value ?? "–" });
-    const [name, options] = i === last ? ["record"] : value.split(/(?=\()/, 2);
-    const a = make("a", { href: hrefs[i] }, name, ...(options ? [make("small", { textContent: value.slice(name.length) })] : []));
-    return make("td", { className: "link" }, a);
+    const href = i < last ? hrefs[i]?.[row[i]] : value && link.replace("{}", value);
+    if (!href) return make("td", { className: heads[i].className, textContent: value ?? "–" });
+    const [name, options] = i < last ? value.split(/(?=\()/, 2) : ["record"];
+    const small = options ? [make("small", { textContent: value.slice(name.length) })] : [];
+    return make("td", { className: "link" }, make("a", { href }, name, ...small));
   });
   return make("tr", {}, ...cells);
 }
