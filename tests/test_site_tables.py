@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pandas as pd
 import pytest
 
 from harness import report
+from harness.figures import NARROW
 from harness.registry import entries
-from harness.site import answers, pages, papers
+from harness.site import answers, charts, pages, papers
 from harness.site.described import options
 from harness.site.sources import joined, opened
 from harness.site.tables import Column, Field, Listing, bounded, headline
@@ -68,6 +70,21 @@ def test_bounds_stand_apart_from_numbers_and_from_one_another() -> None:
     assert [f.text for f in fields] == ["< 1", "2", "300", "> 1", "> 5"]
     assert [f.small for f in fields] == ["", "0.5 to 400", "0.5 to 400", "", ""]
     assert answers.middle(values, "x").text == "300"
+
+
+@pytest.mark.parametrize("values", [(1, 1), (3, 7), (1, 90), (0.02, 5000)])
+@pytest.mark.parametrize("width", [charts.WIDE, NARROW])
+def test_ticks_are_plain_numbers(values: tuple[float, float], width: float) -> None:
+    row = {"task": "t", "attack": "a", "defense": "none", "gate": True, "ed50_censored": ""}
+    head = pd.DataFrame([row | {"ed50": v, "ed50_low": v, "ed50_high": v} for v in values])
+    figure = charts.how_many(head, {"t": "image"}, width)
+    figure.savefig(io.BytesIO(), format="svg")
+    (axis,) = figure.axes
+    low, high = axis.get_xlim()
+    ticks = [*axis.xaxis.get_major_ticks(), *axis.xaxis.get_minor_ticks()]
+    shown = [tick.label1.get_text() for tick in ticks if low <= tick.get_loc() <= high]
+    assert len(shown) >= 3
+    assert all(re.fullmatch(r"(\d{1,3}(,\d{3})*|0\.0*[125])", text) for text in shown), shown
 
 
 def test_options_are_told_with_those_of_the_base_classes() -> None:
