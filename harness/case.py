@@ -144,8 +144,9 @@ class CellCase:
         target: int | None = None,
     ) -> None:
         for name, value in {"train": train, "flagged": flagged}.items():
-            if value is not None and value.shape != (len(self.train),):
-                raise BadInput(f"report({name}=): shape {tuple(value.shape)}, expected ({len(self.train)},)")
+            if value is not None and (not isinstance(value, Tensor) or value.shape != (len(self.train),)):
+                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise BadInput(f"report({name}=): {got}, expected a tensor of shape ({len(self.train)},)")
         found = self.findings
         found.train = found.train if train is None else train.detach().float().cpu()
         found.flagged = found.flagged if flagged is None else flagged.detach().bool().cpu()

@@ -119,7 +119,7 @@ def run(
         case.poisoned = threat.poisoned.mask
     before = threat.poisoned.train.fingerprint
     with stage("defend"), sealed():
-        model = defense.defend(case)
+        model = defend(defense, case)
     check_untouched(threat.poisoned.train, before, defense)
     result.fits, result.findings = fitter.fits, case.findings
     with stage("grade"):
@@ -142,7 +142,8 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         trial = find_trial(attack, task, splits, seed)
     surrogates = bench.fitter(task, derive(seed, "surrogate"))
     scene = Scene(task, splits.train, surrogates, bench.device, trial)
-    poisoned = poison_set(attack, scene, dose, seed)
+    with sealed():
+        poisoned = poison_set(attack, scene, dose, seed)
     stealth, pairs = {}, {}
     if poisoned.mask.any():
         pairs["poisoned"] = poisoned.train.select(poisoned.mask)
@@ -150,7 +151,8 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
             pairs["clean"] = splits.train.select(poisoned.mask)
             texts = splits.reserve.inputs if isinstance(splits.reserve.inputs, list) else None
             stealth = fidelity(task, pairs["clean"], pairs["poisoned"], texts)
-    challenge = make_challenge(attack, scene, splits.test, seed)
+    with sealed():
+        challenge = make_challenge(attack, scene, splits.test, seed)
     shown = {name: found for name, samples in pairs.items() if (found := rows(task, samples)) is not None}
     return Threat(poisoned, challenge, stealth, surrogates.used, shown)
 
@@ -173,6 +175,18 @@ def chance_floor(task: Task, attack: Attack, seed: int, bench: Bench) -> tuple[M
     fit = bench.fitter(task, seed)
     clean = fit(task.load().train)
     return metrics.mean(task.judge(clean.predict(challenge.inputs), challenge, bench.referee(task))), fit.used
+
+
+def defend(defense: Defense, case: CellCase) -> Model:
+    """The model to deploy. Raises BrokenDefense for what is none."""
+    model = defense.defend(case)
+    if not callable(getattr(model, "predict", None)):
+        given = "nothing" if model is None else f"a {type(model).__name__}"
+        raise BrokenDefense(
+            f"{defense.name}.defend returned {given}; return what case.fit returns, or another model: "
+            "predict(samples) -> Outputs"
+        )
+    return model
 
 
 def check_untouched(train: Samples, before: str, defense: Defense) -> None:

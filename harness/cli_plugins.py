@@ -75,24 +75,20 @@ def check(
 
     Example:  tinydrop check my_defense.py
     """
-    from attacks.base import Attack
-    from defenses.base import Defense
-    from harness import given, testing
-    from harness.registry import KINDS, UnknownName, create, entries, suggest
+    from harness import given
+    from harness.registry import KINDS, UnknownName, entries, suggest
+    from harness.testing import Broken, check_registered
 
     name = given.add(plugin) if plugin.endswith(".py") or ":" in plugin else plugin
     kind = next((k for k in KINDS if name in entries(k)), None)
     if kind is None:
         raise UnknownName(suggest("PLUGIN", name, [n for k in KINDS for n in entries(k)]))
-    found = testing.small_task(name) if kind == "tasks" else create(kind, name)
     try:
-        if isinstance(found, Attack):
-            testing.check_attack(found)
-        elif isinstance(found, Defense):
-            testing.check_defense(found)
-        else:
-            testing.check_task(testing.small_task(name))
-    except testing.Broken as breach:
-        err.print(f"{plugin}: {breach}", highlight=False, soft_wrap=True)
+        with err.status(f"checking {plugin}"):
+            costs = check_registered(kind, name)
+    except Broken as breach:
+        err.print(str(breach), highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     out.print(f"{plugin} keeps the contract", highlight=False)
+    for cost in costs:
+        out.print(f"  {cost}", highlight=False)

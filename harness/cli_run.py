@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from harness import machine
 from harness.console import err, out
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from harness.work import Settings
 
 WATCHED = 2.0  # seconds between two looks
+PRESETS = sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.yaml"))
+MOST = 10  # runs named to somebody who asked for another
 
 
 def local(text: str) -> Path:
@@ -37,16 +40,30 @@ def local(text: str) -> Path:
     return store.root
 
 
+def stored(folder: Path) -> Store:
+    """The store of a run's folder. Raises FileNotFoundError for one that is none, naming the runs that are here."""
+    from harness.store import KEPT, PLAN, opened
+
+    store = opened(folder)
+    if not any((folder / name).exists() for name in (*KEPT, PLAN)):
+        here = [str(path.parent) for path in sorted(Path("runs").glob(f"*/{PLAN}"))]
+        way = f"runs here: {', '.join(here[:MOST])}" if here else "start one with `tinydrop run`"
+        raise FileNotFoundError(f"DIR: {store.address!r} holds no run; {way}")
+    return store
+
+
 Dir = Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder or URL of a run, e.g. runs/quickstart.")]
 Jobs = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Worker processes; 0 runs in this one.", show_default="a core each, 8 at most; on a GPU what fits"
+        min=0,
+        help="Worker processes; 0 runs one cell after the other in this one.",
+        show_default="a core each, 8 at most; on a GPU what fits",
     ),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where victims are trained.")]
+Device = Annotated[machine.Device, typer.Option(help="Where victims are trained; auto takes a GPU if there is one.")]
 Gpus = Annotated[
-    int | None, typer.Option(min=1, help="GPUs that workers are dealt over.", show_default="all that are visible")
+    int | None, typer.Option(min=1, help="Over how many GPUs workers are dealt.", show_default="all that are visible")
 ]
 Executor = Annotated[
     Literal["local", "ray"],
@@ -69,7 +86,7 @@ Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile the vic
 
 
 def run(
-    grid: Annotated[str, typer.Argument(metavar="GRID", help="A preset (quickstart, ...) or a YAML file.")],
+    grid: Annotated[str, typer.Argument(metavar="GRID", help=f"A YAML file, or a preset: {', '.join(PRESETS)}.")],
     to: Annotated[
         str,
         typer.Option(
@@ -84,14 +101,19 @@ def run(
     gpus: Gpus = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     adaptive: Annotated[
-        bool, typer.Option("--adaptive", help="Bisect the doses of every curve for its ED50 instead of running all.")
+        bool,
+        typer.Option(
+            "--adaptive", help="Bisect the doses of every curve for its ED50 (half of the way) instead of running all."
+        ),
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Cells by name of task, attack or defense, or by label: badnets, 'digits/*/5/*'."),
+        typer.Option(
+            "--only", help="Cells of a task, attack or defense, or by label: `badnets`, `'digits/*/5/*'`; repeatable."
+        ),
     ] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave these out, likewise.")] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave such cells out; repeatable.")] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="K/N", help="The K-th of N parts, for machines that share nothing.")
     ] = None,
@@ -113,6 +135,9 @@ def run(
 ) -> None:
     """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
 
+    A dose is an exact number of poisoned training samples. The table, the CSV and the figures come at the end; all of
+    it is kept in the run's folder, and `--dry-run` says first how many cells there are and how long they may take.
+
     Several runs may share one folder or URL, from any number of machines: no cell is run by two of them.
 
     Example:  tinydrop run quickstart --set seeds=[0,1,2] --jobs 2
@@ -128,8 +153,9 @@ def run(
     chosen = grids.read(grid, changes or [])
     store = opened(folder(grid, to))
     store.pull()
-    limits = Limits(limits_of.seconds(time_budget) if time_budget else None, max_failures)
-    todo = plan(chosen, store, retry, only or [], skip or [], limits_of.shard(shard) if shard else (0, 1))
+    limits = Limits(None if time_budget is None else limits_of.seconds(time_budget), max_failures)
+    part = (0, 1) if shard is None else limits_of.shard(shard)
+    todo = plan(chosen, store, retry, only or [], skip or [], part)
     seconds = estimate(todo, store)
     out.print(
         f"{len(todo.cells)} cells in {store.address}: {len(todo.cells) - len(todo.todo)} already recorded, "
@@ -146,7 +172,7 @@ def run(
         out.print("no time estimate before the first cell of this folder has run")
     if dry_run:
         return
-    cluster = _cluster(executor, address, gpu_share, gpus)
+    cluster = _cluster(executor, address, gpu_share, gpus, device)
     settings = settings_of(todo, store, jobs, device, deterministic, compiled, over)
     _carry_out(todo, store, settings, jobs, limits, adaptive, grid, wandb, cluster)
 
@@ -176,10 +202,9 @@ def retry(
     from harness import records
     from harness.limits import Limits
     from harness.run import Plan, chosen_gpus, default_jobs, settings_of
-    from harness.store import opened
 
     add_plugins(plugins)
-    store = opened(dir_)
+    store = stored(dir_)
     planned = {cell["label"]: cell["key"] for cell in records.read_plan(store)}
     chosen = grids.planned(records.planned_grid(store))
     both = failed == timed_out  # neither was asked for, or both
@@ -198,7 +223,7 @@ def retry(
     settings = settings_of(todo, store, jobs, device, deterministic, compiled, over)
     if timeout is not None:
         settings = replace(settings, timeout=timeout)
-    cluster = _cluster(executor, address, gpu_share, gpus)
+    cluster = _cluster(executor, address, gpu_share, gpus, device)
     _carry_out(todo, store, settings, jobs, Limits(), False, str(dir_), "disabled", cluster)
 
 
@@ -209,13 +234,16 @@ def add_plugins(plugins: list[str] | None) -> None:
         given.add(source)
 
 
-def _cluster(executor: str, address: str, gpu_share: float | None, gpus: int | None) -> Cluster | None:
+def _cluster(executor: str, address: str, gpu_share: float | None, gpus: int | None, device: str) -> Cluster | None:
     from harness.grid import BadGrid
     from harness.ray_executor import Cluster
+    from harness.run import chosen_gpus
 
     if executor == "ray":
         if gpus is not None:
             raise BadGrid(f"--gpus {gpus}: is for --executor local; Ray gives GPUs out by --gpu-share")
+        if not address:
+            chosen_gpus(device)  # a Ray that is started here has this machine's
         return Cluster(address, gpu_share)
     for option, value in {"--address": address, "--gpu-share": gpu_share}.items():
         if value:
@@ -227,7 +255,7 @@ def _carry_out(
     todo: Plan, store: Store, settings: Settings, jobs: int, limits: Limits, adaptive: bool, name: str,
     wandb: Literal["offline", "online", "disabled"], cluster: Cluster | None,
 ) -> None:  # fmt: skip
-    """Run what is missing, report what there is, and leave with 1 if a cell failed."""
+    """Run what is missing, report what there is, and leave with 1 if a cell failed or none could be run."""
     from harness.progress import watching
     from harness.run import execute, execute_adaptive, relevant
     from harness.wandb_log import logger
@@ -254,6 +282,9 @@ def _carry_out(
     out.print(f"figures: {store.root / 'report'}/*.png", highlight=False, soft_wrap=True)
     if limits.reached:
         err.print(f"stopped: {limits.reached}; every finished cell is kept, the same command goes on", soft_wrap=True)
+    if len(done) and (done.status == "not applicable").all():
+        err.print(f"no cell could be run: {done.reason.value_counts().index[0]}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1)
     bad = int(done.status.isin(["failed", "timed out"]).sum()) if len(done) else 0
     if bad:
         where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}` runs them again"
@@ -292,9 +323,7 @@ def status(
     """
     from rich.live import Live
 
-    from harness.store import opened
-
-    store = opened(dir_)
+    store = stored(dir_)
     tree = counted(store)
     if as_json:
         print(json.dumps(tree, indent=1))

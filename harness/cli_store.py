@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from harness.cli_run import Dir, Plugins, add_plugins, local
+from harness.cli_run import Dir, Plugins, add_plugins, local, stored
 from harness.console import err, out
-
-if TYPE_CHECKING:
-    from harness.store import Store
 
 SHOWN = 20  # problems printed
 
@@ -19,8 +16,9 @@ SHOWN = 20  # problems printed
 def verify(
     dir_: Dir,
     head: Annotated[
-        str, typer.Option("--head", help="A head noted earlier (its first digits do): it must be in the ledger still.")
-    ] = "",
+        str | None,
+        typer.Option("--head", help="A head noted earlier (its first digits do): it must be in the ledger still."),
+    ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove what is damaged; the next run makes it again.")
     ] = False,
@@ -32,10 +30,13 @@ def verify(
     Example:  tinydrop verify runs/quickstart
     """
     from harness import upkeep
+    from harness.grid import BadGrid
 
-    store = _store(dir_)
+    if head is not None and not head.strip():
+        raise BadGrid("--head '': is empty; give the first digits of a head that `tinydrop verify` printed earlier")
+    store = stored(dir_)
     store.heal()
-    found = upkeep.verify(store, head)
+    found = upkeep.verify(store, head or "")
     for problem in found.problems[:SHOWN]:
         err.print(problem, highlight=False, soft_wrap=True, markup=False)
     if len(found.problems) > SHOWN:
@@ -63,7 +64,7 @@ def gc(
     """
     from harness import upkeep
 
-    store = _store(dir_)
+    store = stored(dir_)
     going = upkeep.unreferenced(store)
     size = sum(map(store.size, going))
     if not dry_run:
@@ -83,7 +84,7 @@ def merge(
     from harness.store import opened
 
     to = opened(into)
-    copied = upkeep.merge(to, _store(other))
+    copied = upkeep.merge(to, stored(other))
     out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {to.address}",
               highlight=False, soft_wrap=True)  # fmt: skip
 
@@ -99,18 +100,9 @@ def dvc(dir_: Dir, plugins: Plugins = None) -> None:
     from harness import dvc_export
 
     add_plugins(plugins)
-    store = _store(dir_)
+    store = stored(dir_)
     for task, old, new in dvc_export.moved(store):
         err.print(f"warning: the data of {task} changed: {old[:12]} is {new[:12]} now", highlight=False, soft_wrap=True)
     for file in dvc_export.write(store, plugins or []):
         out.print(str(file), highlight=False, soft_wrap=True)
     out.print(f"next: cd {dir_} && dvc repro && dvc metrics show && dvc plots show", highlight=False, soft_wrap=True)
-
-
-def _store(folder: Path) -> Store:
-    from harness.store import opened
-
-    store = opened(folder)
-    if not (folder / "records").is_dir() and not (folder / "artefacts").is_dir():
-        raise FileNotFoundError(f"DIR: {store.address!r} holds no run; start one with `tinydrop run`")
-    return store

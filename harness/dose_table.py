@@ -125,10 +125,15 @@ def printed(doses: pd.DataFrame, task: str) -> Table:
         for row in rows.itertuples():
             p = "" if row.p != row.p else "<.001" if row.p < 0.001 else f"{row.p:.3f}"
             shown = [text(row, name) for name in ("ed50", "ed90", "protection")]
-            note = row.note or ("" if row.gate else "attack too weak for credit")
+            note = row.note or ("" if row.gate else no_credit(rows))
             table.add_row(str(attack), str(row.defense), *shown, p, str(note))
         table.add_section()
     return table
+
+
+def no_credit(rows: pd.DataFrame) -> str:
+    """Why no defense earns any, of the rows of an attack that were measured."""
+    return "attack too weak for credit" if (rows.defense == "none").any() else "no credit: `none` was not run here"
 
 
 def printed_scaling(scaling: pd.DataFrame) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -33,6 +34,8 @@ def add(source: str | Path) -> str:
     known = next((name for name, its in given.items() if its.source == source), None)
     if known is not None:
         return known
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: what lies here shadows nothing
     try:
         found: Any = import_module(module)
         for part in path.split("."):
@@ -52,6 +55,8 @@ def add_file(path: Path) -> str:
         return name
     if not path.is_file() or path.suffix != ".py" or not name.isidentifier():
         raise BadPlugin(f"{where}: not a Python file that could be imported")
+    if any(module_file(taken.module) == path for kind in KINDS if (taken := entries(kind).get(name))):
+        return name  # it is installed, and this is its file
     refuse_taken(where, name, "rename the file", path)
     spec = spec_from_file_location(name, path)
     assert spec
@@ -89,15 +94,19 @@ def called(cls: type[Plugin]) -> str:
     return cls.name
 
 
+def module_file(module: str) -> Path | None:
+    """Where a module's source lies."""
+    spec = find_spec(module)
+    return Path(spec.origin).resolve() if spec and spec.origin else None
+
+
 def refuse_taken(where: str, name: str, advice: str, file: Path | None = None) -> None:
     """Raises BadPlugin if a plug-in is called so, or, of what becomes a module, a module other than this file."""
     for taken in (entries(kind).get(name) for kind in KINDS):
         if taken:
             raise BadPlugin(f"{where}: {name!r} is already {taken.module}; {advice}")
-    if file is not None:
-        spec = find_spec(name)
-        if spec is not None and spec.origin != str(file):
-            raise BadPlugin(f"{where}: {name!r} is the name of another module ({spec.origin}); {advice}")
+    if file is not None and find_spec(name) is not None and module_file(name) != file:
+        raise BadPlugin(f"{where}: {name!r} is the name of another module ({module_file(name)}); {advice}")
 
 
 def spec(kind: str, found: Any) -> Spec:
@@ -139,6 +148,8 @@ def sources(cells: Iterable[Cell], jobs: int) -> tuple[str, ...]:
 
 
 def _keep(name: str, cls: type[Plugin], source: str) -> None:
+    if "__dataclass_fields__" not in vars(cls):
+        raise BadPlugin(f"decorate the class {cls.__name__} with @options (tasks.base.options)")
     if name not in given or given[name].cls is not cls:
         given[name] = Given(_kinds(cls)[0], cls, source)
         registry.forget()
@@ -161,4 +172,6 @@ def _only_class(module: ModuleType) -> type[Plugin]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, BadPlugin):
+        return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

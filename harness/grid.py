@@ -99,12 +99,36 @@ def written(source: str) -> dict[str, Any]:
     elif not path.is_file():
         raise BadGrid(f"{suggest('GRID', source, presets)}; or the path of a YAML file")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _loaded(path.read_text(encoding="utf-8"), str(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadGrid(f"{path}: not readable as YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(tree, dict):
         raise BadGrid(f"{path}: must be a mapping with {', '.join(FIELDS[:5])}; found {type(tree).__name__}")
     return tree
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and a key that stands twice in a mapping is refused, where YAML itself lets the last one win."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line, where = key.start_mark.line + 1, key.start_mark.name
+            if key.value in lines:
+                raise BadGrid(f"{where}, line {line}: {key.value!r} is in line {lines[key.value]} already; say it once")
+            lines[key.value] = line
+        return node
+
+
+def _loaded(text: str, where: str) -> Any:
+    """What a YAML text says. Raises BadGrid and YAMLError."""
+    loader = _Loader(text)
+    loader.name = where
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def parse(tree: dict[str, Any]) -> Grid:
@@ -191,6 +215,8 @@ def _expand(grid: Grid) -> list[Cell]:
     except TypeError as error:
         raise BadGrid(str(error)) from None
     grading = code_hash(*GRADING)
+    for attack in grid.attacks:
+        _check_target(plugins["attacks", attack], [plugins["tasks", t] for t in grid.tasks if meets(t, attack)])
     cells = []
     for task in grid.tasks:
         for attack in grid.attacks:
@@ -291,13 +317,23 @@ def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
             )
 
 
+def _check_target(attack: Any, tasks: list[Any]) -> None:
+    """A target class that no task has is a mistake; where some have it, it is not applicable to the others."""
+    classes = {task.name: type(task).classes for task in tasks}
+    known = all(isinstance(names, tuple) and names for names in classes.values())  # not read from a user's files
+    target = getattr(attack, "target", None)
+    if known and isinstance(target, int) and all(target >= len(names) for names in classes.values()):
+        valid = ", ".join(f"{name} has classes 0 to {len(names) - 1}" for name, names in classes.items())
+        raise BadGrid(f"attacks.{attack.name}.target={target}: {valid}")
+
+
 def split_change(change: str, example: str) -> tuple[str, Any]:
     """key=value, the value read as YAML. Raises BadGrid, with the example."""
     key, equals, text = change.partition("=")
     if not equals:
         raise BadGrid(f"--set {change!r}: write key=value, e.g. {example}")
     try:
-        return key, yaml.safe_load(text)
+        return key, _loaded(text, f"--set {change!r}")
     except yaml.YAMLError:
         raise BadGrid(f"--set {change!r}: the value is not readable as YAML") from None
 

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import psutil
 
+Device = Literal["auto", "cpu", "cuda"]  # auto takes a GPU where there is one
 CONTEXT = 1 << 29  # bytes that CUDA and its libraries take in every process, beside torch's own
 SLACK = 1.25  # torch keeps more than it uses
 QUERY = ("--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits")

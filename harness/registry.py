@@ -157,6 +157,8 @@ def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugi
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise BadInput(f"{kind}.{name}.{where}: needs a value; it has no default") from None
         raise BadInput(f"{kind}.{name}.{where}={first['input']!r}: {first['msg']}") from None
 
 

@@ -167,7 +167,8 @@ def printed(summary: pd.DataFrame, task: str) -> Table:
             clean = line.utility.mean() if "utility" in line else float("nan")
             delta = f"{clean - base:+.3f}" if clean == clean and base == base and defense != "none" else ""
             cost = f"{line.fit_seconds.mean():.1f}" if "fit_seconds" in line and line.fit_seconds.notna().any() else ""
-            table.add_row(str(attack), str(defense), *shown, _number(clean), delta, cost, _note(line))
+            note = _note(line, dose_table.no_credit(rows[rows.n_done > 0]))
+            table.add_row(str(attack), str(defense), *shown, _number(clean), delta, cost, note)
         table.add_section()
     return table
 
@@ -233,11 +234,11 @@ def as_json(frame: pd.DataFrame) -> str:
 
 
 def _share(by_dose: pd.DataFrame, dose: int, name: str) -> str:
-    if dose not in by_dose.index or name not in by_dose:
+    if dose not in by_dose.index:
         return "-"
     row = by_dose.loc[dose]
     if row.n_done:
-        return _number(row[name])
+        return _number(row.get(name, float("nan")))
     return "n/a" if row.n_not_applicable else "timeout" if row.n_timed_out else "failed"
 
 
@@ -245,11 +246,11 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if value == value else "-"
 
 
-def _note(line: pd.DataFrame) -> str:
+def _note(line: pd.DataFrame, no_credit: str) -> str:
     bad = int(line.n_failed.sum() + line.n_timed_out.sum())
     notes = [f"{bad} failed"] if bad else []
     if not line.n_done.sum() and line.n_not_applicable.sum():
         notes.append(line.reason.iloc[0])
     if "gate" in line and line.get("asr", pd.Series(dtype=float)).notna().any() and not line.gate.iloc[0]:
-        notes.append("attack too weak for credit")
+        notes.append(no_credit)
     return "; ".join(notes)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from harness import executors, ledger, machine, records
 from harness.executors import Event
@@ -42,8 +42,8 @@ def run(
     """Run a grid from Python or a notebook, as `tinydrop run` does; one row per cell (harness.report.cells_frame).
 
     grid: a preset's name, the path of a YAML file, or its fields as a mapping; wherever those name a plug-in, an object
-    may stand: {"defenses": ["none", MyDefense(k=3)], ...}. tasks, attacks, defenses: further ones. Nothing has to be
-    registered: MyDefense is known as my_defense, and its code counts in every key.
+    may stand: {"defenses": ["none", MyDefense(k=3)], ...}. tasks, attacks, defenses: on top of the grid's. Nothing has
+    to be registered: MyDefense is known as my_defense, and its code counts in every key.
     out: the run's folder or URL, runs/GRID if the grid has a name. Finished cells are there already and not run again.
     jobs: worker processes; 0 runs in this one, which a class defined in a notebook needs. In a script, more than 0
     belong under `if __name__ == "__main__":`.
@@ -74,9 +74,6 @@ def run(
     return relevant(todo, store)
 
 
-DEVICES = ("auto", "cpu", "cuda")
-
-
 @dataclass(frozen=True)
 class Plan:
     """The cells of a grid, and those that have no record yet."""
@@ -105,8 +102,8 @@ def settings_of(
 
     if jobs < 0:
         raise BadGrid(f"jobs={jobs}: 0 runs in this process, 1 or more in so many workers")
-    if device not in DEVICES:
-        raise BadGrid(f"device={device!r}: valid are {', '.join(DEVICES)}")
+    if device not in get_args(machine.Device):
+        raise BadGrid(f"device={device!r}: valid are {', '.join(get_args(machine.Device))}")
     return Settings(
         store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
         compiled=compiled, plugins=given.sources(todo.todo, jobs), gpus=gpus,
@@ -212,6 +209,8 @@ def estimate(todo: Plan, store: Store) -> float | None:
 def chosen_gpus(device: str, most: int | None = None) -> tuple[str, ...]:
     """GPUs that workers are dealt over: all that are visible, or the first so many; none on the CPU. Raises BadGrid."""
     seen = machine.visible() if device != "cpu" else ()
+    if device == "cuda" and not seen:
+        raise BadGrid("device cuda: no GPU is visible here; use device cpu, or auto, which takes a GPU if there is one")
     if most is not None and most > len(seen):
         why = "is for --device cuda" if device == "cpu" else f"visible are {', '.join(seen) or 'none'}"
         raise BadGrid(f"--gpus {most}: {why}")

@@ -148,6 +148,8 @@ def code() -> dict[str, Any]:
 
     def git(*words: str) -> str:
         root = Path(__file__).resolve().parent.parent
+        if not (root / ".git").exists():  # installed; a repository further up is somebody else's
+            return ""
         answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
         return answer.stdout.strip() if answer.returncode == 0 else ""
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
+from functools import cached_property, lru_cache, wraps
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar, dataclass_transform
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ENCODED = 8192  # rows encoded at a time
 T = TypeVar("T")
+P = ParamSpec("P")
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -226,13 +227,29 @@ _sealed: ContextVar[bool] = ContextVar("sealed", default=False)
 
 
 @contextmanager
-def sealed() -> Iterator[None]:
-    """While a defense runs, no task gives out its data: the test set and the clean train set stay out of reach."""
-    token = _sealed.set(True)
+def sealed(closed: bool = True) -> Iterator[None]:
+    """While an attack or a defense runs, no task gives out its data: the test set stays out of reach, to a defense the
+    clean training set too."""
+    token = _sealed.set(closed)
     try:
         yield
     finally:
         _sealed.reset(token)
+
+
+def refused_while_sealed(read: Callable[P, T]) -> Callable[P, T]:
+    """What reads data: raises PermissionError while an attack or a defense runs."""
+
+    @wraps(read)
+    def reader(*args: P.args, **kwargs: P.kwargs) -> T:
+        if _sealed.get():
+            raise PermissionError(
+                "a plug-in may not load data while it runs: a defense may use case.train and case.clean(n), "
+                "an attack scene.train"
+            )
+        return read(*args, **kwargs)
+
+    return reader
 
 
 @options
@@ -260,6 +277,11 @@ class Task(Plugin):
     lr: Above0 = 3e-3  # peak learning rate
     weight_decay: AtLeast0 = 0.05
     augmentation: Literal["none", "standard", "strong"] = "standard"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "read" in vars(cls):
+            cls.read = refused_while_sealed(cls.read)  # type: ignore[method-assign]
 
     def read(self) -> tuple[Samples, Samples]:
         """The published train and test split, raw."""
@@ -302,13 +324,13 @@ class Task(Plugin):
         """What a model is asked to show its utility, one for each row of the clean test set."""
         return test
 
+    @refused_while_sealed
     def load(self) -> Splits:
         """Train, test and reserve, disjoint; read once per process.
 
-        Raises PermissionError while a defense runs: a defense sees `case.train` and `case.clean(n)` and no other data.
+        Raises PermissionError while an attack or a defense runs: a defense sees `case.train` and `case.clean(n)`, an
+        attack `scene.train`, and no other data.
         """
-        if _sealed.get():
-            raise PermissionError("a defense may not load the task's data: use case.train and case.clean(n)")
         return _load(self)
 
     def recipe(self) -> Recipe:
@@ -347,7 +369,8 @@ class Task(Plugin):
 
 @lru_cache(maxsize=3)
 def _load(task: Task) -> Splits:
-    train, test = task.read()
+    with sealed(False):  # the harness may: victims and tokenizers are made of published data while a defense runs
+        train, test = task.read()
     k = len(task.classes)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(task.subset_seed))
     train = train.select(order)  # no meaning in the order: the published one is often sorted by class

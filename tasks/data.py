@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.base import BadInput, Samples, Task
+from tasks.base import BadInput, Samples, Task, refused_while_sealed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,6 +40,7 @@ def local_folder(name: str) -> Path | None:
     return folder
 
 
+@refused_while_sealed
 def dataset_dict(
     hub_id: str, folder: str, revision: str | None = None, data_dir: str | None = None
 ) -> dict[str, Dataset]:
@@ -78,6 +79,7 @@ def texts(hub_id: str, folder: str, split: str) -> list[str]:
     return list(columns(dataset_dict(hub_id, folder)[split], folder, "text")[0])
 
 
+@refused_while_sealed
 @lru_cache(maxsize=1)
 def read_once(task: Task) -> tuple[Samples, Samples]:
     """A published task's splits, for tasks that are made of its parts: decoding thousands of pictures takes seconds."""

@@ -102,7 +102,7 @@ def small(words: list[str]) -> list[str]:
         "theirs.zip": "mine.zip",
         "--executor ray --address auto": "",  # tests/test_ray.py has a cluster
         "s3://bucket": "file:///$PWD/bucket".replace("$PWD", str(Path.cwd()).lstrip("/")),
-        "digits/badnets/5/none/0": "'digits(epochs=1, train_size=150)/badnets/5/none/0'",
+        "fashion_mnist/badnets": "digits/badnets",
         "trials mnist": "trials digits --count 2 --bases 5 --set train_size=400",
     }.items():
         text = text.replace(old, new)

@@ -100,6 +100,8 @@ def test_each_worker_sees_one(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--gpus", "2"], "--gpus 2: visible are none"),
+        (["--device", "cuda"], "device cuda: no GPU is visible here; use device cpu"),
+        (["--device", "cuda", "--executor", "ray"], "device cuda: no GPU is visible here; use device cpu"),
         (["--gpus", "2", "--executor", "ray"], "--gpus 2: is for --executor local; Ray gives GPUs out by --gpu-share"),
     ],
 )

@@ -86,6 +86,10 @@ def test_bad_grids_are_refused_in_one_line(change: dict[str, Any], message: str)
         ({"tasks": [{"name": "digits", "train_size": -5}]}, r"tasks\.digits\.train_size=-5"),
         ({"defenses": [{"name": "random_filter", "share": 2}]}, r"defenses\.random_filter\.share=2"),
         ({"defenses": [{"name": "none", "share": 2}]}, r"defenses\.none has no options"),
+        (
+            {"tasks": ["digits", "fashion_mnist"], "attacks": [{"name": "badnets", "target": 99}]},
+            r"attacks\.badnets\.target=99: digits has classes 0 to 9, fashion_mnist has classes 0 to 9",
+        ),
     ],
 )
 def test_bad_options_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
@@ -109,6 +113,22 @@ def test_reading_files(tmp_path: Path) -> None:
         grids.read("quickstar")
     with pytest.raises(BadGrid, match="tasks: missing"):
         grids.parse({})
+
+
+def test_a_class_that_some_task_has_is_no_mistake() -> None:
+    tree = {**GOOD, "tasks": ["digits", "synthetic_reviews"], "attacks": [{"name": "label_flip", "target": 5}]}
+    assert len(grids.expand(grids.parse(tree))) == 2 * 2 * 2 * 2
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "g.yaml"
+    file.write_text(yaml.safe_dump({**GOOD, "attacks": [{"name": "badnets"}]}) + "doses: [1]\n")
+    with pytest.raises(BadGrid, match=r"g\.yaml, line \d+: 'doses' is in line 6 already; say it once"):
+        grids.read(str(file))
+    file.write_text("base: &base {name: badnets, size: 2}\nattacks: [{<<: *base, size: 3}]\n")
+    assert grids.written(str(file))["attacks"] == [{"name": "badnets", "size": 3}], "a merge may be overridden"
+    with pytest.raises(BadGrid, match="line 1: 'size' is in line 1 already"):
+        grids.read("quickstart", ["attacks=[{name: badnets, size: 2, size: 3}]"])
 
 
 def test_set_changes_fields_and_options() -> None:

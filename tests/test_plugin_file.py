@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,11 +72,25 @@ def test_a_file_is_a_plug_in_with_options_in_workers_too(tmp_path: Path) -> None
     assert "1 to run" in run(tmp_path, "--plugin", str(file), "--dry-run").stdout, "its source counts in the key"
 
 
+def test_a_class_of_a_module_lying_here_is_found_in_workers_too(tmp_path: Path) -> None:
+    (tmp_path / "part_of_mine.py").write_text(DEFENSE)
+    grid = {**GRID, "defenses": ["first_part"], "doses": [0]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    command = [sys.executable, "-m", "harness.cli", "run", "grid.yaml", "--plugin", "part_of_mine:FirstPart"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}  # as for the installed command
+    done = subprocess.run(
+        [*command, "--out", "run", "--jobs", "1"], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path) -> None:
     cases = {
         "nad.py": (DEFENSE, "'nad' is already defenses.repair.nad"),
         "json.py": (DEFENSE, "'json' is the name of another module"),
         "broken.py": ("import nothing_of_that_name", "ModuleNotFoundError"),
+        "bare.py": (DEFENSE.replace("@options", ""), "decorate the class FirstPart with @options"),
         "empty.py": ("x = 1", "must define exactly one task, attack or defense, found 0"),
     }
     for name, (source, reason) in cases.items():

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -190,3 +191,12 @@ def test_workers_and_devices_that_are_none_are_refused(tmp_path: Path) -> None:
         run(TINY, out=tmp_path / "run", jobs=-1)
     with pytest.raises(BadGrid, match="device='gpu': valid are auto, cpu, cuda"):
         run(TINY, out=tmp_path / "run", device="gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    from harness.run import run
+
+    with pytest.raises(BadGrid, match="device cuda: no GPU is visible here; use device cpu"):
+        run(TINY, out=tmp_path / "run", jobs=1, device="cuda")
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness import figures, report
+from harness import dose_table, figures, report
 from harness.records import Record
 
 
@@ -75,6 +75,19 @@ def test_the_printed_table_shows_every_state() -> None:
     for words in ("0.800", "timeout", "n/a", "attack too weak for credit", "1 failed"):
         assert words in text, words
     assert text.index("none") < text.index("filter"), "the order of the grid"
+
+
+def test_without_the_undefended_attack_nothing_is_said_of_its_strength() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    tables = report.tables(report.cells_frame([record("strong", "filter", dose, 0, 0.2) for dose in (0, 10, 20)]))
+    page = StringIO()
+    for table in (report.printed(tables.summary, "t"), dose_table.printed(tables.doses, "t")):
+        Console(width=200, file=page).print(table)
+    assert page.getvalue().count("no credit: `none` was not run here") == 2
+    assert "too weak" not in page.getvalue()
 
 
 def test_figures_are_pictures_with_safe_names(tmp_path: Path) -> None:

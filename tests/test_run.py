@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,6 @@ import yaml
 
 from harness import grid as grids
 from harness import records
-from harness.cli import app
 from harness.run import plan
 from harness.store import Store
 
@@ -132,9 +132,18 @@ def test_failures_are_kept_and_the_run_goes_on(tmp_path: Path) -> None:
     assert "2 to run" in retry.stdout
 
 
+def test_a_run_without_any_cell_that_can_be_run_says_so(tmp_path: Path) -> None:
+    file = grid_file(tmp_path, defenses=["onion"], seeds=[0])
+    done = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 0)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no cell could be run: onion is for text")
+
+
 def test_show(undisturbed: Path) -> None:
     record = json.loads(next((undisturbed / "records").iterdir()).read_text())
-    for name in (record["key"][:10], record["label"]):
+    short = "/".join(re.sub(r"\(.*\)", "", part) for part in record["label"].split("/"))
+    assert short != record["label"]
+    for name in (record["key"][:10], record["label"], short):
         shown = tinydrop("show", undisturbed, name)
         assert shown.returncode == 0
         assert record["label"] in shown.stdout
@@ -142,7 +151,10 @@ def test_show(undisturbed: Path) -> None:
         assert "libraries" in shown.stdout
     missing = tinydrop("show", undisturbed, "digits/badnet/4/none/0")
     assert missing.returncode == 2
-    assert missing.stderr.startswith("error: CELL: unknown")
+    assert missing.stderr.startswith("error: CELL: unknown 'digits/badnet/4/none/0'; did you mean: digits(")
+    assert missing.stderr.count("/badnets/") <= 3, "the nearest, not all of them"
+    many = tinydrop("show", undisturbed, "")
+    assert many.stderr.startswith("error: CELL: '' fits 12 cells; give one of them: digits(")
 
 
 def test_report_writes_where_asked(undisturbed: Path, tmp_path: Path) -> None:
@@ -267,16 +279,6 @@ def test_looking_does_not_import_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("verb", ["list", "run", "status", "report", "show"])
-def test_every_verb_helps_with_an_example(verb: str) -> None:
-    from typer.testing import CliRunner
-
-    done = CliRunner().invoke(app, [verb, "--help"])
-    assert done.exit_code == 0
-    assert f"tinydrop {verb}" in " ".join(done.output.split())
-    assert "Example" in done.output
-
-
 def test_a_plan_looks_records_up_by_name(undisturbed: Path) -> None:
     todo = plan(grids.read(str(undisturbed.parent / "grid.yaml")), Store(undisturbed))
     assert todo.todo == []
@@ -328,6 +330,12 @@ def test_retry_after_a_plug_in_was_mended(tmp_path: Path) -> None:
     assert "2 cells to run again" in done.stdout
     state = json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)
     assert (state["done"], state["total"]) == (4, 4), "the plan is as large as it was"
+    boom = [r for r in records.load_all(Store(tmp_path / "run")).values() if "/4/boom/" in r.label]
+    mended, broken = sorted(boom, key=lambda r: r.status)
+    shown = tinydrop("show", tmp_path / "run", broken.label)
+    assert shown.stdout.startswith(f"{mended.label}  done")
+    assert f"by other code there are, under the same label: {broken.key}" in shown.stdout
+    assert f"{broken.label}  failed" in tinydrop("show", tmp_path / "run", broken.key).stdout
 
 
 def test_retry_runs_what_failed_again(tmp_path: Path) -> None:

@@ -60,6 +60,31 @@ def test_a_package_that_is_installed_is_found_by_its_entry_point(tmp_path: Path)
     assert "my_installed" in {row["name"] for row in json.loads(listed.stdout)}
 
 
+def test_a_file_that_is_installed_may_still_be_named(tmp_path: Path) -> None:
+    """Installed with `pip install -e .`, a file is its own entry point."""
+    folder = tmp_path / "mine"
+    assert tinydrop("new", "defense", "my_installed", "--out", folder).returncode == 0
+    info = folder / "my_installed-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-installed\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[tinydrop.defenses]\nmy_installed = my_installed\n")
+    paths = os.pathsep.join([str(ROOT), str(folder)])
+    words = ["run", "grid.yaml", "--dry-run", "--plugin", "my_installed.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "my_installed.py").write_text((folder / "my_installed.py").read_text())
+    words[-1] = str(tmp_path / "my_installed.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "'my_installed' is already my_installed" in " ".join(done.stderr.split()), "another file of that name"
+
+
 def test_check_says_what_to_change(tmp_path: Path) -> None:
     assert "keeps the contract" in tinydrop("check", "random_filter").stdout
     assert tinydrop("new", "defense", "my_broken", "--out", tmp_path / "mine").returncode == 0

@@ -13,9 +13,12 @@ from attacks.base import Poison, Scene, TriggerAttack
 from attacks.image.badnets import Badnets
 from defenses.base import Case, Defense
 from defenses.controls.none import None_
+from harness.registry import create
 from harness.testing import Broken, check_attack, check_defense, check_task, small_task
 from tasks.base import NotApplicable, Samples, options
+from tasks.data import make_samples, read_once
 from tasks.deployed import Model
+from tasks.image import ImageTask
 
 
 @options
@@ -61,6 +64,39 @@ class Unnested(Stamp):
 
 
 @options
+class Floats(Stamp):
+    def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor | list[str]:
+        return inputs / 255  # type: ignore[operator]
+
+
+@options
+class Fewer(Stamp):
+    def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor | list[str]:
+        return inputs[1:]
+
+
+@options
+class More(Stamp):
+    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+        return super().poison(scene, dose + 1, rng)
+
+
+@options
+class Relabelling(Stamp):
+    clean_label: bool = True
+
+    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+        rows = scene.train.select(range(dose))
+        return Poison(Samples(rows.inputs, (rows.targets + 1) % 10, rows.ids), rows.ids)
+
+
+@options
+class Spy(Stamp):
+    def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor | list[str]:
+        return scene.task.load().test.inputs[: len(inputs)]
+
+
+@options
 class Filter(Defense):
     """Drops the first tenth, as it may."""
 
@@ -90,6 +126,77 @@ class Thief(Filter):
 
 
 @options
+class Reader(Filter):
+    def defend(self, case: Case) -> Model:
+        return case.fit(case.task.read()[1])  # type: ignore[attr-defined]
+
+
+@options
+class Published(Filter):
+    def defend(self, case: Case) -> Model:
+        return case.fit(read_once(case.task)[1])
+
+
+@options
+class Lost(Filter):
+    def defend(self, case: Case) -> Model:
+        case.fit(case.train)
+        return None  # type: ignore[return-value]
+
+
+@options
+class Bare(Filter):
+    def defend(self, case: Case) -> Model:
+        return case.fit(case.train).module  # type: ignore[return-value]
+
+
+@options
+class Slip(Filter):
+    def defend(self, case: Case) -> Model:
+        return case.fit(case.trian)  # type: ignore[attr-defined, no-any-return]
+
+
+@options
+class Signature(Filter):
+    def defend(self, case: Case, more: int) -> Model:  # type: ignore[override]
+        return case.fit(case.train)
+
+
+@options
+class Short(Filter):
+    def defend(self, case: Case) -> Model:
+        case.report(flagged=torch.zeros(3, dtype=torch.bool))
+        return case.fit(case.train)
+
+
+@options
+class Unsure(Filter):
+    def defend(self, case: Case) -> Model:
+        case.report(train=torch.full((len(case.train),), torch.nan))
+        return case.fit(case.train)
+
+
+@options
+class Empty(Filter):
+    def defend(self, case: Case) -> Model:
+        return case.fit(case.train.select([]))
+
+
+@options
+class Untyped(Filter):
+    clean_rows = 3
+
+
+class Undecorated(Filter):
+    clean_rows: int = 3
+
+
+@options
+class WrongDefault(Filter):
+    clean_rows: int = "three"  # type: ignore[assignment]
+
+
+@options
 class Elsewhere(Filter):
     def defend(self, case: Case) -> Model:
         raise NotApplicable("never")
@@ -110,6 +217,11 @@ def test_what_is_right_passes() -> None:
         (Invisible(), "the trigger changes nothing"),
         (Moody(), "the same rng must give the same poison"),
         (Unnested(), "doses must be nested"),
+        (Floats(), r"inputs are torch.float32 \(2, 1, 8, 8\), expected torch.uint8"),
+        (Fewer(), r"stamp: 4 inputs gave uint8 \(3, 1, 8, 8\)"),
+        (More(), "asked for 0 poisons, got 1"),
+        (Relabelling(), "is clean-label but changed a label"),
+        (Spy(), r"an attack scene\.train \(test_testing\.py, line \d+\)"),
     ],
 )
 def test_a_broken_attack_is_told_what_to_change(attack: TriggerAttack, complaint: str) -> None:
@@ -120,15 +232,93 @@ def test_a_broken_attack_is_told_what_to_change(attack: TriggerAttack, complaint
 @pytest.mark.parametrize(
     ("defense", "complaint"),
     [
-        (Dice(), r"the same case must give the same model; draw from case\.rng only"),
+        (Dice(), "draws from the global generator of torch"),
         (Vandal(), r"changed case\.train in place"),
-        (Thief(), r"use case\.train and case\.clean"),
+        (Thief(), r"may use case\.train and case\.clean"),
+        (Reader(), r"may use case\.train and case\.clean"),
+        (Published(), r"may use case\.train and case\.clean"),
+        (Lost(), "defend returned nothing; return what case.fit returns"),
+        (Bare(), "defend returned a"),
+        (Slip(), r"no attribute 'trian' \(test_testing\.py, line \d+\) \(on digits\)"),
+        (Signature(), "missing 1 required positional argument: 'more'"),
+        (Short(), r"report\(flagged=\): shape \(3,\), expected a tensor of shape \(120,\)"),
+        (Unsure(), r"report\(train=\) is NaN for 120 of 120 rows"),
+        (Empty(), "the training set is empty"),
+        (Untyped(), "clean_rows = 3 has no type, so it is no option"),
+        (Undecorated(), "decorate the class Undecorated with @options"),
+        (WrongDefault(), "clean_rows='three': Input should be a valid integer"),
         (Elsewhere(), "applies to none of the tasks"),
     ],
 )
 def test_a_broken_defense_is_told_what_to_change(defense: Defense, complaint: str) -> None:
     with pytest.raises(Broken, match=complaint):
         check_defense(defense)
+
+
+@options
+class Noise(ImageTask):
+    """Bright or dark noise, as it should be."""
+
+    dataset: ClassVar[str] = "embedded"
+    licence: ClassVar[str] = "none"
+    classes: ClassVar[tuple[str, ...]] = ("dark", "bright")
+    channels: ClassVar[int] = 1
+
+    def read(self) -> tuple[Samples, Samples]:
+        return self.drawn(torch.Generator().manual_seed(0))
+
+    def drawn(self, rng: torch.Generator | None) -> tuple[Samples, Samples]:
+        targets = torch.arange(200) % 2
+        images = torch.randint(156, (200, 1, 8, 8), generator=rng) + 100 * targets[:, None, None, None]
+        everything = make_samples(images.to(torch.uint8), targets)
+        return everything.select(range(150)), everything.select(range(150, 200))
+
+
+@options
+class Weather(Noise):
+    def read(self) -> tuple[Samples, Samples]:
+        return self.drawn(None)
+
+
+@options
+class Rehearsed(Noise):
+    def read(self) -> tuple[Samples, Samples]:
+        return super().read()[0], super().read()[0]
+
+
+@options
+class Grey(Noise):
+    def read(self) -> tuple[Samples, Samples]:
+        train, test = super().read()
+        return train.with_inputs(train.inputs / 255), test.with_inputs(test.inputs / 255)  # type: ignore[operator]
+
+
+@options
+class Absent(Noise):
+    def read(self) -> tuple[Samples, Samples]:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("task", "complaint"),
+    [
+        (Weather, "read gives other rows every time"),
+        (Rehearsed, r"read: 150 of 150 test rows are training rows"),
+        (Grey, r"inputs of train are float32 \(90, 1, 8, 8\) in \[.*\]; a task for image has uint8"),
+        (Absent, "read returned NoneType; return two"),
+    ],
+)
+def test_broken_data_is_told_what_to_change(task: type[Noise], complaint: str) -> None:
+    small = {"reserve_size": 60, "epochs": 1}
+    check_task(Noise(**small))  # type: ignore[arg-type]
+    with pytest.raises(Broken, match=complaint):
+        check_task(task(**small))  # type: ignore[arg-type]
+
+
+def test_a_check_says_what_was_spent() -> None:
+    case = check_defense(create("defenses", "strip", {"clean_rows": 20, "overlays": 2}), small_task("digits"))[0]  # type: ignore[arg-type]
+    assert (case.task, case.fits, case.clean) == ("digits", 1, 20)
+    assert "1 model trained, 20 clean rows" in str(case)
 
 
 def test_a_broken_task_is_told_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
