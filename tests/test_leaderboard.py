@@ -96,7 +96,7 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value or "" for name, value in attrs if name in ("href", "src", "srcset")]
-        if tag not in ("meta", "link", "img", "input", "br", "source"):
+        if tag not in ("meta", "link", "img", "input", "br", "wbr", "source"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

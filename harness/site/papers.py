@@ -91,8 +91,9 @@ def _frame(table: Listing) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _shown(field: Field) -> str:
+    text = " ".join(field.text.split())
     low, to, high = field.small.partition(" to ")
-    return f"{field.text} [{low}, {high}]" if to else f"{field.text} ({low})" if low else field.text
+    return f"{text} [{low}, {high}]" if to else f"{text} ({low})" if low else text
 
 
 def _starts(tasks: Iterable[str]) -> list[int]:
