@@ -75,7 +75,8 @@ def page(chromium: Any) -> Iterator[Any]:
     opened_page, said = context.new_page(), []
     opened_page.on("console", lambda message: said.append(message.text))
     opened_page.on("pageerror", lambda error: said.append(str(error)))
-    opened_page.on("requestfailed", lambda request: said.append(request.url))
+    gone = "net::ERR_ABORTED"  # a figure that was still to come when the test went on to the next page
+    opened_page.on("requestfailed", lambda request: request.failure == gone or said.append(request.url))
     opened_page.on("request", lambda request: request.url.startswith(("file:", "data:")) or said.append(request.url))
     yield opened_page
     context.close()
