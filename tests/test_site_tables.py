@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -104,4 +105,7 @@ def test_what_an_extra_is_missing_for_is_described_by_its_file_alone(monkeypatch
 
     monkeypatch.setattr("harness.site.described.load_class", missing)
     assert [o.name for o in options("attacks", entries("attacks")["badnets"])] == ["size", "margin"]
+    monkeypatch.undo()
+    theirs = replace(entries("attacks")["badnets"], module="theirs", options={"k": "Positive = 4"})
+    assert [(o.name, o.default) for o in options("attacks", theirs)] == [("k", "4")], "another one of the same name"
     assert options("attacks", None) == []

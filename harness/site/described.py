@@ -13,7 +13,7 @@ from functools import cache
 from tokenize import COMMENT
 from typing import Any
 
-from harness.registry import Entry, load_class
+from harness.registry import Entry, entries, load_class
 from harness.site.tables import Field
 
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
@@ -37,10 +37,12 @@ def options(kind: str, entry: Entry | None) -> list[Option]:
 
     if entry is None:
         return []
+    cls = _class(kind, entry)
     try:
-        cls = load_class(kind, entry.name)
-        schema = TypeAdapter(cls).json_schema()
-    except (ImportError, PydanticUserError):  # an extra that is not installed; options of a kind that JSON has not
+        schema = TypeAdapter(cls).json_schema() if cls else {}
+    except PydanticUserError:  # options of a kind that JSON has not
+        cls = None
+    if cls is None:
         split = {name: what.partition(" = ") for name, what in entry.options.items()}
         return [Option(name, values, default, "") for name, (values, _, default) in split.items()]
     known, needed = schema.get("properties", {}), schema.get("required", ())
@@ -50,6 +52,16 @@ def options(kind: str, entry: Entry | None) -> list[Option]:
         Option(name, words(known[name]), "" if name in needed else _default(known[name]), meanings.get(name, ""))
         for name in (*own, *(name for name in known if name not in entry.options))
     ]
+
+
+def _class(kind: str, entry: Entry) -> Any:
+    """None where this plug-in is not installed, or an extra that it needs."""
+    if entry != entries(kind).get(entry.name):
+        return None
+    try:
+        return load_class(kind, entry.name)
+    except ImportError:
+        return None
 
 
 def words(schema: dict[str, Any]) -> str:
@@ -94,11 +106,8 @@ def _comments(cls: type) -> dict[str, str]:
 
 def data(entry: Entry | None) -> list[tuple[str, Field]]:
     """A task's data: where it is from, at which version, under which licence, and what is measured on it."""
-    if entry is None:
-        return []
-    try:
-        cls: Any = load_class("tasks", entry.name)
-    except ImportError:
+    cls = _class("tasks", entry) if entry else None
+    if cls is None:
         return []
     hub = f"https://huggingface.co/datasets/{cls.dataset}" if "/" in cls.dataset else ""
     known = {
