@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from harness.gallery import tiles
-from harness.site.samples import Marked, Sample
+from harness.site.samples import KINDS, Marked, Sample
 
 TOGETHER = {
     "Training rows, clean and poisoned": ("clean", "poisoned"),
@@ -70,9 +70,8 @@ def _group(title: str, samples: Sequence[Sample], root: Path) -> Group:
 def _items(sample: Sample, root: Path) -> list[Item]:
     if sample.texts:
         return [Item(sample.title, asked=asked, text=text) for asked, text in sample.texts]
-    shown = [
-        tile for path in sample.pictures for tile in _tiles(path, root, max(len(sample.labels), len(sample.sounds)))
-    ]
+    n = max(len(sample.labels), len(sample.sounds), int(sample.kind not in KINDS))  # what a defense found stays whole
+    shown = [tile for path in sample.pictures for tile in _tiles(path, root, n)]
     rows = zip_longest(shown, sample.sounds, sample.labels)
     return [
         Item(sample.title, label or "", tile, sound or "", *(_heard(root / sound) if sound else ()))
