@@ -60,7 +60,8 @@ class Case(Protocol):
         ...
 
     def save(self, name: str, tensor: Tensor) -> None:
-        """Keep a finding with the record: a float tensor in [0, 1]; (C, H, W) or (H, W) also becomes a picture."""
+        """Keep a finding with the record: a float tensor. (C, H, W) or (H, W) in [0, 1] is shown as a picture, (N,) as
+        a curve."""
         ...
 
 

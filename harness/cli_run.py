@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -256,6 +257,7 @@ def _carry_out(
     wandb: Literal["offline", "online", "disabled"], cluster: Cluster | None,
 ) -> None:  # fmt: skip
     """Run what is missing, report what there is, and leave with 1 if a cell failed or none could be run."""
+    from harness import given
     from harness.progress import watching
     from harness.run import execute, execute_adaptive, relevant
     from harness.wandb_log import logger
@@ -287,7 +289,8 @@ def _carry_out(
         raise typer.Exit(1)
     bad = int(done.status.isin(["failed", "timed out"]).sum()) if len(done) else 0
     if bad:
-        where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}` runs them again"
+        own = "".join(f" --plugin {shlex.quote(source)}" for source in given.sources(todo.cells, 0))
+        where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}{own}` runs them again"
         err.print(f"{bad} cells failed: {where}", soft_wrap=True)
         raise typer.Exit(1)
 

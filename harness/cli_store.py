@@ -29,7 +29,7 @@ def verify(
 
     Example:  tinydrop verify runs/quickstart
     """
-    from harness import upkeep
+    from harness import compact, upkeep
     from harness.grid import BadGrid
 
     if head is not None and not head.strip():
@@ -37,6 +37,7 @@ def verify(
     store = stored(dir_)
     store.heal()
     found = upkeep.verify(store, head or "")
+    (store.root / compact.NAME).unlink(missing_ok=True)  # a copy, in no ledger: made anew of the records
     for problem in found.problems[:SHOWN]:
         err.print(problem, highlight=False, soft_wrap=True, markup=False)
     if len(found.problems) > SHOWN:

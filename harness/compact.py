@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -14,53 +16,68 @@ from harness.report import cells_frame, ordered
 from harness.store import Store, write_atomically
 
 NAME = "cells.parquet"
-FORMAT = 1  # of the rows; another one is made anew
+FORMAT = 2  # of the rows; another one is made anew
+FILE = ["file", "size", "changed"]  # of a record: name, bytes, and when the system last saw it change (ns)
 
 
-def table(store: Store, keys: Iterable[str] | None = None) -> pd.DataFrame:
+def table(store: Store, keys: Iterable[str] | None = None, anew: bool = False) -> pd.DataFrame:
     """The newest readable record of every key, as `cells_frame` has it; of these keys, in their order, if any are said.
 
-    Records are append-only, so a file that was read once need not be opened again. The copy can be thrown away at any
-    time (`tinydrop verify` does), and is made anew where it cannot be read. Raises NewerSchema as `records.load`.
+    Records are append-only, so a file that was read once need not be opened again unless its size or its time says that
+    it was written on since. The copy can be thrown away at any time (`tinydrop verify` does), and is made anew where it
+    cannot be read, or with `anew`, which opens every record. Raises NewerSchema as `records.load`.
     """
     folder = store.root / "records"
-    names = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
-    known = _kept(store.root / NAME)
-    known = known[known.file.isin(names)]
-    fresh = _read(folder, sorted(set(names) - set(known.file)))
+    there = _there(folder)
+    known = _kept(store.root / NAME, there[:0] if anew else there)
+    fresh = _read(folder, there[~there.file.isin(known.file)] if len(known) < len(there) else there[:0])
     frame = pd.concat([part for part in (known, fresh) if len(part)]) if len(known) or len(fresh) else known
     if len(fresh):
         _keep(store.root / NAME, frame)
     newest = frame.sort_values(["key", "attempt"]).drop_duplicates("key", keep="last").set_index("key", drop=False)
     if keys is not None:
         newest = newest.loc[[key for key in dict.fromkeys(keys) if key in newest.index]]
-    return ordered(newest.drop(columns=["file", "attempt", "format"]).dropna(axis="columns", how="all"))
+    return ordered(newest.drop(columns=[*FILE, "attempt", "format"]).dropna(axis="columns", how="all"))
 
 
-def _read(folder: Path, names: list[str]) -> pd.DataFrame:
+def _there(folder: Path) -> pd.DataFrame:
+    """The files of records: the columns of FILE."""
+    found = []
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".json"):
+                    stat = entry.stat()
+                    found.append((entry.name, stat.st_size, stat.st_ctime_ns))
+    return pd.DataFrame(found, columns=FILE)
+
+
+def _read(folder: Path, files: pd.DataFrame) -> pd.DataFrame:
     sound = []
 
     def read() -> Iterator[Record]:  # one by one: a hundred thousand at once would be gigabytes
-        for name in names:
-            if (record := records.load(folder / name)) is not None:
-                sound.append(name)
+        for file in files.sort_values("file").itertuples(index=False):
+            if (record := records.load(folder / file.file)) is not None:
+                sound.append((*file, records.attempt(file.file)))
                 yield record
 
     frame = cells_frame(read())
-    return frame.assign(file=sound, attempt=[records.attempt(name) for name in sound], format=FORMAT)
+    return frame.join(pd.DataFrame(sound, columns=[*FILE, "attempt"]).assign(format=FORMAT))
 
 
-def _kept(path: Path) -> pd.DataFrame:
-    nothing = pd.DataFrame({"key": [], "file": [], "attempt": [], "format": []})
+def _kept(path: Path, there: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the copy whose files are as they were when they were read."""
     try:
         frame = pd.read_parquet(path)
-    except (OSError, ValueError):  # not there, or not Parquet
-        return nothing
-    sound = set(nothing) <= set(frame) and (frame.format == FORMAT).all()
-    return frame if sound else nothing
+        if (frame.format == FORMAT).all():
+            return frame.merge(there, on=FILE)
+    except (OSError, ValueError, LookupError, AttributeError):  # not there, not Parquet, or not ours
+        pass
+    return pd.DataFrame(columns=[*FILE, "key", "attempt", "format"])
 
 
 def _keep(path: Path, frame: pd.DataFrame) -> None:
     data = io.BytesIO()
     frame.to_parquet(data, index=False)
-    write_atomically(path, data.getvalue())
+    with suppress(OSError):  # in a folder that others own everything is read anew
+        write_atomically(path, data.getvalue())

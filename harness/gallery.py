@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,6 +120,13 @@ def spectrograms(audio: Tensor, bands: int = 64) -> np.ndarray:
     shade = (decibel.max((1, 2), keepdims=True) - decibel) / 60
     pixels: np.ndarray = (255 * shade[:, ::-1].clip(0, 1)).astype(np.uint8)
     return pixels[..., None]
+
+
+def listed(values: Tensor, most: int = 1000) -> bytes:
+    """JSON of numbers (N,) for a curve: all of them or so many, evenly spaced; null for one that is not finite."""
+    shown = values[:: max(1, -(-len(values) // most))].tolist()
+    numbers = [float(f"{value:.6g}") if isfinite(value) else None for value in shown]
+    return json.dumps({"of": len(values), "values": numbers}).encode()
 
 
 def wav(clip: Tensor, rate: int) -> bytes:

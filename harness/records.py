@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.registry import Entry
 from harness.store import PLAN, Store, write_atomically
 
 SCHEMA = 1
@@ -36,6 +37,7 @@ class Plugged(BaseModel):
     label: str
     options: dict[str, Any]
     source: str = ""  # whose code it is; see registry.Entry
+    about: Entry | None = None  # what it says of itself, if it is not the suite's own: no reader need have it
 
 
 class Record(BaseModel):
@@ -112,11 +114,26 @@ def parsed(where: str, data: bytes) -> Record | None:
     return record
 
 
+def fault(where: str, data: bytes) -> str:
+    """What is wrong with the content of this record's file, in a few words; nothing if it is sound. NewerSchema."""
+    key = Path(where).name.partition(".")[0]
+    try:
+        record = Record.model_validate_json(data)
+    except ValidationError as error:
+        _check_schema(where, data)
+        first = error.errors(include_url=False, include_input=False)[0]
+        at = ".".join(map(str, first["loc"]))[:80]
+        return f"is no record ({at!r}: {first['msg']})" if at else f"is no record ({first['msg']})"
+    if record.schema_version > SCHEMA:
+        _check_schema(where, data)
+    if record.key != key:
+        return f"is the record of another cell: its key is {record.key[:40]!r}"
+    return ""
+
+
 def sound(where: str, data: bytes) -> bool:
     """Is this the content of a record's file?"""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return parsed(where, data) is not None
+    return not fault(where, data)
 
 
 def _warn(name: str, error: Exception) -> None:
@@ -178,10 +195,13 @@ def _plan(store: Store) -> _PlanFile:
     data = path.read_bytes()
     _check_schema(str(path), data)
     try:
-        return _PlanFile.model_validate_json(data)
+        plan = _PlanFile.model_validate_json(data)
+        why = "" if all({"key", "label"} <= set(cell) for cell in plan.cells) else "a cell has no key or no label"
     except ValidationError as error:
         why = str(error).splitlines()[0]
-        raise DamagedPlan(f"{path}: is no plan ({why}); `tinydrop run` of the grid writes it again") from None
+    if why:
+        raise DamagedPlan(f"{path}: is no plan ({why}); `tinydrop run` of the grid writes it again")
+    return plan
 
 
 def attempt(name: str) -> int:

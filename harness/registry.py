@@ -207,7 +207,9 @@ def _described(name: str, its: Given) -> Entry:
     stage = cls.modality if its.kind == "tasks" else getattr(cls, "stage", "") or "own"
     options = {}
     for field in fields(cls):
-        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        plain: Any = field.type
+        plain = plain.__origin__ if hasattr(plain, "__metadata__") else plain  # float of Annotated[float, ...]
+        kind = plain if isinstance(plain, str) else getattr(plain, "__name__", str(plain))
         options[field.name] = kind + ("" if field.default is MISSING else f" = {field.default!r}")
     modalities = (cls.modality,) if its.kind == "tasks" else tuple(cls.modalities)
     summary = " ".join((cls.__doc__ or "").split("\n\n")[0].split())

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import harness
 from harness import ledger, records, upkeep
-from harness.plausible import doubt
-from harness.store import Store, write_atomically
+from harness.plausible import contradiction, doubt
+from harness.store import PLAN, Store, write_atomically
 
 MANIFEST = "manifest.json"
 NAMES = re.compile(
@@ -36,7 +36,7 @@ LARGEST = 1 << 30  # bytes of all files of an archive, unpacked
 
 
 class BadSubmission(ValueError):
-    """An archive that is refused: its name and the first reason."""
+    """An archive, or a published table, that is refused: its name and the first reason."""
 
 
 class Manifest(BaseModel):
@@ -162,3 +162,10 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[str]:
         why = doubt(record) if record else "is no record"
         if why:
             yield f"records/{path.name}: {why}"
+    try:
+        plan = records.read_plan(store) if (store.root / PLAN).is_file() else []
+    except records.DamagedPlan as error:
+        yield str(error).removeprefix(f"{store.root}/")
+        return
+    if why := contradiction(records.load_all(store).values(), {cell["key"]: cell["label"] for cell in plan}):
+        yield f"records/{why}"

@@ -115,8 +115,9 @@ def blank_record(cell: Cell, started: str = "") -> Record:
     plugged = {}
     for kind, spec in _specs(cell):
         options = _plugin(kind, spec).options()
-        source = entry(kind, spec.name).source
-        plugged[kind] = Plugged(name=spec.name, label=spec.label, options=options, source=source)
+        e = entry(kind, spec.name)
+        about = e if e.source else None
+        plugged[kind] = Plugged(name=spec.name, label=spec.label, options=options, source=e.source, about=about)
     return Record(
         key=cell.key, label=cell.label, dose=cell.dose, seed=cell.seed, status="failed", started=started,
         task=plugged["tasks"], attack=plugged["attacks"], defense=plugged["defenses"],
@@ -212,10 +213,10 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
 
 
 def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
-    """A finding as safetensors, and as a PNG if it has the shape of a picture."""
+    """A finding as safetensors, and as a PNG if it has the shape of a picture, as a JSON if it has that of a list."""
     from safetensors.torch import save
 
-    from harness.gallery import png
+    from harness.gallery import listed, png
 
     folder = store.findings(key)
     kept = {name: store.keep(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
@@ -224,6 +225,8 @@ def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, 
         pixels = (picture.clamp(0, 1) * 255).round().byte()
         drawn = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
         kept[f"{name}.png"] = store.keep(folder / f"{name}.png", drawn)
+    elif picture.ndim <= 1:
+        kept[f"{name}.values.json"] = store.keep(folder / f"{name}.values.json", listed(picture.reshape(-1)))
     return kept
 
 

@@ -86,3 +86,20 @@ def test_a_damaged_record_counts_as_missing_and_is_read_again(store: Store) -> N
         assert compact.table(store).empty
     path.write_text(good)
     assert len(compact.table(store)) == 1
+
+
+def test_a_record_that_was_damaged_after_it_was_read_is_not_shown_as_done(store: Store) -> None:
+    paths = [records.save(store, record(i)) for i in range(3)]
+    assert len(compact.table(store)) == 3
+    good = paths[1].read_bytes()
+    paths[1].write_bytes(b"x" * len(good))  # the same size
+    with pytest.warns(UserWarning, match="damaged record"):
+        assert list(compact.table(store).dose) == [0, 2]
+    paths[1].write_bytes(good)
+    assert list(compact.table(store).dose) == [0, 1, 2]
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(store: Store) -> None:
+    records.save(store, record(1))
+    (store.root / compact.NAME).mkdir()
+    assert len(compact.table(store)) == 1

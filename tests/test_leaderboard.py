@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
@@ -16,10 +17,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from harness import records, report
+from harness import compact, ledger, records, report
 from harness.cli import app
+from harness.compare import paired
 from harness.gallery import Made, files
 from harness.grid import parse
+from harness.ledger import BrokenLedger
 from harness.records import Record
 from harness.run import execute, plan
 from harness.site import answers
@@ -29,6 +32,7 @@ from harness.site.samples import marked
 from harness.site.sources import joined, opened
 from harness.site.tables import Shade, common_doses, coverage, headline
 from harness.store import Store
+from harness.submission import BadSubmission
 from harness.work import Settings
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -217,6 +221,49 @@ def test_a_folder_with_nothing_is_named(tmp_path: Path) -> None:
     assert "neither records nor a cells.csv" in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda text: text.replace(",status,", ",state,"), "has no column 'status'"),
+        (lambda text: text.replace(",0.25,", ",-3,"), "line 3: asr '-3.0' must be finite and 0 or more"),
+        (lambda text: text.replace(",0.25,", ",1.01,"), r"line 3: asr '1.01' is a share"),
+        (lambda text: text.replace(",0.25,", ",high,"), "line 3: asr 'high' is no number"),
+        (lambda text: text.replace(",done,", ",fine,", 1), "line 2: status 'fine' is none of done, failed"),
+        (lambda text: text.replace(",5,0,", ",5.5,0,"), "line 2: dose '5.5' is no whole number"),
+        (lambda text: "", "is no table"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_in_one_line(edit: Any, words: str, tmp_path: Path) -> None:
+    frame({"none": [0.5, 0.25]}).to_csv(tmp_path / "cells.csv", index=False)
+    with opened([tmp_path]) as found:
+        assert len(joined(found).cells) == 2
+    (tmp_path / "cells.csv").write_text(edit((tmp_path / "cells.csv").read_text()))
+    done = CliRunner().invoke(app, ["leaderboard", str(tmp_path), "-o", str(tmp_path / "site")])
+    assert isinstance(done.exception, BadSubmission)
+    assert str(done.exception).startswith(f"{tmp_path / 'cells.csv'}: {words}")
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_run_that_was_edited_is_refused_and_one_without_a_ledger_is_not(run: Store, tmp_path: Path) -> None:
+    copy = Store(shutil.copytree(run.root, tmp_path / "copy"))
+    with opened([copy.root]) as found:
+        true = joined(found).cells
+    kept = pd.read_parquet(copy.root / compact.NAME)
+    kept.assign(asr=0.0, utility=1.0).to_parquet(copy.root / compact.NAME)
+    with opened([copy.root]) as found:
+        pd.testing.assert_frame_equal(joined(found).cells, true, obj="what the copy says is not believed")
+    path = next(p for p in (copy.root / "records").iterdir() if '"asr"' in p.read_text())
+    good = path.read_text()
+    path.write_text(good.replace('"asr": {', '"asr":  {'))
+    with pytest.raises(BrokenLedger, match=r"is not what was written; `tinydrop verify .*copy` names") as caught:
+        opened([copy.root]).__enter__()
+    assert "\n" not in str(caught.value)
+    path.write_text(good)
+    (copy.root / ledger.NAME).unlink()
+    with opened([copy.root]) as found:
+        assert len(joined(found).cells), "a run from before there were ledgers"
+
+
 def frame(asr: dict[str, list[float]], attack: str = "a", doses: tuple[int, ...] = (5,), **more: Any) -> pd.DataFrame:
     """Cells of one task: ASR of every seed by defense, the same at all doses."""
     rows = [
@@ -269,6 +316,37 @@ def test_a_defense_that_lacks_most_blocks_is_left_out_rather_than_the_blocks() -
     assert found is not None
     assert found.left_out == ("late",)
     assert len(found.blocks) == 4
+
+
+def test_only_who_lacks_a_kept_block_is_left_out_and_doses_are_in_order() -> None:
+    """x is dropped for want of blocks that are dropped later, and is complete then."""
+    has = {"none": (100, 30, 10, 5), "x": (30, 5), "y": (100, 10, 5), "z": (100, 30, 5), "w": (30, 10, 5)}
+    found = ranking(pd.concat([frame({name: list(BASE)}, doses=doses) for name, doses in has.items()]), {"a"})
+    assert found is not None
+    assert found.blocks == (("a", 5), ("a", 30))
+    assert set(found.rows.defense) == {"none", "x", "z", "w"}
+    assert found.left_out == ("y",)
+    assert found.size == "2 blocks, 5 seeds"
+
+
+def test_ranks_are_shown_with_intervals_of_a_share_and_with_the_p_of_every_pair(tmp_path: Path) -> None:
+    wide = {"none": [0.99, 0.98, 0.99], "good": [0.0, 0.02, 0.3], "bad": [0.4, 0.5, 0.75]}
+    frame(wide).to_csv(tmp_path / "cells.csv", index=False)
+    with opened([tmp_path]) as found:
+        build(joined(found), tmp_path / "site", QUICK)
+    overview = " ".join((tmp_path / "site" / "index.html").read_text().split())
+    assert "tie" not in overview[overview.index('<ul class="best">') :].partition("</ul>")[0]
+    assert "good 0.11 (0.00 to 0.52)" in overview
+    assert "of 2 defenses, 1 block, 3 seeds" in overview
+    page = (tmp_path / "site" / "tasks" / "t.html").read_text()
+    rank = ranking(frame(wide), {"a"})
+    assert rank is not None
+    assert len(rank.tests) == 1, "of both directions the one that was measured"
+    test = rank.tests.iloc[0]
+    assert test.p == pytest.approx(paired(frame(wide), "good", "bad"))
+    assert test.corrected == pytest.approx(2 * test.p), "Holm, over both directions"
+    assert f"bad (p {test.corrected:.3f})".replace("0.", ".") in page
+    assert f"{test.p:.3f}".removeprefix("0") in page[page.index('id="tests"') :]
 
 
 def test_the_headline_has_costs_beside_gains() -> None:

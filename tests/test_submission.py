@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness import ledger, records
 from harness.cli import _expected, app
 from harness.grid import parse
-from harness.plausible import doubt
+from harness.plausible import OF_CHALLENGE
 from harness.records import NewerSchema
 from harness.run import execute, plan
 from harness.site.sources import joined, opened
@@ -26,6 +26,16 @@ from harness.work import Settings
 
 SMALL = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60}
 GRID = {"tasks": [SMALL], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "neural_cleanse"], "seeds": [0]}
+STORIES = {"name": "synthetic_stories", "train_size": 40, "base_size": 40, "test_size": 10, "epochs": 1, "width": 32,
+           "depth": 1, "reserve_size": 10}  # fmt: skip
+ODD = {
+    "tasks": [{**SMALL, "test_size": 61}], "attacks": ["badnets", "none"], "doses": [3], "seeds": [0],
+    "defenses": ["none", "strip", "outlier", "onion"],
+    "also": [{"tasks": [{"name": "digits", "epochs": 1}], "attacks": ["label_flip"], "defenses": ["none"],
+              "seeds": [0, 1]},
+             {"tasks": [STORIES], "attacks": ["steering", "gibberish"], "doses": [4], "defenses": ["none"]},
+             {"tasks": [SMALL], "attacks": ["badnets"], "doses": [10**6], "defenses": ["none"]}],
+}  # fmt: skip
 
 Files = dict[str, bytes]
 
@@ -158,7 +168,13 @@ def weigh(files: Files) -> None:
     agree(files)
 
 
+def unplan(files: Files) -> None:
+    files["plan.json"] = b'{"grid": {}, "cells": [{}]}'
+    agree(files)
+
+
 FORGED = {
+    "a damaged plan": (unplan, r"plan.json: is no plan \(a cell has no key"),
     "an altered record": (improve, "is not what manifest.json says"),
     "an altered record and manifest": (forge_and_agree, "is not what was written"),
     "a cut ledger": (cut_the_end, "not in the ledger"),
@@ -221,7 +237,21 @@ IMPOSSIBLE = {
     "is done and has no utility": lambda r: r["metrics"].pop("utility"),
     "seconds must be finite": lambda r: r.update(fit_seconds=-1.0),
     "findings of another cell": lambda r: r.update(findings={"x.png": "findings/" + "b" * 32 + "/x.png"}),
-    "is no record of this key": lambda r: r.update(key="b" * 32),
+    "is the record of another cell: its key is 'bbb": lambda r: r.update(key="b" * 32),
+    "'bonus': Extra inputs": lambda r: r.update(bonus=1),
+    "asr 0.0123 is no share of": lambda r: r["metrics"]["asr"].update(value=0.0123),
+    "utility 0.0123 is no share of 60": lambda r: r["metrics"]["utility"].update(value=0.0123),
+    "and asr of 1$": lambda r: r["metrics"]["asr"].update(value=0.0, n=1),
+    "and utility of 1$": lambda r: r["metrics"]["utility"].update(value=1.0, n=1),
+    "utility is the mean of 30 items, and test_size is 60": lambda r: [
+        r["metrics"][name].update(value=0.0, n=30) for name in ("utility", "clean_abstained")
+    ],
+    "asr is the mean of (1 items.* of 5[0-9]|5[0-9] items.* of 1)$": lambda r: [
+        m.update(value=0.0, n=1) for name, m in r["metrics"].items() if OF_CHALLENGE.fullmatch(name)
+    ],
+    "/badnets/1/.* but plan.json has .*/badnets/4/": lambda r: r.update(
+        dose=1, label=r["label"].replace("/4/", "/1/")
+    ),
 }  # fmt: skip
 
 
@@ -292,9 +322,28 @@ def test_flipped_bytes_never_get_through(archive: Path, tmp_path: Path) -> None:
             pass
 
 
-def test_every_record_of_a_real_run_can_be(run: Store) -> None:
-    found = records.load_all(run)
-    assert [doubt(record) for record in found.values()] == [""] * len(found)
+def test_honest_runs_of_every_kind_can_be(tmp_path: Path) -> None:
+    """Several test sets, one-answer attacks, generators, abstentions, failures, and what older code left behind."""
+    store = Store(tmp_path / "run")
+    settings = Settings(store=str(store.root), threads=1)
+    list(execute(plan(parse(ODD), store), settings, jobs=0))
+    found = records.load_all(store)
+    assert {r.status for r in found.values()} == {"done", "failed", "not applicable"}
+    assert {r.metrics["asr"].n for r in found.values() if r.attack.name == "label_flip"} == {1}
+    assert any(r.metrics["clean_abstained"].value > 0 for r in found.values() if r.status == "done")
+    done = next(r for r in found.values() if r.attack.name == "badnets" and r.status == "done")
+    older = {name: m.model_copy(update={"n": 1, "value": 1.0}) if OF_CHALLENGE.fullmatch(name) else m
+             for name, m in done.metrics.items()}  # fmt: skip
+    records.save(store, done.model_copy(update={"key": "c" * 32, "metrics": older, "findings": {}}))
+    pack(store, tmp_path / "odd.zip")
+    with opened([tmp_path / "odd.zip", store.root]) as both:
+        assert len(joined(both).cells) == len(found), "what the plan does not name is not shown"
+    same = plan(parse({**ODD, "attacks": [{"name": "badnets", "target": 0}, "none"]}), store)
+    assert not same.todo, "a default that is spelt out"
+    list(execute(same, settings, jobs=0))
+    pack(store, tmp_path / "again.zip")
+    with unpacked(tmp_path / "again.zip"):
+        pass
 
 
 def test_the_command_packs_and_refuses(run: Store, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ import pandas as pd
 import harness
 from harness import records, report
 from harness.figures import NARROW, curves, heat_map, protection_map
-from harness.registry import entries
 from harness.site import answers, charts, described, pages, pairs, papers, samples
 from harness.site.pages import Pages, base_name
 from harness.site.ranks import Ranking, ranking
 from harness.site.sources import Joined
+from harness.site.sources import described as known
 from harness.site.tables import Listing, coverage, covered, headline, matrices
 from harness.store import write_atomically
 
@@ -103,6 +103,7 @@ class _Site:
         self.at = Pages(dict.fromkeys([*self.cells.task, *self.missing.task]))
         self.modality = dict(zip(self.cells.task, self.cells.modality))
         self.paged = self._paged()
+        self.described = known(joined)
         self.jinja = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -229,16 +230,20 @@ class _Site:
             made = samples.of(record, store)
             for path in (p for s in made for p in (*s.pictures, *s.sounds)):
                 self.put(path, (store.root / path).read_bytes())
-            self.cell(record, str(row.source), pairs.groups(made, store.root))
+            self.cell(record, str(row.source), made, store.root)
             if any(s.kind in samples.KINDS for s in made) and (row.task, row.attack, row.defense) not in seen:
                 seen.add((row.task, row.attack, row.defense))  # at the largest dose, of the first seed
                 known = [s for s in made if s.kind in samples.KINDS]
                 self.shown.append({"record": record, "groups": pairs.groups(known, store.root)})
 
-    def cell(self, record: Record, source: str, groups: list[pairs.Group]) -> None:
+    def cell(self, record: Record, source: str, made: list[samples.Sample], root: Path) -> None:
         rest = record.model_dump_json(indent=1, exclude={"traceback", "metrics"})
-        self.page(f"cells/{record.key}.html", "cell.html", record=record, source=source, groups=groups, rest=rest,
-                  rerun=pages.rerun(record))  # fmt: skip
+        self.page(
+            f"cells/{record.key}.html", "cell.html", record=record, source=source, rest=rest,
+            rerun=pages.rerun(record), groups=pairs.groups([s for s in made if not s.found], root),
+            found=pairs.groups([s for s in made if s.found and s.pictures], root),
+            curves=[s for s in made if s.curve],
+        )  # fmt: skip
 
     def task(self, task: str) -> None:
         head = self.head[self.head.task == task] if len(self.head) else self.head
@@ -250,7 +255,7 @@ class _Site:
         }
         rank = self.rankings.get(task)
         drawn = [(attack, name) for (t, attack), name in self.drawn.items() if t == task]
-        slug, entry = self.at.slugs[task], entries("tasks").get(base_name(task))
+        slug, entry = self.at.slugs[task], self.described["tasks"].get(base_name(task))
         self.page(
             f"tasks/{slug}.html", "task.html", task=task, entry=entry,
             facts=[*pages.facts(entry), *described.data(entry)], options=described.options("tasks", entry),
@@ -259,6 +264,7 @@ class _Site:
             matrices=matrices(task, self.tables, self.head, self.missing) if len(head) else [],
             heads=pages.headlines(head, self.at, up, ("task",)).values(), drawn=drawn, rank=rank,
             ranks=pages.ranked(rank, self.at, up) if rank else None,
+            tests=pages.compared(rank, self.at, up) if rank else None,
             coverage=pages.covering(cells, missing, ["attack", "defense"], links, "coverage"),
             maps=[n for n in (f"{slug}--map", f"{slug}--protection") if (self.folder / f"figures/{n}.svg").exists()],
             formats=self.options.formats,
@@ -266,7 +272,7 @@ class _Site:
 
     def plugin_pages(self, kind: str) -> None:
         column = kind.removesuffix("s")
-        listing = pages.plugins(kind, self.cells, self.head, self.at)
+        listing = pages.plugins(kind, self.cells, self.head, self.at, self.described[kind])
         self.page(f"{kind}.html", "index_of.html", kind=kind, listing=listing)
         up = "../"
         links = {"task": lambda t: self.at.task(t, up), column: lambda p: self.at.plugin(kind, p, up)}
@@ -276,7 +282,7 @@ class _Site:
             cells, missing = self.cells[names == name], self.missing[planned == name]
             head = self.head[self.head[column].map(base_name) == name] if len(self.head) else self.head
             pairs = dict.fromkeys(zip(head.task, head.attack)) if len(head) else {}
-            entry, alone = entries(kind).get(name), (column,) if set(head.get(column, ())) == {name} else ()
+            entry, alone = self.described[kind].get(name), (column,) if set(head.get(column, ())) == {name} else ()
             self.page(
                 f"{kind}/{pages.safe(name)}.html", "plugin.html", kind=kind, plugin=name, entry=entry,
                 facts=pages.facts(entry), options=described.options(kind, entry),
@@ -297,7 +303,7 @@ class _Site:
 
     def overview(self) -> None:
         by_task = coverage(self.cells, self.missing, ["task"])
-        best = {t: [r.defense for r in rank.rows.itertuples() if r.rank == 1] for t, rank in self.rankings.items()}
+        best = {t: pages.leaders(rank) for t, rank in self.rankings.items()}
         counts = {"cells": len(self.cells), "tasks": len(self.at.slugs),
                   **{k: self.cells[k.removesuffix("s")].map(base_name).nunique() for k in KINDS}}  # fmt: skip
         self.page(

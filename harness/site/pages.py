@@ -7,23 +7,26 @@ import re
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from math import nan
 from typing import Any
 
 import pandas as pd
 
 from harness.records import Plugged, Record
-from harness.registry import Entry, entries
+from harness.registry import Entry
 from harness.report import LOWER_IS_BETTER
 from harness.site.answers import middle, protected, working
-from harness.site.ranks import Ranking
+from harness.site.ranks import LEVEL, Ranking
 from harness.site.tables import COUNTS, Column, Field, Listing, bounded, coverage, number
 
 TASK, ATTACK, DEFENSE = (Column(name, choose=True) for name in ("task", "attack", "defense"))
+P = Column("p", True, "lower ASR than undefended: one-sided paired t test over seeds, Holm-corrected over the defenses")
 HEADLINE = (
     TASK, ATTACK, DEFENSE,
     Column("ED50", True, "poisoned samples that bring the ASR half of the way from chance to 1, with 95 % interval; "
                          "in order, bounds stand apart: < before the numbers, > after them"),
     Column("protection", True, "how many times more samples the attack needs, with 95 % interval; bounds as of ED50"),
+    P,
     Column("ASR", True, "attack success rate at the largest dose that all defenses of the attack have"),
     Column("{}", True, "the task's clean metric at that dose"),
     Column("Δ {}", True, "clean metric minus that of the undefended victim, same doses and seeds"),
@@ -85,7 +88,8 @@ def _headline(head: pd.DataFrame, metric: str, id_: str, at: Pages, up: str, wit
         cost = r.clean_cost if r.defense != "none" else None
         rows.append([
             at.task(r.task, up), at.plugin("attacks", r.attack, up), at.plugin("defenses", r.defense, up),
-            bounded(r, "ed50"), bounded(r, "protection", _p(r)), number(r.asr, "{:.2f}", small=f"dose {r.dose:,.0f}"),
+            bounded(r, "ed50"), bounded(r, "protection"), _p(getattr(r, "p", nan)),
+            number(r.asr, "{:.2f}", small=f"dose {r.dose:,.0f}"),
             number(r.utility), number(cost, "{:+.3f}" if metric.endswith("accuracy") else "{:+,.2f}"),
             number(r.training_cost, "{:.1f}×"), number(r.clean_used, "{:,.0f}"), Field(_note(r), kind="note"),
         ])  # fmt: skip
@@ -97,11 +101,12 @@ def _headline(head: pd.DataFrame, metric: str, id_: str, at: Pages, up: str, wit
     return Listing(id_, caption, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
-def _p(row: Any) -> str:
-    if "p" not in row._fields or row.p != row.p:
-        return ""
-    p = "< .001" if row.p < 0.001 else f"= {row.p:.3f}"
-    return f"lower ASR than undefended: p {p}, paired over seeds, Holm-corrected"
+def _p(p: float) -> Field:
+    return Field(_small(p), sort=p if p == p else None)
+
+
+def _small(p: float) -> str:
+    return "–" if p != p else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def _note(row: Any) -> str:
@@ -131,14 +136,15 @@ def ranked(found: Ranking, at: Pages, up: str = "") -> Listing:
         Column("mean ASR", True, "over the complete blocks, with 95 % interval over seeds"),
         Column("better than", help="paired t test over seeds, Holm-corrected over all pairs of the task, p < .05"),
     )  # fmt: skip
+    won = found.tests[found.tests.corrected < LEVEL].sort_values("worse")
     rows = []
     for r in found.rows.itertuples():
         rank = f"{r.rank}{' (tie)' if r.tied else ''}"
-        spread = f"{r.low:.2f} to {r.high:.2f}" if r.low == r.low else "one seed"
+        beaten = [f"{t.worse} (p {_small(t.corrected)})" for t in won[won.better == r.defense].itertuples()]
         rows.append([
             Field(rank, sort=float(r.rank)) if r.rank else Field("control", kind="zero"),
-            at.plugin("defenses", r.defense, up), number(r.asr, "{:.3f}", small=spread),
-            Field(r.better_than or "–", kind="note"),
+            at.plugin("defenses", r.defense, up), number(r.asr, "{:.3f}", small=_between(r)),
+            Field(", ".join(beaten) or "–", kind="note"),
         ])  # fmt: skip
     return Listing("ranks", "Defenses in order", columns, rows)
 
@@ -151,10 +157,37 @@ def ranks(rankings: dict[str, Ranking], at: Pages) -> Listing:
     return Listing("ranks", "Defenses in order", columns, rows)
 
 
-def plugins(kind: str, cells: pd.DataFrame, head: pd.DataFrame, at: Pages) -> Listing:
+def compared(found: Ranking, at: Pages, up: str = "") -> Listing | None:
+    """The paired tests behind the ranks; None where one seed allows of none."""
+    if found.tests.p.isna().all():
+        return None
+    columns = (
+        Column("defense", choose=True), Column("against", choose=True),
+        Column("difference", True, "of their mean ASR over the complete blocks"),
+        Column("p", True, "one-sided paired t test: the first has the lower ASR; a pair is a seed"),
+        Column("p, corrected", True, "Holm, over all pairs of the task in both directions"),
+    )  # fmt: skip
+    rows = [
+        [at.plugin("defenses", r.better, up), at.plugin("defenses", r.worse, up), number(r.apart, "{:+.3f}"),
+         _p(r.p), _p(r.corrected)]
+        for r in found.tests.itertuples()
+    ]  # fmt: skip
+    return Listing("tests", "Paired tests over seeds", columns, rows)
+
+
+def leaders(found: Ranking) -> list[str]:
+    """The defenses of rank 1, each with its mean ASR and interval."""
+    first = found.rows[found.rows["rank"] == 1]
+    return [f"{r.defense} {r.asr:.2f} ({_between(r)})" for r in first.itertuples()]
+
+
+def _between(row: Any) -> str:
+    return f"{row.low:.2f} to {row.high:.2f}" if row.low == row.low else "one seed"
+
+
+def plugins(kind: str, cells: pd.DataFrame, head: pd.DataFrame, at: Pages, described: dict[str, Entry]) -> Listing:
     """The index of attacks or defenses: what each is, how far it was run, and what came of it in the median."""
     column = kind.removesuffix("s")
-    described = entries(kind)
     plain, defended = working(head), protected(head)
     result, of, name = (
         ("median ED50", plain, "ed50") if kind == "attacks" else ("median protection", defended, "protection")
@@ -197,9 +230,10 @@ def tasks(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, at: Pa
 
 
 def facts(e: Entry | None) -> list[tuple[str, Field]]:
-    """What the registry knows of a plug-in."""
+    """What the registry, or a record, knows of a plug-in."""
     if e is None:
         return [("source", Field("a plug-in that is not installed where this page was made"))]
+    module = e.module if e.source in ("", e.module) else f"{e.module} ({e.source})"
     arxiv, doi = re.search(r"arXiv:? *(\d{4}\.\d{4,5})", e.paper), re.search(r"doi:? *(10\.\S+)", e.paper)
     paper = f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else f"https://doi.org/{doi[1]}" if doi else ""
     modalities = ", ".join(e.modalities)
@@ -207,7 +241,7 @@ def facts(e: Entry | None) -> list[tuple[str, Field]]:
     known = {
         kind: Field(e.stage), "modalities": Field(modalities if modalities != e.stage else ""),
         source: Field(e.paper, href=paper),
-        "needs": Field(", ".join(e.needs)), "why not elsewhere": Field(e.why_not), "source": Field(e.module),
+        "needs": Field(", ".join(e.needs)), "why not elsewhere": Field(e.why_not), "source": Field(module),
     }  # fmt: skip
     return [(name, value) for name, value in known.items() if value.text]
 
@@ -253,12 +287,17 @@ def cell_columns() -> list[Column]:
 
 
 def rerun(record: Record) -> str:
-    """One line for a shell that runs this cell again."""
+    """One line for a shell that runs this cell again; empty where a plug-in was handed over in memory."""
+    sources = [plugged.source for plugged in (record.task, record.attack, record.defense)]
+    if any(source.startswith("__main__:") or "<locals>" in source for source in sources):
+        return ""
+    given = [s for s in dict.fromkeys(sources) if s.endswith(".py") or ":" in s]  # the others are installed
+    plugins = "".join(f" --plugin {shlex.quote(source)}" for source in given)
     grid = {
         "tasks": [_spec(record.task)], "attacks": [_spec(record.attack)], "doses": [record.dose],
         "defenses": [_spec(record.defense)], "seeds": [record.seed],
     }  # fmt: skip
-    return f"echo {shlex.quote(json.dumps(grid))} > cell.yaml && tinydrop run cell.yaml --out runs/cell"
+    return f"echo {shlex.quote(json.dumps(grid))} > cell.yaml && tinydrop run cell.yaml --out runs/cell{plugins}"
 
 
 def _spec(plugged: Plugged) -> Any:

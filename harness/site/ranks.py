@@ -23,15 +23,22 @@ class Ranking:
     blocks: tuple[Block, ...]
     seeds: int
     left_out: tuple[str, ...]  # defenses that lack some of the blocks
+    tests: pd.DataFrame  # of every pair: better (the lower mean ASR), worse, apart, p, corrected (Holm)
+
+    @property
+    def size(self) -> str:
+        blocks, seeds = len(self.blocks), self.seeds
+        return f"{blocks} block{'s' if blocks > 1 else ''}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
     """One task's defenses by mean ASR over the blocks that all of them have whole; None if there are none.
 
     cells: of one task. working: attacks whose gate is open; the others say nothing of a defense. A block is an attack
-    and a dose above 0, whole where all of its seeds are done. Defenses and blocks are dropped, the one that costs
-    least first, until every defense left has every block left. A defense's rank is one more than the number of
-    defenses that have a lower ASR in the paired one-sided t test over seeds, Holm-corrected over all pairs of the task.
+    and a dose above 0, whole where all of its seeds are done. Defenses and blocks are dropped, those that lack
+    most first, until every defense left has every block left. A defense's rank is one more than the number of
+    defenses that have a lower ASR in the paired one-sided t test over seeds, Holm-corrected over all pairs of the task
+    in both directions. Intervals are those of a share: they end at 0 and 1.
     """
     if "asr" not in cells:
         return None
@@ -50,13 +57,14 @@ def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
     at = [number.get(pair, 0) for pair in zip(done.attack, done.dose)]
     part = done.assign(dose=at)  # so that every block counts alike in the paired test
     part = part[(part.dose > 0) & part.seed.isin(seeds) & part.defense.isin(defenses)]
-    beats = _beats(part, ranked)
+    tests = _tests(part, ranked)
+    won = tests[tests.corrected < LEVEL]
     by_seed = part.groupby(["defense", "seed"]).asr.mean().unstack("seed")
     rows = []
     for defense in defenses:
-        low, high = interval(by_seed.loc[defense])
-        rank = 1 + int(beats[defense].sum()) if defense in ranked else 0
-        better = ", ".join(sorted(beats.columns[beats.loc[defense]])) if rank else ""
+        low, high = np.clip(interval(by_seed.loc[defense]), 0, 1)
+        rank = 1 + int((won.worse == defense).sum()) if defense in ranked else 0
+        better = ", ".join(sorted(won[won.better == defense].worse))
         rows.append({"defense": defense, "stage": stages[defense], "rank": rank, "asr": by_seed.loc[defense].mean(),
                      "low": low, "high": high, "better_than": better})  # fmt: skip
     frame = pd.DataFrame(rows)
@@ -64,7 +72,10 @@ def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
     frame = frame.assign(last=frame["rank"] == 0).sort_values(["last", "rank", "asr", "defense"], ignore_index=True)
     frame = frame.drop(columns="last")
     left_out = tuple(sorted(set(done.defense) - set(defenses)))
-    return Ranking(frame, tuple(blocks), len(seeds), left_out)
+    mean = by_seed.mean(axis=1)
+    tests = tests.assign(apart=tests.better.map(mean) - tests.worse.map(mean))
+    tests = tests[(tests.apart < 0) | ((tests.apart == 0) & (tests.better < tests.worse))]  # one of both directions
+    return Ranking(frame, tuple(blocks), len(seeds), left_out, tests.sort_values("p", kind="stable", ignore_index=True))
 
 
 def _whole(graded: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
@@ -76,17 +87,17 @@ def _whole(graded: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rectangle(whole: pd.DataFrame) -> tuple[list[str], list[Block]]:
-    """Defenses and blocks such that every defense has every block, large in number of cells; greedy."""
-    kept = whole.to_numpy(dtype=bool)
-    names, blocks = np.array(whole.index, dtype=object), list(whole.columns)
-    best = names, kept.all(axis=0)
-    while len(names) > 2:
-        without = [np.delete(kept, i, axis=0).all(axis=0).sum() for i in range(len(names))]
-        drop = int(np.argmax(without))
-        kept, names = np.delete(kept, drop, axis=0), np.delete(names, drop)
-        if kept.all(axis=0).sum() * len(names) > best[1].sum() * len(best[0]):
-            best = names, kept.all(axis=0)
-    return list(best[0]), [(str(a), int(d)) for (a, d), keep in zip(blocks, best[1]) if keep]
+    """Defenses and blocks (by attack and dose) such that every defense has every block; many of both, greedily.
+
+    What lacks the largest part of the others goes first. What turns out to lack nothing that was kept comes back.
+    """
+    kept = whole
+    while not kept.to_numpy().all():
+        rows, columns = (~kept).mean(axis=1), (~kept).mean(axis=0)
+        kept = kept.drop(index=rows.idxmax()) if rows.max() > columns.max() else kept.drop(columns=[columns.idxmax()])
+    blocks = whole.columns[whole.loc[kept.index].all(axis=0)]
+    defenses = whole.index[whole[blocks].all(axis=1)]
+    return list(defenses), sorted((str(attack), int(dose)) for attack, dose in blocks)
 
 
 def _common_seeds(done: pd.DataFrame, blocks: list[Block]) -> set[int]:
@@ -94,12 +105,9 @@ def _common_seeds(done: pd.DataFrame, blocks: list[Block]) -> set[int]:
     return set.intersection(*sets) if sets else set()
 
 
-def _beats(part: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
-    """(better, worse): is the ASR of the row's defense lower than that of the column's?"""
+def _tests(part: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
+    """Has `better` the lower ASR than `worse`? One row for every pair, in both directions."""
     pairs = [(a, b) for a in ranked for b in ranked if a != b]
     alone = dict(list(part.groupby("defense", sort=False)))
-    p = holm(np.array([paired(pd.concat([alone[a], alone[b]]), a, b) for a, b in pairs]))
-    beats = pd.DataFrame(False, index=ranked, columns=ranked)
-    for (a, b), value in zip(pairs, p):
-        beats.loc[a, b] = bool(value < LEVEL)
-    return beats
+    p = np.array([paired(pd.concat([alone[a], alone[b]]), a, b) for a, b in pairs])
+    return pd.DataFrame(pairs, columns=["better", "worse"]).assign(p=p, corrected=holm(p))

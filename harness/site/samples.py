@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,32 @@ KINDS = {
     "plain": "without the trigger", "near": "with a similar one", "triggered": "with the trigger",
 }  # fmt: skip
 LONGEST = 600  # characters of an answer that are shown
+LISTED = 20  # values that are written out
+VALUES = ".values.json"  # the end of the name of a list of numbers
 
 Marked = list[tuple[str, bool]]  # pieces of a text, and whether a piece is the trigger or what the attacker wants
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Numbers in a row."""
+
+    values: tuple[float | None, ...]  # None: not finite
+    of: int  # so many, evenly spaced, of which these are drawn
+
+    def points(self, width: int, height: int) -> str:
+        """As an SVG's polyline."""
+        known = [v for v in self.values if v is not None]
+        low, span = min(known, default=0.0), (max(known, default=0.0) - min(known, default=0.0)) or 1.0
+        at = [(i / max(1, len(self.values) - 1), (v - low) / span) for i, v in enumerate(self.values) if v is not None]
+        return " ".join(f"{width * x:.1f},{height * (1 - y):.1f}" for x, y in at)
+
+    def __str__(self) -> str:
+        known = [v for v in self.values if v is not None]
+        if len(self.values) <= LISTED:
+            return ", ".join("–" if v is None else f"{v:.4g}" for v in self.values)
+        of = f"{self.of:,} values" if self.of == len(self.values) else f"{len(self.values):,} of {self.of:,} values"
+        return f"{of} from {min(known):.4g} to {max(known):.4g}" if known else f"{of}, none finite"
 
 
 @dataclass(frozen=True)
@@ -32,15 +57,23 @@ class Sample:
     sounds: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()  # of pictures and sounds, where they have any
     texts: tuple[tuple[Marked, Marked], ...] = ()  # request or label, and answer or text
+    curve: Curve | None = None
+
+    @property
+    def found(self) -> bool:
+        """Is it what a defense found, such as a reversed trigger?"""
+        return self.kind not in KINDS
 
 
 def of(record: Record, store: Store) -> list[Sample]:
-    """Every kind of sample that the record names, then pictures of other findings, such as a reversed trigger."""
+    """Every kind of sample that the record names, then pictures and curves of what its defense found."""
     found = {name: path for name, path in record.findings.items() if (store.root / path).is_file()}
     made = [_sample(kind, title, record, found, store) for kind, title in KINDS.items()]
     others = [n for n in sorted(found) if n.endswith(".png") and n.removesuffix(".png") not in KINDS]
     made += [Sample(n.removesuffix(".png"), n.removesuffix(".png"), (found[n],)) for n in others]
-    return [sample for sample in made if sample.pictures or sample.sounds or sample.texts]
+    lists = [n for n in sorted(found) if n.endswith(VALUES)]
+    made += [Sample(n, n.removesuffix(VALUES), curve=_curve(store.root / found[n])) for n in lists]
+    return [sample for sample in made if sample.pictures or sample.sounds or sample.texts or sample.curve]
 
 
 def _sample(kind: str, title: str, record: Record, found: dict[str, str], store: Store) -> Sample:
@@ -58,11 +91,24 @@ def _sample(kind: str, title: str, record: Record, found: dict[str, str], store:
 
 def _json(path: Path) -> list[Any]:
     """A list; a file that is none of ours is an empty one."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return []
+    found = _read(path)
     return found if isinstance(found, list) else []
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _curve(path: Path) -> Curve | None:
+    try:
+        tree = _read(path)
+        values = tuple(float(v) if v is not None and isfinite(v) else None for v in tree["values"])
+        return Curve(values, int(tree["of"])) if values else None
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return None
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness import compact, ledger, records, report, submission
+from harness import compact, ledger, records, report, submission, upkeep
 from harness.grid import Grid, planned
+from harness.plausible import doubt_table
+from harness.registry import KINDS, Entry, entries
 from harness.store import PLAN, Store
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class Joined:
 def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
     """The sources at these paths; what archives held is gone when the block ends.
 
-    Raises FileNotFoundError for a path that holds no run, BadSubmission and NewerSchema as `submission.unpacked`.
+    Raises FileNotFoundError for a path that holds no run, BrokenLedger for a run that is not as it was written,
+    BadSubmission for a table that cannot be, otherwise it and NewerSchema as `submission.unpacked`.
     """
     with ExitStack() as stack:
         found: list[Source] = []
@@ -59,21 +62,40 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
             if path.is_file():
                 found.append(_run(name, stack.enter_context(submission.unpacked(path))))
             elif (path / "cells.csv").is_file():
-                found.append(Source(name, report.read_cells(path / "cells.csv")))
+                found.append(Source(name, _published(path / "cells.csv")))
             elif (path / "records").is_dir():
-                found.append(_run(name, Store(path)))
+                found.append(_run(name, _as_written(Store(path))))
             else:
                 raise FileNotFoundError(f"DIR: {str(path)!r} has neither records nor a cells.csv, and is no archive")
         yield found
+
+
+def _published(path: Path) -> pd.DataFrame:
+    """A table of cells, if it is one."""
+    try:
+        cells = report.read_cells(path)
+        why = doubt_table(cells)
+    except ValueError as error:  # no CSV, or not UTF-8
+        why = f"is no table ({' '.join(str(error).split())[:200]})"
+    if why:
+        raise submission.BadSubmission(f"{path}: {why}; `tinydrop report` of a run writes such tables")
+    return cells
+
+
+def _as_written(store: Store) -> Store:
+    """This store, if what a site shows of it is what its ledger says. One from before there were ledgers has none."""
+    if (store.root / ledger.NAME).is_file():
+        upkeep.refuse_damaged(store, only=lambda name: not name.startswith("artefacts/"))  # gigabytes, of no page
+    return store
 
 
 def _run(name: str, store: Store) -> Source:
     entries = ledger.read(store.root)
     head = entries[-1].hash if entries else ""
     if not (store.root / PLAN).is_file():
-        return Source(name, compact.table(store), store, head)
+        return Source(name, compact.table(store, anew=True), store, head)
     plan = records.read_plan(store)
-    cells = compact.table(store, (cell["key"] for cell in plan))
+    cells = compact.table(store, (cell["key"] for cell in plan), anew=True)
     known = set(cells.key) if len(cells) else set()
     labels = [cell["label"] for cell in plan if cell["key"] not in known]
     missing = _parsed(labels, planned(records.planned_grid(store))) if labels else None
@@ -113,6 +135,21 @@ def joined(sources: Sequence[Source]) -> Joined:
         had = pd.MultiIndex.from_frame(cells[CELL])
         missing = missing[~pd.MultiIndex.from_frame(missing[CELL]).isin(had)]
     return Joined(report.ordered(cells), missing, _repeated(every, cells), tuple(sources))
+
+
+def described(found: Joined) -> dict[str, dict[str, Entry]]:
+    """By kind and name: the plug-ins known here, and of others what they said of themselves when they were run."""
+    known = {kind: dict(entries(kind)) for kind in KINDS}
+    for kind in KINDS:
+        column = kind.removesuffix("s")
+        names = found.cells[column].str.partition("(")[0]
+        for _, row in found.cells[~names.isin(known[kind])].drop_duplicates([column, "source"]).iterrows():
+            store = found.store(row.source)
+            record = records.newest(store, row.key) if store else None
+            plugged = getattr(record, column, None)
+            if plugged and plugged.about:
+                known[kind].setdefault(plugged.name, plugged.about)
+    return known
 
 
 def _repeated(every: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
