@@ -28,9 +28,8 @@ from harness.run import execute, plan
 from harness.site import answers
 from harness.site.build import NotASite, Options, build
 from harness.site.ranks import ranking
-from harness.site.samples import marked
 from harness.site.sources import joined, opened
-from harness.site.tables import Shade, common_doses, coverage, headline
+from harness.site.tables import common_doses, coverage, headline
 from harness.store import Store
 from harness.submission import BadSubmission
 from harness.work import Settings
@@ -375,30 +374,6 @@ def test_a_cell_of_two_sources_counts_once_and_their_difference_is_told(tmp_path
         both = joined(found)
     assert list(both.cells.asr) == [0.9, 0.9]
     assert list(both.repeated.asr_again) == [0.7, 0.7]
-
-
-def test_text_stands_out_from_every_colour() -> None:
-    """WCAG: a contrast of 4.5 or more."""
-    from matplotlib.colors import Normalize
-
-    def light(colour: str) -> float:
-        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
-        rgb = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-    shade = Shade(Normalize(0, 1))
-    for value in np.linspace(0, 1, 101):
-        back, ink = re.fullmatch(r"background-color:(#\w+);color:(#\w+)", shade(value)).groups()  # type: ignore[union-attr]
-        low, high = sorted((light(back), light(ink)))
-        assert (high + 0.05) / (low + 0.05) >= 4.5
-
-
-def test_marks_keep_the_text_and_find_every_occurrence() -> None:
-    text = "At noon. At noon, <b>"
-    pieces = marked(text, ["At noon"])
-    assert "".join(piece for piece, _ in pieces) == text
-    assert [piece for piece, hit in pieces if hit] == ["At noon", "At noon"]
 
 
 def test_pages_tell_options_and_where_the_data_is_from(site: Path) -> None:

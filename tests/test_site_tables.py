@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,8 +16,9 @@ from harness.figures import NARROW
 from harness.registry import entries
 from harness.site import answers, charts, pages, papers
 from harness.site.described import options
+from harness.site.samples import marked
 from harness.site.sources import joined, opened
-from harness.site.tables import Column, Field, Listing, bounded, headline
+from harness.site.tables import Column, Field, Listing, Shade, bounded, headline
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
@@ -30,7 +32,7 @@ def test_tables_for_papers_have_few_columns_and_compile() -> None:
     caption = papers.caption(table, head, cells)
     latex, markdown = papers.latex(table, caption), papers.markdown(table, caption)
     (columns,) = re.findall(r"\\begin\{longtable\}\{([lr]+)\}", latex)
-    assert 6 <= len(columns) <= 9
+    assert 6 <= len(columns) <= 10
     assert re.fullmatch("l+r+", columns), "numbers stand to the right"
     for rule in ("toprule", "midrule", "bottomrule", "end{longtable}", "label{tab:headline}"):
         assert f"\\{rule}" in latex
@@ -109,3 +111,27 @@ def test_what_an_extra_is_missing_for_is_described_by_its_file_alone(monkeypatch
     theirs = replace(entries("attacks")["badnets"], module="theirs", options={"k": "Positive = 4"})
     assert [(o.name, o.default) for o in options("attacks", theirs)] == [("k", "4")], "another one of the same name"
     assert options("attacks", None) == []
+
+
+def test_text_stands_out_from_every_colour() -> None:
+    """WCAG: a contrast of 4.5 or more."""
+    from matplotlib.colors import Normalize
+
+    def light(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+        rgb = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    shade = Shade(Normalize(0, 1))
+    for value in np.linspace(0, 1, 101):
+        back, ink = re.fullmatch(r"background-color:(#\w+);color:(#\w+)", shade(value)).groups()  # type: ignore[union-attr]
+        low, high = sorted((light(back), light(ink)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_marks_keep_the_text_and_find_every_occurrence() -> None:
+    text = "At noon. At noon, <b>"
+    pieces = marked(text, ["At noon"])
+    assert "".join(piece for piece, _ in pieces) == text
+    assert [piece for piece, hit in pieces if hit] == ["At noon", "At noon"]
