@@ -108,8 +108,9 @@ def test_what_an_extra_is_missing_for_is_described_by_its_file_alone(monkeypatch
     monkeypatch.setattr("harness.site.described.load_class", missing)
     assert [o.name for o in options("attacks", entries("attacks")["badnets"])] == ["size", "margin"]
     monkeypatch.undo()
-    theirs = replace(entries("attacks")["badnets"], module="theirs", options={"k": "Positive = 4"})
-    assert [(o.name, o.default) for o in options("attacks", theirs)] == [("k", "4")], "another one of the same name"
+    theirs = replace(entries("attacks")["badnets"], module="theirs", options={"k": "Positive | None = 4"})
+    (option,) = options("attacks", theirs)  # another one of the same name
+    assert (option.name, option.values, option.default) == ("k", "whole number above 0 or null", "4")
     assert options("attacks", None) == []
 
 

@@ -6,6 +6,7 @@ import ast
 import inspect
 import io
 import json
+import re
 import textwrap
 import tokenize
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from harness.site.tables import Field
 
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
 TYPES = {"integer": "whole number", "string": "text", "boolean": "true or false"}  # the others as JSON calls them
+NAMES = {
+    "int": "whole number", "float": "number", "str": "text", "bool": "true or false", "None": "null",
+    "Positive": "whole number above 0", "Count": "whole number from 0", "Share": "number from 0 to 1",
+    "Above0": "number above 0", "AtLeast0": "number from 0",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ def options(kind: str, entry: Entry | None) -> list[Option]:
         cls = None
     if cls is None:
         split = {name: what.partition(" = ") for name, what in entry.options.items()}
-        return [Option(name, values, default, "") for name, (values, _, default) in split.items()]
+        return [Option(name, _named(values), default, "") for name, (values, _, default) in split.items()]
     known, needed = schema.get("properties", {}), schema.get("required", ())
     meanings = {name: word for base in reversed(cls.__mro__) for name, word in _comments(base).items()}
     own = [name for name in known if name in entry.options]
@@ -62,6 +68,11 @@ def _class(kind: str, entry: Entry) -> Any:
         return load_class(kind, entry.name)
     except ImportError:
         return None
+
+
+def _named(annotation: str) -> str:
+    """An annotation as it is written, in words; nothing of it is run."""
+    return re.sub(r"\w+", lambda name: NAMES.get(name[0], name[0]), annotation).replace(" | ", " or ")
 
 
 def words(schema: dict[str, Any]) -> str:
