@@ -91,7 +91,10 @@ def kinds(site: Path) -> list[Path]:
     return found + sorted((site / "cells").glob("*.html"))
 
 
-def column(page: Any, n: int, table: str = "#headline") -> list[str]:
+def column(page: Any, which: int | str, table: str = "#headline") -> list[str]:
+    """The texts of a column, by its number or its name."""
+    heads = [text.strip() for text in page.locator(f"{table} th").all_inner_texts()]
+    n = heads.index(which) + 1 if isinstance(which, str) else which
     return [text.strip() for text in page.locator(f"{table} tbody td:nth-child({n})").all_inner_texts()]
 
 
@@ -120,16 +123,16 @@ def test_sorting_and_filtering(site: Path, page: Any) -> None:
     head = page.locator("#headline th", has_text="Δ accuracy")
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
-    costs = [float(text) for text in column(page, 8) if text != "–"]
+    costs = [float(text) for text in column(page, "Δ accuracy") if text != "–"]
     assert len(costs) > 20
     assert costs == sorted(costs)
-    assert "–" not in column(page, 8)[: len(costs)], "what is not known stands last"
+    assert "–" not in column(page, "Δ accuracy")[: len(costs)], "what is not known stands last"
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "descending"
-    costs = [float(text) for text in column(page, 8) if text != "–"]
+    costs = [float(text) for text in column(page, "Δ accuracy") if text != "–"]
     assert costs == sorted(costs, reverse=True)
     page.get_by_label("defense: ED50").first.select_option("onion")
-    assert set(column(page, 3)) == {"onion"}
+    assert set(column(page, "defense")) == {"onion"}
     assert page.locator("output").first.inner_text().startswith("1 row (of")
     page.get_by_label("defense: ED50").first.select_option("")
     page.get_by_label("Filter: ED50").first.fill("SST2 badwords")
@@ -143,7 +146,7 @@ def test_sorting_and_filtering(site: Path, page: Any) -> None:
 def test_bounds_are_sorted_apart(site: Path, page: Any) -> None:
     page.goto((site / "index.html").as_uri())
     page.locator("#headline th", has_text="protection").get_by_role("button").click()
-    signs = [text[0] if text[0] in "<>–" else "=" for text in column(page, 5)]
+    signs = [text[0] if text[0] in "<>–" else "=" for text in column(page, "protection")]
     assert {"=", ">"} <= set(signs)
     assert signs == sorted(signs, key="<=>–".index)
 
@@ -152,7 +155,7 @@ def test_only_what_is_of_one_metric_is_compared(site: Path, page: Any) -> None:
     page.goto((site / "cells.html").as_uri())
     page.locator("#cells th", has_text="clean").first.get_by_role("button").click()
     page.get_by_role("button", name="Next").click()
-    both = list(zip(column(page, 9, "#cells"), map(float, column(page, 8, "#cells"))))
+    both = list(zip(column(page, "metric", "#cells"), map(float, column(page, "clean", "#cells"))))
     assert both == sorted(both)
     page.goto((site / "index.html").as_uri())
     for table in page.locator("table.data[id^=headline]").all():
@@ -167,7 +170,7 @@ def test_many_rows_come_in_pages(site: Path, page: Any) -> None:
     page.get_by_role("button", name="Next").click()
     assert f"51 to 100 of {rows}" in page.locator("output").inner_text()
     page.get_by_label("status: ").select_option("not applicable")
-    assert set(column(page, 6, "#cells")) == {"not applicable"}
+    assert set(column(page, "status", "#cells")) == {"not applicable"}
 
 
 def test_a_table_is_worked_by_keyboard_alone(site: Path, page: Any) -> None:
