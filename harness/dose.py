@@ -95,7 +95,7 @@ def fit(curve: Curve) -> Hill:
     """
     positive = np.log(curve.doses[curve.doses > 0])
     if len(positive) < 2:
-        raise Unsupported(f"{len(positive)} dose(s) above 0: a curve needs at least 2")
+        raise Unsupported(f"{len(positive)} dose{'s' * (len(positive) != 1)} above 0: a curve needs at least 2")
     y = curve.reach.clip(1e-3, 1 - 1e-3)
     low, high = float(y.min()), float(y.max())
 
@@ -206,7 +206,8 @@ def protection(defended: Mapping[int, Curve], undefended: Mapping[int, Curve], s
         raise Unsupported("no seed was run both with and without the defense")
     unknown = sum(low == -inf and high == inf for low, high in bounds)
     if 2 * unknown >= len(bounds):
-        raise Unsupported(f"{unknown} of {len(bounds)} seeds are beyond the doses with and without the defense")
+        are = "is" if unknown == 1 else "are"
+        raise Unsupported(f"{unknown} of {len(bounds)} seeds {are} beyond the doses with and without the defense")
     return publish(bounds, censored.mean(*_columns(bounds)))
 
 

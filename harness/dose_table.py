@@ -58,7 +58,7 @@ def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
             row |= _numbers(found, by_defense.get("none", {}) if opened and defense != "none" else {})
             lost = column[(column.defense == defense) & column.asr.notna()].seed.nunique() - len(found)
             if lost and not row["note"]:
-                row["note"] = f"{lost} trial(s) left out: lost without any poison"
+                row["note"] = f"{lost} trial{'s' * (lost != 1)} left out: lost without any poison"
             row["p"] = paired(column, defense, "none") if defense != "none" else np.nan
             rows.append(row)
         for row, p in zip(rows[start:], holm(np.array([r["p"] for r in rows[start:]])), strict=True):

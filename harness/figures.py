@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, safe for colour-blind readers; line styles tell repeats apart.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")
 STYLES = ("-", "--", ":", "-.")
+NARROW = 4.4  # inches: 8 points are read at the width of a telephone
 BOUND = {"": "o", "<": "v", ">": "^"}  # markers of an ED50 and of bounds on one
 
 Look = tuple[str, str]  # colour and line style
@@ -102,8 +103,6 @@ def curves(part: pd.DataFrame, task: str) -> Figure:
 def by_size(part: pd.DataFrame, task: str) -> Figure:
     """ED50 against training-set size, a panel per attack, a line per defense; triangles are bounds."""
 
-    from matplotlib.ticker import LogLocator, NullLocator
-
     def draw(axis: Any, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
         for defense, (colour, style) in looks.items():
             line = rows[(rows.defense == defense) & rows.ed50.notna()].sort_values("train_size")
@@ -116,9 +115,7 @@ def by_size(part: pd.DataFrame, task: str) -> Figure:
                     axis.vlines(row.train_size, row.ed50_low, row.ed50_high, colors=colour, linewidth=0.8)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_formatter("{x:g}")
+        plain_ticks(axis.yaxis)
         _set_ticks(axis, [int(size) for size in sorted(rows.train_size.unique())])
         axis.set_xlabel("training rows")
 
@@ -156,7 +153,10 @@ def protection_map(part: pd.DataFrame, task: str) -> Figure:
 
 
 def _panels(part: pd.DataFrame, draw: Draw, ylabel: str, title: str) -> Figure:
-    """A panel per attack; `draw` fills one, given its rows and the look of every defense."""
+    """A panel per attack; `draw` fills one, given its rows and the look of every defense.
+
+    A single panel is as narrow as a telephone or a column of a paper, with the legend below it.
+    """
     from matplotlib.figure import Figure
 
     looks = {
@@ -172,8 +172,11 @@ def _panels(part: pd.DataFrame, draw: Draw, ylabel: str, title: str) -> Figure:
     axes[0].set_ylabel(ylabel)
     shown = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
     names = sorted(shown, key="chance floor".__eq__)  # last; a panel need not have every line
-    figure.legend([shown[name] for name in names], names, loc="outside right center", fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
+    where: Any = {"loc": "outside right center"} if n > 1 else {"loc": "outside lower center", "ncols": 2}
+    figure.legend([shown[name] for name in names], names, fontsize=8, frameon=False, **where)
+    figure.suptitle(title, fontsize=10 if n > 1 else 8)
+    if n == 1:
+        figure.set_size_inches(NARROW, 3.2 + 0.085 * len(names))
     return figure
 
 
@@ -199,6 +202,16 @@ def _matrix(
     axis.set_yticks(range(len(defenses)), labels=defenses, fontsize=8)
     axis.set_title(title, fontsize=8)
     return figure, figure.colorbar(image, ax=axis, label=label)
+
+
+def plain_ticks(axis: Any, room: float = 5000) -> None:
+    """Numbers, no powers, on a logarithmic axis: 1 2 5 10 20 50, or 1 10 100 where its ends are further apart."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < room * low else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:,.9g}")
 
 
 def _set_ticks(axis: Any, ticks: list[Any]) -> None:

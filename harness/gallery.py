@@ -93,6 +93,24 @@ def png(pictures: np.ndarray) -> bytes:
     return out.getvalue()
 
 
+def tiles(size: tuple[int, int], n: int = 0) -> list[tuple[int, int]]:
+    """Left edge and width of each picture in a row made by `png`, pixels; all of it where it is no such row.
+
+    size: of the row. n: how many there are; 0 where nobody knows, then they are taken for squares.
+    """
+    width, height = size
+    for h in range(1, height + 1):
+        scale = max(1, -(-HEIGHT // h))
+        if h * scale != height or width % scale:
+            continue
+        across = width // scale + 1
+        count = n or across // (h + 1)
+        if count and across % count == 0 and (n or across == count * (h + 1)):
+            step = across // count
+            return [(i * step * scale, (step - 1) * scale) for i in range(count)]
+    return [(0, width)]
+
+
 def spectrograms(audio: Tensor, bands: int = 64) -> np.ndarray:
     """uint8 (N, bands, frames, 1) of sounds (N, T): linear frequency, low at the bottom, 60 dB from white to black."""
     from scipy.signal import stft

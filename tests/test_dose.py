@@ -186,7 +186,7 @@ def test_trials_lost_without_poison_are_left_out_and_counted() -> None:
     frame = cells({"none": 1})
     frame.loc[frame.seed == 3, ["asr", "asr_floor"]] = 1.0
     row = dose_table.dose_frame(frame, report.summary_frame(frame)).iloc[0]
-    assert (row.seeds, row.note) == (3, "1 trial(s) left out: lost without any poison")
+    assert (row.seeds, row.note) == (3, "1 trial left out: lost without any poison")
     assert row.ed50 == pytest.approx(8 * exp(0.1), rel=0.05)
 
 

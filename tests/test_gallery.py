@@ -12,9 +12,10 @@ import soundfile
 import torch
 from PIL import Image
 
-from harness.gallery import Made, files
+from harness.gallery import Made, files, png, tiles
 from harness.grid import expand, parse
-from harness.site.samples import changed, of
+from harness.site.pairs import groups
+from harness.site.samples import Sample, changed, of
 from harness.store import Store
 from harness.testing import CPU
 from harness.work import Settings, run_cell
@@ -66,6 +67,34 @@ def test_poisoned_rows_lie_beside_what_they_were(tmp_path: Path, task: str, atta
                 assert not any(mark for _, text in before.texts for _, mark in text)
         else:
             assert not found
+
+
+@pytest.mark.parametrize(
+    ("n", "h", "w"), [(8, 28, 28), (8, 8, 8), (1, 32, 32), (4, 64, 126), (3, 64, 13), (2, 128, 128)]
+)
+def test_pictures_are_found_in_their_row(n: int, h: int, w: int) -> None:
+    row = Image.open(io.BytesIO(png(np.zeros((n, h, w, 1), dtype=np.uint8))))
+    for known in (n, 0) if h == w else (n,):
+        found = tiles(row.size, known)
+        assert len(found) == n
+        assert found[-1][0] + found[-1][1] == row.width
+        for left, width in found:
+            assert width * h == row.height * w, "as high and wide as it was"
+            assert np.asarray(row)[:, left : left + width].max() == 0, "no line between two is part of one"
+    assert tiles((351, 97)) == [(0, 351)], "a picture of somebody else"
+
+
+def test_what_belongs_together_is_shown_row_by_row(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(np.zeros((3, 8, 8, 1), dtype=np.uint8)))
+    (tmp_path / "b.png").write_text("no picture")
+    pictures = {"poisoned": "a.png", "clean": "a.png", "mask": "a.png", "broken": "b.png"}
+    made = [Sample(kind, kind, (path,), labels=("x", "y", "z") * (kind == "clean")) for kind, path in pictures.items()]
+    pairs, mask = groups(made, tmp_path)
+    assert [[item.title for item in row] for row in pairs.rows] == [["clean", "poisoned"]] * 3
+    assert [row[0].label for row in pairs.rows] == ["x", "y", "z"]
+    lefts = [[item.tile.left for item in row if item.tile] for row in pairs.rows]
+    assert lefts == [[0, 0], [108, 108], [216, 216]]
+    assert [item.tile.width for row in mask.rows for item in row if item.tile] == [312], "whole"
 
 
 def test_what_was_changed_in_a_text_is_marked_and_in_sight() -> None:

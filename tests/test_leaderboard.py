@@ -25,11 +25,11 @@ from harness.grid import parse
 from harness.ledger import BrokenLedger
 from harness.records import Record
 from harness.run import execute, plan
+from harness.site import answers
 from harness.site.build import NotASite, Options, build
 from harness.site.ranks import ranking
-from harness.site.samples import marked
 from harness.site.sources import joined, opened
-from harness.site.tables import Shade, common_doses, coverage, exports, headline
+from harness.site.tables import common_doses, coverage, headline
 from harness.store import Store
 from harness.submission import BadSubmission
 from harness.work import Settings
@@ -45,6 +45,11 @@ GRID = {
              {"seeds": [1], "doses": [8]}],
 }  # fmt: skip
 HOSTILE = "<script>alert(1)</script>'\"&"
+ELSEWHERE = (
+    "https://arxiv.org/",
+    "https://doi.org/",
+    "https://huggingface.co/datasets/",
+)  # to follow; nothing is loaded
 QUICK = Options(formats=("svg",))
 
 
@@ -93,8 +98,8 @@ class Links(HTMLParser):
         self.feed(page.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
-        if tag not in ("meta", "link", "img", "input", "br"):
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "srcset")]
+        if tag not in ("meta", "link", "img", "input", "br", "wbr", "source"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -109,8 +114,8 @@ def test_every_link_leads_to_a_file_and_nothing_to_a_network(site: Path) -> None
         read = Links(page)
         assert not read.open, f"{page}: {read.open} left open"
         for link in read.links:
-            if link.startswith("https://arxiv.org/") or link.startswith(("#", "data:")):
-                continue  # a paper to follow; nothing that is loaded
+            if link.startswith((*ELSEWHERE, "#", "data:")):
+                continue
             assert (page.parent / link.partition("#")[0]).is_file(), f"{page.relative_to(site)}: {link}"
 
 
@@ -371,33 +376,23 @@ def test_a_cell_of_two_sources_counts_once_and_their_difference_is_told(tmp_path
     assert list(both.repeated.asr_again) == [0.7, 0.7]
 
 
-def test_text_stands_out_from_every_colour() -> None:
-    """WCAG: a contrast of 4.5 or more."""
-    from matplotlib.colors import Normalize
-
-    def light(colour: str) -> float:
-        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
-        rgb = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-    shade = Shade(Normalize(0, 1))
-    for value in np.linspace(0, 1, 101):
-        back, ink = re.fullmatch(r"background-color:(#\w+);color:(#\w+)", shade(value)).groups()  # type: ignore[union-attr]
-        low, high = sorted((light(back), light(ink)))
-        assert (high + 0.05) / (low + 0.05) >= 4.5
+def test_pages_tell_options_and_where_the_data_is_from(site: Path) -> None:
+    for page in ("tasks/digits_epochs_1__test_size_60__train_size_150.html", "attacks/badnets.html"):
+        assert "Positive" not in (site / page).read_text()
+    task = (site / "tasks/digits_epochs_1__test_size_60__train_size_150.html").read_text()
+    for word in ("CC BY 4.0", "load_digits", "Alpaydin", "subset_seed"):
+        assert unescape(task).count(word), word
 
 
-def test_marks_keep_the_text_and_find_every_occurrence() -> None:
-    text = "At noon. At noon, <b>"
-    pieces = marked(text, ["At noon"])
-    assert "".join(piece for piece, _ in pieces) == text
-    assert [piece for piece, hit in pieces if hit] == ["At noon", "At noon"]
-
-
-def test_tables_for_papers_hold_odd_names() -> None:
-    table = exports("t", pd.DataFrame({"a_b": ["x|y", "50 % & $1_#"], "n": [0.12345, float("nan")]}), "c")
-    assert r"50 \% \& \$1\_\#" in table["t.tex"]
-    assert r"a\_b" in table["t.tex"]
-    assert r"x\|y" in table["t.md"]
-    assert "nan" not in table["t.md"]
+def test_the_overview_answers_by_modality() -> None:
+    weak = {"none": [0.1, 0.1, 0.1]}
+    parts = [frame({"none": [0.05, 0.06, 0.05]}, doses=(0,)), frame(weak, doses=(1, 2)),
+             frame({"none": list(BASE[:3])}, doses=(5, 10)), frame({"good": [0.05] * 3}, doses=(0, 1, 2, 5)),
+             frame({"good": list(BASE[:3])}, doses=(10, 20))]  # fmt: skip
+    head = headline(report.tables(pd.concat(parts, ignore_index=True)))
+    rows = answers.answer(head, {"t": "image_generation"}).rows
+    assert [row[0].text for row in rows] == ["image generation", "all"]
+    assert [f.text for f in rows[0][1:]] == [f.text for f in rows[1][1:]]
+    assert 2 < float(rows[0][2].text) < 5
+    assert rows[0][2].small == "1 attack"
+    assert 1.5 < float(rows[0][3].text) < 4

@@ -118,7 +118,7 @@ def test_a_site_describes_a_plug_in_that_is_not_installed_where_it_is_built(made
     assert "Trains on the first part of the training set only." in page
     assert "https://arxiv.org/abs/2601.00001" in page
     assert "<code>share</code>" in page
-    assert "<code>float = 0.5</code>" in page
+    assert "<code>0.5</code></td><td>number</td>" in page
     assert str(made / "first_part.py") in page
     assert "<b>section 3" not in page
     assert "Trains on the first part" in (tmp_path / "site" / "defenses.html").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +15,13 @@ import pandas as pd
 
 import harness
 from harness import records, report
-from harness.figures import curves, heat_map, protection_map
-from harness.site import charts, pages, samples
+from harness.figures import NARROW, curves, heat_map, protection_map
+from harness.site import answers, charts, described, pages, pairs, papers, samples
 from harness.site.pages import Pages, base_name
 from harness.site.ranks import Ranking, ranking
-from harness.site.sources import Joined, described
-from harness.site.tables import coverage, covered, exports, headline, matrices
+from harness.site.sources import Joined
+from harness.site.sources import described as known
+from harness.site.tables import Listing, coverage, covered, headline, matrices
 from harness.store import write_atomically
 
 if TYPE_CHECKING:
@@ -102,12 +103,13 @@ class _Site:
         self.at = Pages(dict.fromkeys([*self.cells.task, *self.missing.task]))
         self.modality = dict(zip(self.cells.task, self.cells.modality))
         self.paged = self._paged()
-        self.described = described(joined)
+        self.described = known(joined)
         self.jinja = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self.jinja.globals.update(site=options.title, version=harness.__version__, at=self.at)
+        self.sizes: dict[str, tuple[int, int]] = {}  # of figures, points
+        self.jinja.globals.update(site=options.title, version=harness.__version__, at=self.at, sizes=self.sizes)
         self.drawn: dict[tuple[str, str], str] = {}  # task and attack -> name of the figure of its curves
         self.shown: list[dict[str, Any]] = []  # samples, for their gallery
 
@@ -128,9 +130,11 @@ class _Site:
         self.figures()
         self.exports()
         self.cell_pages()
-        self.put("cells.js", pages.data(self.cells, self.paged))
+        self.put("cells.js", pages.data(self.cells, self.paged, self.at))
         for task in self.at.slugs:
             self.task(task)
+        self.page("tasks.html", "index_of.html", kind="tasks",
+                  listing=pages.tasks(self.cells, self.missing, self.head, self.at))  # fmt: skip
         for kind in KINDS:
             self.plugin_pages(kind)
         self.page("cells.html", "cells.html", columns=pages.cell_columns(), n=len(self.cells))
@@ -146,8 +150,10 @@ class _Site:
         html = self.jinja.get_template(template).render(up=up, here=name.partition("/")[0].partition(".")[0], **values)
         self.put(name, html)
 
-    def figure(self, name: str, drawn: Figure) -> str:
-        charts.save(drawn, self.folder / "figures", name, self.options.formats)
+    def figure(self, name: str, drawn: Figure, formats: tuple[str, ...] = ()) -> str:
+        charts.save(drawn, self.folder / "figures", name, formats or self.options.formats)
+        width, height = drawn.get_size_inches()
+        self.sizes[name] = round(72 * width), round(72 * height)
         return name
 
     def figures(self) -> None:
@@ -157,10 +163,10 @@ class _Site:
         matplotlib.use("Agg", force=True)
         if self.head.empty:
             return
-        if pages.smallest(self.head) is not None:
-            self.figure("how-many", charts.how_many(self.head, self.modality))
-        if (self.head.protection.notna() & (self.head.stage != "control")).any():
-            self.figure("what-it-buys", charts.what_it_buys(self.head, self.modality))
+        if answers.smallest(self.head) is not None:
+            self.both("how-many", charts.how_many)
+        if len(answers.protected(self.head)):
+            self.both("what-it-buys", charts.what_it_buys)
         summary = self.tables.summary
         graded = summary[summary.asr.notna()]
         for (task, attack), part in graded.groupby(["task", "attack"], sort=False):
@@ -171,6 +177,11 @@ class _Site:
         for task, part in graded.groupby("task", sort=False):
             if part.defense.nunique() > 1:
                 self.maps(str(task), part)
+
+    def both(self, name: str, draw: Callable[..., Figure]) -> None:
+        """For wide and for narrow screens."""
+        self.figure(name, draw(self.head, self.modality))
+        self.figure(f"{name}-narrow", draw(self.head, self.modality, NARROW), ("svg",))
 
     def maps(self, task: str, part: pd.DataFrame) -> None:
         """For papers; the page itself has them as tables."""
@@ -183,19 +194,24 @@ class _Site:
             self.figure(f"{self.at.slugs[task]}--protection", protection_map(known, task))
 
     def exports(self) -> None:
-        """Tables as CSV, LaTeX and Markdown; the long ones, of cells and doses, as CSV."""
+        """Every table whole, as CSV; what a paper shows of the headline and the ranks also as LaTeX and Markdown."""
         self.put("tables/cells.csv", report.as_csv(self.cells))
-        if not self.tables.summary.empty:
-            self.put("tables/summary.csv", report.as_csv(self.tables.summary))
         counts = coverage(self.cells, self.missing, ["task", "attack", "defense"]).reset_index()
-        found = {"headline": self.head, "doses": self.tables.doses, "coverage": counts}
+        found = {"summary": self.tables.summary, "headline": self.head, "doses": self.tables.doses, "coverage": counts}
         ranks = [r.rows.assign(task=task) for task, r in self.rankings.items()]
         if ranks:
             found["ranks"] = pd.concat(ranks, ignore_index=True)
+            self.paper(pages.ranks(self.rankings, self.at), papers.RANKS)
         for name, frame in found.items():
             if not frame.empty:
-                for file, text in exports(name, frame, f"tinydrop: {name}").items():
-                    self.put(f"tables/{file}", text)
+                self.put(f"tables/{name}.csv", report.as_csv(frame))
+        for metric, table in pages.headlines(self.head, self.at).items():
+            of_metric = (frame[frame.clean_metric == metric] for frame in (self.head, self.cells))
+            self.paper(table, papers.caption(table, *of_metric))
+
+    def paper(self, table: Listing, caption: str) -> None:
+        self.put(f"tables/{table.id}.tex", papers.latex(table, caption))
+        self.put(f"tables/{table.id}.md", papers.markdown(table, caption))
 
     def _paged(self) -> set[str]:
         """Keys of the cells that get a page: those whose records are at hand."""
@@ -214,15 +230,20 @@ class _Site:
             made = samples.of(record, store)
             for path in (p for s in made for p in (*s.pictures, *s.sounds)):
                 self.put(path, (store.root / path).read_bytes())
-            self.cell(record, str(row.source), made)
+            self.cell(record, str(row.source), made, store.root)
             if any(s.kind in samples.KINDS for s in made) and (row.task, row.attack, row.defense) not in seen:
                 seen.add((row.task, row.attack, row.defense))  # at the largest dose, of the first seed
-                self.shown.append({"record": record, "made": [s for s in made if s.kind in samples.KINDS]})
+                known = [s for s in made if s.kind in samples.KINDS]
+                self.shown.append({"record": record, "groups": pairs.groups(known, store.root)})
 
-    def cell(self, record: Record, source: str, made: list[samples.Sample]) -> None:
+    def cell(self, record: Record, source: str, made: list[samples.Sample], root: Path) -> None:
         rest = record.model_dump_json(indent=1, exclude={"traceback", "metrics"})
-        self.page(f"cells/{record.key}.html", "cell.html", record=record, source=source, made=made, rest=rest,
-                  rerun=pages.rerun(record))  # fmt: skip
+        self.page(
+            f"cells/{record.key}.html", "cell.html", record=record, source=source, rest=rest,
+            rerun=pages.rerun(record), groups=pairs.groups([s for s in made if not s.found], root),
+            found=pairs.groups([s for s in made if s.found and s.pictures], root),
+            curves=[s for s in made if s.curve],
+        )  # fmt: skip
 
     def task(self, task: str) -> None:
         head = self.head[self.head.task == task] if len(self.head) else self.head
@@ -234,14 +255,14 @@ class _Site:
         }
         rank = self.rankings.get(task)
         drawn = [(attack, name) for (t, attack), name in self.drawn.items() if t == task]
-        slug = self.at.slugs[task]
+        slug, entry = self.at.slugs[task], self.described["tasks"].get(base_name(task))
         self.page(
-            f"tasks/{slug}.html", "task.html", task=task, entry=self.described["tasks"].get(base_name(task)),
-            facts=pages.facts(self.described["tasks"].get(base_name(task))),
+            f"tasks/{slug}.html", "task.html", task=task, entry=entry,
+            facts=[*pages.facts(entry), *described.data(entry)], options=described.options("tasks", entry),
             train_size=cells.train_size.max() if "train_size" in cells else None,  # none where every cell failed
             covered=covered(coverage(cells, missing, ["task"]).iloc[0]),
             matrices=matrices(task, self.tables, self.head, self.missing) if len(head) else [],
-            head=pages.headline(head, self.at, up, of_task=True) if len(head) else None, drawn=drawn, rank=rank,
+            heads=pages.headlines(head, self.at, up, ("task",)).values(), drawn=drawn, rank=rank,
             ranks=pages.ranked(rank, self.at, up) if rank else None,
             tests=pages.compared(rank, self.at, up) if rank else None,
             coverage=pages.covering(cells, missing, ["attack", "defense"], links, "coverage"),
@@ -251,7 +272,7 @@ class _Site:
 
     def plugin_pages(self, kind: str) -> None:
         column = kind.removesuffix("s")
-        listing = pages.plugins(kind, self.cells, self.at, self.described[kind])
+        listing = pages.plugins(kind, self.cells, self.head, self.at, self.described[kind])
         self.page(f"{kind}.html", "index_of.html", kind=kind, listing=listing)
         up = "../"
         links = {"task": lambda t: self.at.task(t, up), column: lambda p: self.at.plugin(kind, p, up)}
@@ -261,10 +282,11 @@ class _Site:
             cells, missing = self.cells[names == name], self.missing[planned == name]
             head = self.head[self.head[column].map(base_name) == name] if len(self.head) else self.head
             pairs = dict.fromkeys(zip(head.task, head.attack)) if len(head) else {}
-            entry = self.described[kind].get(name)
+            entry, alone = self.described[kind].get(name), (column,) if set(head.get(column, ())) == {name} else ()
             self.page(
                 f"{kind}/{pages.safe(name)}.html", "plugin.html", kind=kind, plugin=name, entry=entry,
-                facts=pages.facts(entry), head=pages.headline(head, self.at, up) if len(head) else None,
+                facts=pages.facts(entry), options=described.options(kind, entry),
+                heads=pages.headlines(head, self.at, up, alone).values(),
                 covered=covered(coverage(cells, missing, ["task"]).sum()),
                 drawn=[(t, a, self.drawn[t, a]) for t, a in pairs if (t, a) in self.drawn],
                 coverage=pages.covering(cells, missing, ["task", column], links, "coverage"),
@@ -281,15 +303,15 @@ class _Site:
 
     def overview(self) -> None:
         by_task = coverage(self.cells, self.missing, ["task"])
-        links = {"task": lambda t: self.at.task(t)}
         best = {t: pages.leaders(rank) for t, rank in self.rankings.items()}
         counts = {"cells": len(self.cells), "tasks": len(self.at.slugs),
                   **{k: self.cells[k.removesuffix("s")].map(base_name).nunique() for k in KINDS}}  # fmt: skip
         self.page(
             "index.html", "index.html", counts=counts, covered=covered(by_task.sum()),
-            head=pages.headline(self.head, self.at) if len(self.head) else None, best=best, rankings=self.rankings,
-            smallest=pages.smallest(self.head) if len(self.head) else None,
-            coverage=pages.covering(self.cells, self.missing, ["task"], links, "coverage"),
+            heads=pages.headlines(self.head, self.at).values(), best=best, rankings=self.rankings,
+            smallest=answers.smallest(self.head) if len(self.head) else None,
+            answer=answers.answer(self.head, self.modality) if len(answers.working(self.head)) else None,
+            example=answers.example(self.head),
             drawn=[n for n in ("how-many", "what-it-buys") if (self.folder / f"figures/{n}.svg").exists()],
             exports=sorted(p.name for p in (self.folder / "tables").iterdir()), formats=self.options.formats,
         )  # fmt: skip

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.figures import BOUND, COLOURS
+from harness.figures import BOUND, COLOURS, plain_ticks
 from harness.store import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WIDE = 6.5  # inches
 FORMATS = ("svg", "png", "pdf")
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 HUES = {
@@ -33,19 +34,19 @@ def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...] = FOR
         write_atomically(folder / f"{name}.{ending}", data.getvalue())
 
 
-def how_many(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
+def how_many(head: pd.DataFrame, modality: dict[str, str], width: float = WIDE) -> Figure:
     """ED50 of every undefended attack that works: a line per attack, a point per task."""
     rows = head[(head.defense == "none") & head.gate.astype(bool)]
-    return _lines(rows, "attack", "ed50", "ED50: poisoned samples to half of the way", modality)
+    return _lines(rows, "attack", "ed50", "ED50 (poisoned samples)", modality, width)
 
 
-def what_it_buys(head: pd.DataFrame, modality: dict[str, str]) -> Figure:
+def what_it_buys(head: pd.DataFrame, modality: dict[str, str], width: float = WIDE) -> Figure:
     """Protection factors: a line per defense, a point per task and attack."""
     rows = head[head.stage != "control"]
-    return _lines(rows, "defense", "protection", "protection factor: times more poisoned samples", modality)
+    return _lines(rows, "defense", "protection", "protection factor (times more samples)", modality, width)
 
 
-def _lines(rows: pd.DataFrame, by: str, name: str, label: str, modality: dict[str, str]) -> Figure:
+def _lines(rows: pd.DataFrame, by: str, name: str, label: str, modality: dict[str, str], width: float) -> Figure:
     """Points with faint 95 % intervals in lines by attack or defense, in order of medians; triangles are bounds."""
     rows = rows[rows[name].notna() & (rows[name] > 0)]
     lines = rows[by].str.partition("(")[0] if by == "attack" else rows[by]  # a target class makes no other attack
@@ -53,24 +54,24 @@ def _lines(rows: pd.DataFrame, by: str, name: str, label: str, modality: dict[st
         str(line)
         for line in rows.groupby(lines)[name].median().sort_values(kind="stable", ascending=by == "defense").index
     ]
-    figure, axis = _axis(len(order))
+    figure, axis = _axis(len(order), width)
     axis.axvline(1, color="grey", linewidth=0.8)
     for y, line in enumerate(order):
         part = rows[lines == line].sort_values(name, ascending=False, kind="stable")
         for i, row in enumerate(part.itertuples()):
             apart = 0.6 * ((i + 0.5) / len(part) - 0.5)
             _point(axis, row, name, y + apart, HUES.get(modality.get(str(row.task), ""), "black"))
-    axis.set_yticks(range(len(order)), labels=order, fontsize=8)
+    axis.set_yticks(range(len(order)), labels=[line.replace("(", "\n(") for line in order], fontsize=8)
     axis.set_xlim(rows[name].min() / 3, rows[name].max() * 3)
-    axis.set_xlabel(label)
+    axis.set_xlabel(label, fontsize=9)
     _finish(figure, axis, [modality.get(str(t), "") for t in rows.task])
     return figure
 
 
-def _axis(lines: int) -> tuple[Figure, Any]:
+def _axis(lines: int, width: float) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 1.1 + 0.24 * max(lines, 2)), layout="constrained")
+    figure = Figure(figsize=(width, 1.1 + 0.24 * max(lines, 2)), layout="constrained")
     axis: Any = figure.subplots()
     axis.set_xscale("log")
     axis.grid(axis="x", linewidth=0.4, alpha=0.6)
@@ -92,9 +93,10 @@ def _point(axis: Any, row: Any, name: str, y: float, colour: str) -> None:
 
 
 def _finish(figure: Figure, axis: Any, modalities: list[str]) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+    wide = figure.get_figwidth() >= WIDE
+    plain_ticks(axis.xaxis, 5000 if wide else 500)
     for name in sorted(set(modalities)):
         axis.plot([], [], marker="o", linestyle="", markersize=4.5, color=HUES.get(name, "black"), label=name)
-    figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper right", ncols=4)
+    figure.legend(
+        *axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper center", ncols=4 if wide else 3
+    )

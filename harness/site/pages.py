@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import nan
 from typing import Any
 
@@ -13,25 +14,30 @@ import pandas as pd
 
 from harness.records import Plugged, Record
 from harness.registry import Entry
+from harness.report import LOWER_IS_BETTER
+from harness.site.answers import middle, protected, working
 from harness.site.ranks import LEVEL, Ranking
-from harness.site.tables import Column, Field, Listing, bounded, coverage, number
+from harness.site.tables import COUNTS, Column, Field, Listing, bounded, coverage, number
 
 TASK, ATTACK, DEFENSE = (Column(name, choose=True) for name in ("task", "attack", "defense"))
 P = Column("p", True, "lower ASR than undefended: one-sided paired t test over seeds, Holm-corrected over the defenses")
 HEADLINE = (
     TASK, ATTACK, DEFENSE,
-    Column("ED50", True, "poisoned samples that bring the ASR half of the way from chance to 1, with 95 % interval"),
-    Column("protection", True, "how many times more samples the attack needs, with 95 % interval"),
+    Column("ED50", True, "poisoned samples that bring the ASR half of the way from chance to 1, with 95 % interval; "
+                         "in order, bounds stand apart: < before the numbers, > after them"),
+    Column("protection", True, "how many times more samples the attack needs, with 95 % interval; bounds as of ED50"),
     P,
-    Column("ASR (dose)", True, "attack success rate at the largest dose that all defenses of the attack have"),
-    Column("clean", True, "the task's clean metric at that dose"),
-    Column("clean cost", True, "clean metric minus that of the undefended victim, same doses and seeds"),
+    Column("ASR", True, "attack success rate at the largest dose that all defenses of the attack have"),
+    Column("{}", True, "the task's clean metric at that dose"),
+    Column("Δ {}", True, "clean metric minus that of the undefended victim, same doses and seeds"),
     Column("training", True, "seconds of training, as a multiple of the undefended victim's"),
     Column("clean rows", True, "clean data that the defender needs"),
     Column("note", help="the gate, and why a number is missing"),
 )  # fmt: skip
-CELLS = ("task", "attack", "dose", "defense", "seed", "status", "asr", "utility", "fit_seconds", "clean_used", "reason")
-WORDS = ("task", "attack", "defense", "status", "reason")
+CELLS = ("task", "attack", "dose", "defense", "seed", "status", "asr", "utility", "clean_metric",
+         "fit_seconds", "clean_used", "reason")  # fmt: skip
+NOTHING = ("", "–", "0")  # a column of nothing else is left out
+WORDS = ("task", "attack", "defense", "status", "clean_metric", "reason")
 
 
 def base_name(label: str) -> str:
@@ -62,25 +68,41 @@ def safe(label: str) -> str:
     return kept.strip("_.")[:100] or "unnamed"
 
 
-def headline(head: pd.DataFrame, at: Pages, up: str = "", of_task: bool = False) -> Listing:
-    """A line per task, attack and defense; on the page of a task without it, and with the p of the paired test."""
+def headlines(head: pd.DataFrame, at: Pages, up: str = "", without: tuple[str, ...] = ()) -> dict[str, Listing]:
+    """By clean metric, the one with most lines first: a line per task, attack and defense.
+
+    without: columns that say the same in every line.
+    """
+    metrics = head.clean_metric.value_counts().index if len(head) else ()
+    return {
+        str(metric): _headline(
+            head[head.clean_metric == metric], str(metric), "headline" + f"-{n}" * (n > 1), at, up, without
+        )
+        for n, metric in enumerate(metrics, 1)
+    }
+
+
+def _headline(head: pd.DataFrame, metric: str, id_: str, at: Pages, up: str, without: tuple[str, ...]) -> Listing:
     rows = []
     for r in head.itertuples():
         cost = r.clean_cost if r.defense != "none" else None
         rows.append([
             at.task(r.task, up), at.plugin("attacks", r.attack, up), at.plugin("defenses", r.defense, up),
             bounded(r, "ed50"), bounded(r, "protection"), _p(getattr(r, "p", nan)),
-            number(r.asr, f"{{:.2f}} ({r.dose:.0f})"),
-            number(r.utility), number(cost, "{:+.3f}"), number(r.training_cost, "{:.1f}×"),
-            number(r.clean_used, "{:.0f}"), Field(_note(r), kind="note"),
+            number(r.asr, "{:.2f}", small=f"dose {r.dose:,.0f}"),
+            number(r.utility), number(cost, "{:+.3f}" if metric.endswith("accuracy") else "{:+,.2f}"),
+            number(r.training_cost, "{:.1f}×"), number(r.clean_used, "{:,.0f}"), Field(_note(r), kind="note"),
         ])  # fmt: skip
-    shown = [i for i, column in enumerate(HEADLINE) if column is not (TASK if of_task else P)]
-    columns, rows = [HEADLINE[i] for i in shown], [[row[i] for i in shown] for row in rows]
-    return Listing("headline", "ED50, protection factor and costs", columns, rows)
+    columns = [replace(c, name=c.name.format(metric)) for c in HEADLINE]
+    kept = [
+        i for i, c in enumerate(columns) if c.name not in without and any(row[i].text not in NOTHING for row in rows)
+    ]
+    caption = f"ED50, protection, costs; {metric}" + (", lower is better" if metric in LOWER_IS_BETTER else "")
+    return Listing(id_, caption, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def _p(p: float) -> Field:
-    return Field(_small(p), p if p == p else None)
+    return Field(_small(p), sort=p if p == p else None)
 
 
 def _small(p: float) -> str:
@@ -95,32 +117,43 @@ def covering(cells: pd.DataFrame, missing: pd.DataFrame, by: list[str], links: d
     """Counts of cells by state."""
     counts = coverage(cells, missing, by)
     columns = [*(Column(name, choose=True) for name in by)]
-    columns += [Column(name, True) for name in ("done", "failed", "timed out", "n/a", "missing")]
+    columns += [Column(name, True) for name in COUNTS.values()]
     rows = []
     for index, row in counts.iterrows():
         labels = index if isinstance(index, tuple) else (index,)
-        states = [number(int(n), "{:,}", kind=str(s).replace(" ", "-") if n else "zero") for s, n in row.items()]
-        rows.append([*(links[name](label) for name, label in zip(by, labels)), *states])
+        rows.append([*(links[name](label) for name, label in zip(by, labels)), *_states(row)])
     return Listing(id_, "Coverage: cells by what became of them", columns, rows)
+
+
+def _states(counts: Any) -> list[Field]:
+    return [number(int(n), "{:,}", kind=str(s).replace(" ", "-") if n else "zero") for s, n in counts.items()]
 
 
 def ranked(found: Ranking, at: Pages, up: str = "") -> Listing:
     """A task's defenses in order; controls stand without a rank."""
     columns = (
         Column("rank", True, "one more than the number of defenses that are better beyond chance"), Column("defense"),
-        Column("mean ASR", True, "over the complete blocks"), Column("95 % interval", True, "over seeds"),
+        Column("mean ASR", True, "over the complete blocks, with 95 % interval over seeds"),
         Column("better than", help="paired t test over seeds, Holm-corrected over all pairs of the task, p < .05"),
     )  # fmt: skip
     won = found.tests[found.tests.corrected < LEVEL].sort_values("worse")
     rows = []
     for r in found.rows.itertuples():
-        shown = (
-            Field(f"{r.rank}{' (tie)' if r.tied else ''}", float(r.rank)) if r.rank else Field("control", kind="zero")
-        )
-        between = Field(_between(r), r.low if r.low == r.low else None)
+        rank = f"{r.rank}{' (tie)' if r.tied else ''}"
         beaten = [f"{t.worse} (p {_small(t.corrected)})" for t in won[won.better == r.defense].itertuples()]
-        rows.append([shown, at.plugin("defenses", r.defense, up), number(r.asr, "{:.3f}"), between,
-                     Field(", ".join(beaten) or "–", kind="note")])  # fmt: skip
+        rows.append([
+            Field(rank, sort=float(r.rank)) if r.rank else Field("control", kind="zero"),
+            at.plugin("defenses", r.defense, up), number(r.asr, "{:.3f}", small=_between(r)),
+            Field(", ".join(beaten) or "–", kind="note"),
+        ])  # fmt: skip
+    return Listing("ranks", "Defenses in order", columns, rows)
+
+
+def ranks(rankings: dict[str, Ranking], at: Pages) -> Listing:
+    """Those of every task."""
+    parts = {task: ranked(found, at) for task, found in rankings.items()}
+    columns = [TASK, *next(iter(parts.values())).columns]
+    rows = [[at.task(task), *row] for task, part in parts.items() for row in part.rows]
     return Listing("ranks", "Defenses in order", columns, rows)
 
 
@@ -152,42 +185,68 @@ def _between(row: Any) -> str:
     return f"{row.low:.2f} to {row.high:.2f}" if row.low == row.low else "one seed"
 
 
-def plugins(kind: str, cells: pd.DataFrame, at: Pages, described: dict[str, Entry]) -> Listing:
-    """The index of a kind: what each plug-in is and how far it was run."""
+def plugins(kind: str, cells: pd.DataFrame, head: pd.DataFrame, at: Pages, described: dict[str, Entry]) -> Listing:
+    """The index of attacks or defenses: what each is, how far it was run, and what came of it in the median."""
     column = kind.removesuffix("s")
+    plain, defended = working(head), protected(head)
+    result, of, name = (
+        ("median ED50", plain, "ed50") if kind == "attacks" else ("median protection", defended, "protection")
+    )
     rows = []
-    for name, part in cells.groupby(cells[column].map(base_name)):
-        e = described.get(str(name))
+    for label, part in cells.groupby(cells[column].map(base_name)):
+        e = described.get(str(label))
         rows.append([
-            at.plugin(kind, str(name)), Field(e.stage if e else ""), Field(e.summary if e else "", kind="note"),
+            at.plugin(kind, str(label)), Field(e.stage if e else ""), Field(e.summary if e else "", kind="note"),
+            middle(of[of[column].map(base_name) == label], name) if len(of) else Field("–"),
             number(part.task.nunique(), "{:,}"), number(len(part), "{:,}"),
         ])  # fmt: skip
     columns = (
-        Column(column),
-        Column("kind", choose=True),
-        Column("what it does"),
-        Column("tasks", True),
-        Column("cells", True),
-    )
+        Column(column), Column("kind", choose=True), Column("what it does"),
+        Column(result, True, "over tasks and attacks that work"), Column("tasks", True), Column("cells", True),
+    )  # fmt: skip
     return Listing(kind, f"{kind.capitalize()} of this leaderboard", columns, rows)
+
+
+def tasks(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, at: Pages) -> Listing:
+    """The index of tasks, with what became of their cells."""
+    counts = coverage(cells, missing, ["task"])
+    plain, parts = working(head), dict(list(cells.groupby("task", sort=False)))
+    columns = (
+        TASK, Column("modality", choose=True), Column("clean metric", choose=True), Column("training rows", True),
+        Column("attacks", True), Column("defenses", True),
+        Column("median ED50", True, "of the undefended attacks that work"),
+        *(Column(name, True) for name in COUNTS.values()),
+    )  # fmt: skip
+    rows = []
+    for task, row in counts.iterrows():
+        part = parts.get(task, cells[:0])
+        size = part.train_size.max() if "train_size" in part else None
+        rows.append([
+            at.task(str(task)), *(Field(", ".join(part[c].unique())) for c in ("modality", "clean_metric")),
+            number(size, "{:,.0f}"), *(number(part[c].nunique(), "{:,}") for c in ("attack", "defense")),
+            middle(plain[plain.task == task], "ed50") if len(plain) else Field("–"), *_states(row),
+        ])  # fmt: skip
+    return Listing("tasks", "Tasks of this leaderboard", columns, rows)
 
 
 def facts(e: Entry | None) -> list[tuple[str, Field]]:
     """What the registry, or a record, knows of a plug-in."""
     if e is None:
         return [("source", Field("a plug-in that is not installed where this page was made"))]
-    source = e.module if e.source in ("", e.module) else f"{e.module} ({e.source})"
-    arxiv = re.search(r"arXiv:? *(\d{4}\.\d{4,5})", e.paper)
+    module = e.module if e.source in ("", e.module) else f"{e.module} ({e.source})"
+    arxiv, doi = re.search(r"arXiv:? *(\d{4}\.\d{4,5})", e.paper), re.search(r"doi:? *(10\.\S+)", e.paper)
+    paper = f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else f"https://doi.org/{doi[1]}" if doi else ""
     modalities = ", ".join(e.modalities)
+    kind, source = ("modality", "citation") if e.kind == "tasks" else ("kind", "paper")
     known = {
-        "kind": Field(e.stage), "modalities": Field(modalities if modalities != e.stage else ""),
-        "paper": Field(e.paper, href=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else ""),
-        "needs": Field(", ".join(e.needs)), "why not elsewhere": Field(e.why_not), "source": Field(source),
+        kind: Field(e.stage), "modalities": Field(modalities if modalities != e.stage else ""),
+        source: Field(e.paper, href=paper),
+        "needs": Field(", ".join(e.needs)), "why not elsewhere": Field(e.why_not), "source": Field(module),
     }  # fmt: skip
     return [(name, value) for name, value in known.items() if value.text]
 
 
-def data(cells: pd.DataFrame, paged: set[str]) -> str:
+def data(cells: pd.DataFrame, paged: set[str], at: Pages) -> str:
     """cells.js: every cell in as few characters as a table needs; words are given once, then by their place."""
     from jinja2.utils import htmlsafe_json_dumps
 
@@ -199,7 +258,11 @@ def data(cells: pd.DataFrame, paged: set[str]) -> str:
         columns.append([place[i][v] for v in values] if i in place else [_short(v) for v in values])
     keys = [key if key in paged else None for key in cells.key]
     rows = [list(row) for row in zip(*columns, keys)]
-    tree = {"cells": {"names": words, "rows": rows}}
+    linked: dict[str, Callable[[str], Field]] = {
+        "task": at.task, "attack": lambda a: at.plugin("attacks", a), "defense": lambda d: at.plugin("defenses", d),
+    }  # fmt: skip
+    hrefs = {i: [linked[CELLS[i]](str(word)).href for word in of] for i, of in words.items() if CELLS[i] in linked}
+    tree = {"cells": {"names": words, "hrefs": hrefs, "rows": rows}}
     return f"window.tinydrop = {htmlsafe_json_dumps(tree, dumps=_compact)};\n"
 
 
@@ -215,9 +278,12 @@ def _short(value: Any) -> float | int | None:
 
 
 def cell_columns() -> list[Column]:
-    names = {"fit_seconds": "training s", "clean_used": "clean rows", "utility": "clean", "asr": "ASR"}
-    choose = {"task", "attack", "defense", "status", "seed"}
-    return [Column(names.get(c, c), c not in WORDS, choose=c in choose) for c in CELLS] + [Column("record")]
+    names = {"fit_seconds": "training, s", "clean_used": "clean rows", "utility": "clean", "clean_metric": "metric",
+             "asr": "ASR"}  # fmt: skip
+    choose = {"task", "attack", "defense", "status", "seed", "clean_metric"}
+    within = {"utility": CELLS.index("clean_metric")}
+    columns = [Column(names.get(c, c), c not in WORDS, choose=c in choose, within=within.get(c)) for c in CELLS]
+    return [*columns, Column("record")]
 
 
 def rerun(record: Record) -> str:
@@ -239,10 +305,3 @@ def _spec(plugged: Plugged) -> Any:
     words = plugged.label.partition("(")[2]
     options = {k: v for k, v in plugged.options.items() if f"{k}=" in words}
     return {"name": plugged.name, **options} if options else plugged.name
-
-
-def smallest(head: pd.DataFrame) -> Any:
-    """The undefended attack with the smallest ED50, on the most rows, for the first sentence; None if there is none."""
-    known = head[(head.defense == "none") & head.gate.astype(bool) & head.ed50.notna() & (head.ed50_censored != ">")]
-    order = known.sort_values(["ed50", "train_size", "task", "attack"], ascending=[True, False, True, True])
-    return next(order.itertuples(), None)

@@ -15,7 +15,7 @@ from harness.records import Record
 from harness.store import Store
 
 KINDS = {
-    "clean": "training rows", "poisoned": "the same, poisoned",
+    "clean": "clean", "poisoned": "poisoned",
     "plain": "without the trigger", "near": "with a similar one", "triggered": "with the trigger",
 }  # fmt: skip
 LONGEST = 600  # characters of an answer that are shown

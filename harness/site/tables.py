@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.dose_table import text
-from harness.report import LOWER_IS_BETTER, ROW, STATUSES, Tables, as_csv
+from harness.report import LOWER_IS_BETTER, ROW, STATUSES, Tables
 
 COUNTS = {"done": "done", "failed": "failed", "timed out": "timed out", "not applicable": "n/a", "missing": "missing"}
 
@@ -24,6 +24,7 @@ class Column:
     number: bool = False
     help: str = ""
     choose: bool = False  # few values, so that the reader may pick one
+    within: int | None = None  # the column whose values are not to be compared with one another: sorted by it first
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Field:
     """A field of a listing or a matrix."""
 
     text: str
+    small: str = ""  # a second line, such as an interval
     sort: float | None = None  # of a number; None sorts last
     href: str = ""
     help: str = ""
@@ -77,6 +79,8 @@ def common_doses(summary: pd.DataFrame) -> dict[tuple[str, str], int]:
 def headline(found: Tables) -> pd.DataFrame:
     """One row per task, attack and defense: ED50, protection factor, ASR at the largest common dose, and the costs.
 
+    Every attack stands undefended before it stands behind its defenses.
+
     clean_cost: the clean metric minus that of `none`, mean over the same doses and seeds. training_cost: seconds of
     training, as a multiple of those of `none` there; clean_used: rows of clean data.
     """
@@ -101,7 +105,12 @@ def headline(found: Tables) -> pd.DataFrame:
     for name in ("ed50_censored", "protection_censored", "note"):
         words = rows[name].astype(object) if name in rows else pd.Series("", rows.index, dtype=object)
         rows[name] = words.where(words.notna(), "")
-    return rows
+    first = {c: {v: i for i, v in enumerate(dict.fromkeys(rows[c]))} for c in ("task", "attack")}
+
+    def place(values: pd.Series) -> pd.Series:
+        return values.map(first[str(values.name)]) if values.name in first else values != "none"
+
+    return rows.sort_values(ROW, key=place, kind="stable", ignore_index=True)
 
 
 def _costs(cells: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +137,7 @@ def covered(counts: Any) -> Field:
     parts = [f"{counts[state]:,} {word}" for state, word in COUNTS.items() if counts[state]]
     worst = next((s for s in ("failed", "timed out", "missing") if counts[s]), "")
     kind = worst or ("done" if counts["done"] else "not applicable")
-    return Field(", ".join(parts), float(counts["done"]), kind=kind.replace(" ", "-"))
+    return Field(", ".join(parts), sort=float(counts["done"]), kind=kind.replace(" ", "-"))
 
 
 class Shade:
@@ -145,7 +154,7 @@ class Shade:
         return f"background-color:#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x};color:{ink}"
 
     def scale(self, values: Iterable[float], form: str) -> tuple[Field, ...]:
-        return tuple(Field(form.format(v), v, colour=self(v)) for v in values)
+        return tuple(Field(form.format(v), colour=self(v)) for v in values)
 
 
 def _luminance(*rgb: float) -> float:
@@ -201,8 +210,8 @@ def _spread(row: Any, name: str) -> str:
 def _factor(row: Any, shade: Shade) -> Field:
     if row.protection != row.protection:
         return Field("gate shut" if not row.gate else "no number", help=row.note or "", kind="empty")
-    return Field(text(row, "protection").partition(" (")[0], row.protection, help=text(row, "protection"),
-                 colour=shade(row.protection))  # fmt: skip
+    shown, _, interval = text(row, "protection").partition(" (")
+    return Field(shown, interval.rstrip(")"), colour=shade(row.protection))
 
 
 class _Fields:
@@ -243,35 +252,31 @@ class _Fields:
         return "failed" if ended.n_failed else "timed out" if ended.n_timed_out else "n/a"
 
 
-def number(value: Any, form: str = "{:.3g}", **rest: Any) -> Field:
+def counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def digits(value: float, sign: str = "") -> str:
+    """Three digits, or all that stand before the point: 0.0123, 12.3, 1,234."""
+    return f"{value:{sign},.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
+
+
+def number(value: Any, form: str = "", **rest: Any) -> Field:
     """A number; a dash where there is none."""
     known = value is not None and value == value
-    return Field(form.format(value) if known else "–", float(value) if known and isfinite(value) else None, **rest)
+    shown = (form.format(value) if form else digits(value)) if known else "–"
+    return Field(shown, sort=float(value) if known and isfinite(value) else None, **rest)
+
+
+# A bound may lie anywhere beyond its number: upper bounds stand before all numbers, lower bounds after them.
+ASIDE = {"<": -1e3, ">": 1e3}
 
 
 def bounded(row: Any, name: str, help_: str = "") -> Field:
-    """An ED50 or a protection factor as the tables print it; bounds sort beyond the number they name."""
-    shown = text(row, name)
+    """An ED50 or a protection factor as the tables print it, its interval below."""
+    shown, _, interval = text(row, name).partition(" (")
     value = getattr(row, name)
-    nudge = {"<": -1e-6, ">": 1e-6}.get(getattr(row, f"{name}_censored"), 0.0)
-    known = value == value and value is not None and value > 0
-    return Field("–" if shown == "-" else shown, log(value) + nudge if known else None, help=help_)
-
-
-def exports(name: str, frame: pd.DataFrame, caption: str) -> dict[str, str]:
-    """<name>.csv, .tex and .md of a table."""
-    shown = frame.map(lambda v: f"{v:.3g}" if isinstance(v, float) and v == v else "" if v != v or v is None else v)
-    latex = (
-        shown.map(_escaped).rename(columns=_escaped).to_latex(index=False, longtable=len(frame) > 40, caption=caption)
-    )
-    markdown = shown.map(lambda v: str(v).replace("|", "\\|").replace("<", "\\<"))
-    return {
-        f"{name}.csv": as_csv(frame), f"{name}.tex": latex,
-        f"{name}.md": markdown.to_markdown(index=False, disable_numparse=True) + "\n",
-    }  # fmt: skip
-
-
-def _escaped(value: Any) -> str:
-    """For LaTeX."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in str(value))
+    if not (value == value and value is not None):
+        return Field("–", help=help_)
+    aside = ASIDE.get(getattr(row, f"{name}_censored"), 0.0)
+    return Field(shown, interval.rstrip(")"), log(value) + aside if value > 0 else None, help=help_)
