@@ -10,7 +10,9 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -48,3 +50,15 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads() -> None:
     torch.set_num_threads(1)
+
+
+def frame(asr: dict[str, list[float]], attack: str = "a", doses: tuple[int, ...] = (5,), **more: Any) -> pd.DataFrame:
+    """Cells of one task: ASR of every seed by defense, the same at all doses."""
+    rows = [
+        {"task": "t", "modality": "image", "attack": attack, "defense": d, "stage": "control" if d == "none" else "x",
+         "dose": dose, "seed": seed, "status": "done", "reason": "", "train_size": 100, "clean_metric": "accuracy",
+         "asr": value, "asr_n": 100, "asr_floor": 0.0, "utility": 0.9, "utility_n": 100, "fit_seconds": 2.0,
+         "clean_used": 0, "key": f"{attack}{d}{dose}{seed}", "commit": "", "device": "", "source": "s", **more}
+        for d, values in asr.items() for dose in doses for seed, value in enumerate(values)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)

@@ -259,6 +259,7 @@ class _Site:
         self.page(
             f"tasks/{slug}.html", "task.html", task=task, entry=entry,
             facts=[*pages.facts(entry), *described.data(entry)], options=described.options("tasks", entry),
+            details=described.details("tasks", entry),
             train_size=cells.train_size.max() if "train_size" in cells else None,  # none where every cell failed
             covered=covered(coverage(cells, missing, ["task"]).iloc[0]),
             matrices=matrices(task, self.tables, self.head, self.missing) if len(head) else [],
@@ -286,6 +287,7 @@ class _Site:
             self.page(
                 f"{kind}/{pages.safe(name)}.html", "plugin.html", kind=kind, plugin=name, entry=entry,
                 facts=pages.facts(entry), options=described.options(kind, entry),
+                details=described.details(kind, entry),
                 heads=pages.headlines(head, self.at, up, alone).values(),
                 covered=covered(coverage(cells, missing, ["task"]).sum()),
                 drawn=[(t, a, self.drawn[t, a]) for t, a in pairs if (t, a) in self.drawn],

@@ -60,6 +60,13 @@ def options(kind: str, entry: Entry | None) -> list[Option]:
     ]
 
 
+def details(kind: str, entry: Entry | None) -> list[str]:
+    """What a docstring says below its summary: the source's sections, deviations, figures; paragraph by paragraph."""
+    cls = _class(kind, entry) if entry else None
+    paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n") if cls else []
+    return [" ".join(paragraph.split()) for paragraph in paragraphs[1:]]
+
+
 def _class(kind: str, entry: Entry) -> Any:
     """None where this plug-in is not installed, or an extra that it needs."""
     if entry != entries(kind).get(entry.name):

@@ -17,7 +17,7 @@ from harness.registry import Entry
 from harness.report import LOWER_IS_BETTER
 from harness.site.answers import middle, protected, working
 from harness.site.ranks import LEVEL, Ranking
-from harness.site.tables import COUNTS, Column, Field, Listing, bounded, coverage, number
+from harness.site.tables import COUNTS, Column, Field, Listing, bounded, coverage, decimals, number
 
 TASK, ATTACK, DEFENSE = (Column(name, choose=True) for name in ("task", "attack", "defense"))
 P = Column("p", True, "lower ASR than undefended: one-sided paired t test over seeds, Holm-corrected over the defenses")
@@ -90,8 +90,8 @@ def _headline(head: pd.DataFrame, metric: str, id_: str, at: Pages, up: str, wit
             at.task(r.task, up), at.plugin("attacks", r.attack, up), at.plugin("defenses", r.defense, up),
             bounded(r, "ed50"), bounded(r, "protection"), _p(getattr(r, "p", nan)),
             number(r.asr, "{:.2f}", small=f"dose {r.dose:,.0f}"),
-            number(r.utility), number(cost, "{:+.3f}" if metric.endswith("accuracy") else "{:+,.2f}"),
-            number(r.training_cost, "{:.1f}×"), number(r.clean_used, "{:,.0f}"), Field(_note(r), kind="note"),
+            number(r.utility, decimals(metric)), number(cost, decimals(metric, "+")),
+            number(r.training_cost, "{:.1f}×"), number(r.clean_used, "{:,.0f}"), Field(r.note, kind="note"),
         ])  # fmt: skip
     columns = [replace(c, name=c.name.format(metric)) for c in HEADLINE]
     kept = [
@@ -107,10 +107,6 @@ def _p(p: float) -> Field:
 
 def _small(p: float) -> str:
     return "–" if p != p else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
-def _note(row: Any) -> str:
-    return "; ".join(filter(None, ["" if row.gate else "gate shut: the undefended attack is too weak", row.note]))
 
 
 def covering(cells: pd.DataFrame, missing: pd.DataFrame, by: list[str], links: dict[str, Any], id_: str) -> Listing:

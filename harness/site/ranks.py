@@ -26,6 +26,17 @@ class Ranking:
     tests: pd.DataFrame  # of every pair: better (the lower mean ASR), worse, apart, p, corrected (Holm)
 
     @property
+    def doses(self) -> str:
+        """The blocks in words: attacks of the same doses together."""
+        by_attack: dict[str, list[int]] = {}
+        for attack, dose in self.blocks:
+            by_attack.setdefault(attack, []).append(dose)
+        by_doses: dict[tuple[int, ...], list[str]] = {}
+        for attack, doses in by_attack.items():
+            by_doses.setdefault(tuple(doses), []).append(attack)
+        return "; ".join(f"{', '.join(attacks)} at {', '.join(map(str, doses))}" for doses, attacks in by_doses.items())
+
+    @property
     def size(self) -> str:
         blocks, seeds = len(self.blocks), self.seeds
         return f"{blocks} block{'s' if blocks > 1 else ''}, {seeds} seed{'s' if seeds > 1 else ''}"

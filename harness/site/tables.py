@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.dose_table import text
+from harness.dose_table import no_credit, text
 from harness.report import LOWER_IS_BETTER, ROW, STATUSES, Tables
 
 COUNTS = {"done": "done", "failed": "failed", "timed out": "timed out", "not applicable": "n/a", "missing": "missing"}
@@ -105,6 +105,8 @@ def headline(found: Tables) -> pd.DataFrame:
     for name in ("ed50_censored", "protection_censored", "note"):
         words = rows[name].astype(object) if name in rows else pd.Series("", rows.index, dtype=object)
         rows[name] = words.where(words.notna(), "")
+    for _, shut in rows[~rows.gate.astype(bool)].groupby(["task", "attack"], sort=False):
+        rows.loc[shut.index, "note"] = [f"{no_credit(shut)}; {note}".rstrip("; ") for note in shut.note]
     first = {c: {v: i for i, v in enumerate(dict.fromkeys(rows[c]))} for c in ("task", "attack")}
 
     def place(values: pd.Series) -> pd.Series:
@@ -171,6 +173,7 @@ def matrices(task: str, found: Tables, head: pd.DataFrame, missing: pd.DataFrame
     if part.empty:
         return []
     metric = part.clean_metric.iloc[0]
+    form = decimals(metric)
     low, high = part.utility.min(), part.utility.max()
     spread = Normalize(low, high if high > low else low + 1e-9)
     round_values = [low, (low + high) / 2, high] if high > low else [low]
@@ -186,8 +189,8 @@ def matrices(task: str, found: Tables, head: pd.DataFrame, missing: pd.DataFrame
                fields(lambda r: Field(f"{r.asr:.2f}", help=_spread(r, "asr"), colour=share(r.asr))),
                share.scale((0, 0.25, 0.5, 0.75, 1), "{:.2f}")),
         Matrix("clean", f"Clean metric: {metric}", f"{note} {_better(metric)}", at,
-               fields(lambda r: Field(f"{r.utility:.3g}", colour=clean(r.utility))),
-               clean.scale(round_values, "{:.3g}")),
+               fields(lambda r: Field(form.format(r.utility), colour=clean(r.utility))),
+               clean.scale(round_values, form)),
     ]  # fmt: skip
     if part.protection.notna().any():
         made.append(
@@ -254,6 +257,11 @@ class _Fields:
 
 def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def decimals(metric: str, sign: str = "") -> str:
+    """How values of a clean metric are written, so that a column of them lines up."""
+    return f"{{:{sign}.3f}}" if metric.endswith("accuracy") else f"{{:{sign},.2f}}"
 
 
 def digits(value: float, sign: str = "") -> str:
