@@ -1,5 +1,6 @@
 // Sorting, filtering and paging of every table of class "data". Its rows stand in the page; where they are many, in a file
-// beside it: window.tinydrop[id] has `names`, words by column, and `rows` of numbers or of places in those words.
+// beside it: window.tinydrop[id] has `names`, words by column, their pages (`hrefs`), and `rows` of numbers or of places
+// in those words.
 "use strict";
 const SHOWN = 50;
 
@@ -20,14 +21,18 @@ function readPage(table) {
 function readFile(data, heads, link) {
   return data.rows.map((row) => {
     const values = row.map((value, i) => (i in data.names ? data.names[i][value] : value));
-    return { values, text: values.join(" ").toLowerCase(), element: () => makeRow(values, heads, link) };
+    return { values, text: values.join(" ").toLowerCase(), element: () => makeRow(row, values, data.hrefs, heads, link) };
   });
 }
 
-function makeRow(values, heads, link) {
+function makeRow(row, values, hrefs, heads, link) {
+  const last = values.length - 1;
   const cells = values.map((value, i) => {
-    if (i === values.length - 1 && value) return make("td", {}, make("a", { href: link.replace("{}", value), textContent: "record" }));
-    return make("td", { className: heads[i].className, textContent: value ?? "–" });
+    const href = i < last ? hrefs[i]?.[row[i]] : value && link.replace("{}", value);
+    if (!href) return make("td", { className: heads[i].className, textContent: value ?? "–" });
+    const [name, options] = i < last ? value.split(/(?=\()/, 2) : ["record"];
+    const small = options ? [make("small", { textContent: value.slice(name.length) })] : [];
+    return make("td", { className: "link" }, make("a", { href }, name, ...small));
   });
   return make("tr", {}, ...cells);
 }
@@ -51,8 +56,9 @@ function enhance(table) {
     const start = page * SHOWN, end = Math.min(start + SHOWN, kept.length);
     body.replaceChildren(...kept.slice(start, end).map((row) => row.element()));
     const all = kept.length === rows.length ? "" : ` (of ${rows.length.toLocaleString("en")})`;
+    const noun = kept.length === 1 ? "row" : "rows";
     const part = kept.length > SHOWN ? `${(start + 1).toLocaleString("en")} to ${end.toLocaleString("en")} of ` : "";
-    count.textContent = `${part}${kept.length.toLocaleString("en")} rows${all}`;
+    count.textContent = `${part}${kept.length.toLocaleString("en")} ${noun}${all}`;
     back.hidden = next.hidden = kept.length <= SHOWN;
     back.disabled = page === 0;
     next.disabled = end >= kept.length;
@@ -70,9 +76,11 @@ function enhance(table) {
     heads.forEach((head) => head.removeAttribute("aria-sort"));
     heads[i].setAttribute("aria-sort", down ? "descending" : "ascending");
     const empty = (value) => value === null || value === "";
+    const within = heads[i].dataset.within ?? i;
     rows.sort((a, b) => {
       const x = a.values[i], y = b.values[i];
-      return empty(x) || empty(y) ? empty(x) - empty(y) : down ? compare(y, x) : compare(x, y);
+      if (empty(x) || empty(y)) return empty(x) - empty(y);
+      return (within !== i && compare(a.values[within], b.values[within])) || (down ? compare(y, x) : compare(x, y));
     });
     filter();
   }
