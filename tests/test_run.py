@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def test_a_worker_that_dies_costs_one_cell(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(
         """
-import os, sys, signal
+from functools import partial
 from pathlib import Path
 from dataclasses import replace
 from harness import executors, grid as grids, records, work
@@ -301,7 +302,10 @@ def test_two_runs_share_one_folder_and_run_no_cell_twice(undisturbed: Path, tmp_
 def test_a_polite_end_keeps_what_is_finished(tmp_path: Path, signals: list[signal.Signals]) -> None:
     file = grid_file(tmp_path, seeds=list(range(20)))  # more than can be over before the signal comes
     words = [sys.executable, "-m", "harness.cli", "run", str(file), "--out", str(tmp_path / "run"), "--jobs", "1"]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it
+    process = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     while not list((tmp_path / "run").glob("records/*.json")) and process.poll() is None:
         time.sleep(0.05)
     for signum in signals:
