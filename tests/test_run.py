@@ -212,7 +212,7 @@ def test_a_worker_that_dies_costs_one_cell(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(
         """
-from functools import partial
+import os, sys, signal
 from pathlib import Path
 from dataclasses import replace
 from harness import executors, grid as grids, records, work
