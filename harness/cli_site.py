@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli_run import Dir, local
+from harness.cli_run import Dir, local, stored
 from harness.console import out
 
 
@@ -50,18 +50,18 @@ def submit(
 ) -> None:
     """Pack a run's records, samples, plan and ledger into one archive that `tinydrop leaderboard` takes; no weights.
 
-    The ledger says who ran what where (user@host), and goes along. Publish the printed head somewhere with a date.
+    The ledger says who ran what where (user@host), records say where a plug-in's file lay; both go along. Publish the
+    printed head somewhere with a date.
 
     Example:  tinydrop submit runs/quickstart -o mine.zip
     """
-    from harness import submission
-    from harness.store import Store
+    from rich.filesize import decimal
 
-    if not (dir_ / "records").is_dir():
-        raise FileNotFoundError(f"DIR: {str(dir_)!r} holds no run; start one with `tinydrop run`")
-    manifest = submission.pack(Store(dir_), to)
-    size, digest = to.stat().st_size, hashlib.sha256(to.read_bytes()).hexdigest()
+    from harness import submission
+
+    manifest = submission.pack(stored(dir_), to)
+    size, digest = decimal(to.stat().st_size), hashlib.sha256(to.read_bytes()).hexdigest()
     records = sum(path.startswith("records/") for path in manifest.files)
-    out.print(f"{records} records, {len(manifest.files)} files, {size / 1e6:.1f} MB written: {to}", highlight=False,
-              soft_wrap=True)  # fmt: skip
+    written = f"{records} records, {len(manifest.files)} files, {size} written: {to}"
+    out.print(written, highlight=False, soft_wrap=True)
     out.print(f"SHA-256 {digest}\nledger  {manifest.head}", highlight=False, soft_wrap=True)
