@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from harness.bytecode import lives_here
-from harness.given import called
+from harness.given import called, undecorated
 from tasks.base import NotApplicable, Plugin
 
 
@@ -49,7 +49,7 @@ def check_options(plugin: Plugin) -> None:
     cls = type(plugin)
     if lives_here(cls):
         called(cls)
-    need("__dataclass_fields__" in vars(cls), f"{plugin.name}: decorate the class {cls.__name__} with @options")
+    need(not undecorated(cls), f"{plugin.name}: {undecorated(cls)}")
     typed = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
     for name, value in vars(cls).items():
         plain = name in typed or name.startswith("_") or not isinstance(value, int | float | str | tuple)

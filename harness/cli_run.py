@@ -13,6 +13,7 @@ import typer
 
 from harness import machine
 from harness.console import err, out
+from harness.registry import PRESETS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from harness.work import Settings
 
 WATCHED = 2.0  # seconds between two looks
-PRESETS = sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.yaml"))
 MOST = 10  # runs named to somebody who asked for another
 
 

@@ -22,6 +22,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from harness import censored
 from harness.censored import Estimate
+from harness.table import counted
 
 Array = NDArray[np.float64]
 Bounds = tuple[float, float]  # of a log dose
@@ -95,7 +96,7 @@ def fit(curve: Curve) -> Hill:
     """
     positive = np.log(curve.doses[curve.doses > 0])
     if len(positive) < 2:
-        raise Unsupported(f"{len(positive)} dose{'s' * (len(positive) != 1)} above 0: a curve needs at least 2")
+        raise Unsupported(f"{counted(len(positive), 'dose')} above 0: a curve needs at least 2")
     y = curve.reach.clip(1e-3, 1 - 1e-3)
     low, high = float(y.min()), float(y.max())
 

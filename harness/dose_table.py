@@ -11,7 +11,7 @@ from harness import dose
 from harness.compare import holm, paired
 from harness.dose import Curve, Published, Unsupported
 from harness.grid import without_option
-from harness.table import new_table
+from harness.table import counted, new_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,7 +58,7 @@ def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
             row |= _numbers(found, by_defense.get("none", {}) if opened and defense != "none" else {})
             lost = column[(column.defense == defense) & column.asr.notna()].seed.nunique() - len(found)
             if lost and not row["note"]:
-                row["note"] = f"{lost} trial{'s' * (lost != 1)} left out: lost without any poison"
+                row["note"] = f"{counted(lost, 'trial')} left out: lost without any poison"
             row["p"] = paired(column, defense, "none") if defense != "none" else np.nan
             rows.append(row)
         for row, p in zip(rows[start:], holm(np.array([r["p"] for r in rows[start:]])), strict=True):

@@ -88,6 +88,11 @@ def add_class(cls: type[Plugin]) -> str:
     return name
 
 
+def undecorated(cls: type[Plugin]) -> str:
+    """What to do about a class whose own fields are no options; nothing if they are."""
+    return "" if "__dataclass_fields__" in vars(cls) else f"decorate the class {cls.__name__} with @options"
+
+
 def called(cls: type[Plugin]) -> str:
     """The name of a class that is handed over, which is set: its module may hold other things too."""
     cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
@@ -148,8 +153,8 @@ def sources(cells: Iterable[Cell], jobs: int) -> tuple[str, ...]:
 
 
 def _keep(name: str, cls: type[Plugin], source: str) -> None:
-    if "__dataclass_fields__" not in vars(cls):
-        raise BadPlugin(f"decorate the class {cls.__name__} with @options (tasks.base.options)")
+    if why := undecorated(cls):
+        raise BadPlugin(why)
     if name not in given or given[name].cls is not cls:
         given[name] = Given(_kinds(cls)[0], cls, source)
         registry.forget()

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.registry import KINDS, UnknownName, create, entries, entry, fits, suggest
+from harness.registry import KINDS, PRESETS, UnknownName, create, entries, entry, fits, suggest
 
 if TYPE_CHECKING:
     from tasks.base import Plugin
 
-PRESETS = Path(__file__).parent / "presets"
 # The code of every cell.
 GRADING = tuple(f"harness.{m}" for m in ("cell", "case", "metrics", "stealth", "poison", "fit", "private"))
 FIELDS = ("tasks", "attacks", "doses", "defenses", "seeds", "timeout", "description", "also")
@@ -93,11 +92,10 @@ def read(source: str, changes: Iterable[str] = ()) -> Grid:
 def written(source: str) -> dict[str, Any]:
     """The mapping that `parse` takes, as a preset or a YAML file has it. Raises BadGrid."""
     path = Path(source)
-    presets = {p.stem: p for p in sorted(PRESETS.glob("*.yaml"))}
-    if source in presets and not path.is_file():
-        path = presets[source]
+    if source in PRESETS and not path.is_file():
+        path = PRESETS[source]
     elif not path.is_file():
-        raise BadGrid(f"{suggest('GRID', source, presets)}; or the path of a YAML file")
+        raise BadGrid(f"{suggest('GRID', source, PRESETS)}; or the path of a YAML file")
     try:
         tree = _loaded(path.read_text(encoding="utf-8"), str(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("tasks", "attacks", "defenses")
+PRESETS = {file.stem: file for file in sorted((ROOT / "harness" / "presets").glob("*.yaml"))}  # grids by name
 # Attacks and defenses lie in folders by kind, and what lies beside those folders serves them; tasks lie at the top.
 NOT_TASKS = {
     "base", "data", "deployed", "image", "text", "audio", "tabular", "transfer", "language", "diffusion",

@@ -1,4 +1,4 @@
-"""The look of every printed table."""
+"""The look of every printed table, and of what is counted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: 1 cell, 2 cells."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def new_table(

@@ -24,11 +24,12 @@ from defenses.base import Defense
 from harness.breach import Broken as Broken
 from harness.breach import check_options, globals_untouched, need, told
 from harness.case import CellCase, CellOracleCase, Findings, Fitter
-from harness.cell import defend, make_challenge, poison_set
+from harness.cell import check_untouched, defend, make_challenge, poison_set
 from harness.poison import canonical, craft
 from harness.raw import RAW, described, raw, row_hashes
 from harness.registry import create, entries, fits, load_class
 from harness.store import Store
+from harness.table import counted
 from tasks.base import BadInput, Batch, NotApplicable, Outputs, Samples, Task, sealed, take
 from tasks.deployed import Model
 
@@ -59,7 +60,7 @@ class Cost:
 
     def __str__(self) -> str:
         found = f"{self.task}: {self.seconds:.1f} s"
-        found += f", {self.fits} model{'s' * (self.fits != 1)} trained" if self.fits else ""
+        found += f", {counted(self.fits, 'model')} trained" if self.fits else ""
         return found + (f", {self.clean} clean rows" if self.clean else "")
 
 
@@ -115,8 +116,7 @@ def check_defense_on(defense: Defense, task: Task, store: Store) -> Cost:
         model, case, before, cost = _defended(defense, task, store)
         if cost.seconds > SLOW:
             warnings.warn(f"{name}, {cost}: an option for less work would let others check it", stacklevel=2)
-        kept = _fresh(case.train) == before
-        need(kept, f"{name} changed case.train in place; work on a copy (select() makes one)")
+        check_untouched(case.train, before, defense)
         outputs = _check_model(name, model, task, splits.test)
         need(_fresh(splits.reserve) == reserve, f"{name} changed the clean rows; work on a copy")
         _check_findings(name, case.findings, task)
@@ -135,9 +135,12 @@ def check_registered(kind: str, name: str) -> list[Cost]:
         plugin = small_task(name) if kind == "tasks" else create(kind, name)
     except (BadInput, TypeError) as error:
         raise Broken(str(error)) from error
+    if isinstance(plugin, Task):
+        return check_task(plugin)
     if isinstance(plugin, Attack):
         return check_attack(plugin)
-    return check_defense(plugin) if isinstance(plugin, Defense) else check_task(small_task(name))
+    assert isinstance(plugin, Defense)
+    return check_defense(plugin)
 
 
 @cache

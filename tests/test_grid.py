@@ -10,6 +10,7 @@ import yaml
 
 from harness import grid as grids
 from harness.grid import BadGrid
+from harness.registry import PRESETS
 
 GOOD: dict[str, Any] = {
     "tasks": ["digits"],
@@ -169,6 +170,6 @@ def test_an_option_is_set_in_further_blocks_too(tmp_path: Path) -> None:
     assert dict(grid.also[0].tasks[0].options) == {"epochs": 2}
 
 
-@pytest.mark.parametrize("preset", sorted(p.stem for p in grids.PRESETS.glob("*.yaml")))
+@pytest.mark.parametrize("preset", PRESETS)
 def test_presets_expand(preset: str) -> None:
     assert grids.expand(grids.read(preset))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.site.tables import Column, Field, Listing, bounded, counted, number
+from harness.site.tables import Column, Field, Listing, bounded, number
+from harness.table import counted
 
 
 def working(head: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +30,8 @@ def middle(rows: pd.DataFrame, name: str) -> Field:
 
 def smallest(head: pd.DataFrame) -> Any:
     """The undefended attack with the smallest ED50, on the most rows, for the first sentence; None if there is none."""
-    known = head[(head.defense == "none") & head.gate.astype(bool) & head.ed50.notna() & (head.ed50_censored != ">")]
+    known = working(head)
+    known = known[known.ed50_censored != ">"]
     order = known.sort_values(["ed50", "train_size", "task", "attack"], ascending=[True, False, True, True])
     return next(order.itertuples(), None)
 

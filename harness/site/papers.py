@@ -8,7 +8,8 @@ from itertools import groupby
 import pandas as pd
 
 from harness.catalogue import escaped as marked
-from harness.site.tables import Field, Listing, counted
+from harness.site.tables import Field, Listing
+from harness.table import counted
 
 LEFT_OUT = ("note", "better than")
 PLAIN = {

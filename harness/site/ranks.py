@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.compare import holm, paired
 from harness.report import interval
+from harness.table import counted
 
 LEVEL = 0.05  # of the whole family of comparisons of a task
 
@@ -38,8 +39,7 @@ class Ranking:
 
     @property
     def size(self) -> str:
-        blocks, seeds = len(self.blocks), self.seeds
-        return f"{blocks} block{'s' if blocks > 1 else ''}, {seeds} seed{'s' if seeds > 1 else ''}"
+        return f"{counted(len(self.blocks), 'block')}, {counted(self.seeds, 'seed')}"
 
 
 def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
@@ -93,8 +93,8 @@ def _whole(graded: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
     """Defense x block: are all seeds of the block done?"""
     block = ["attack", "dose"]
     seeds = graded.groupby(block, sort=False).seed.nunique()
-    counted = done.groupby(["defense", *block], sort=False).seed.nunique().unstack("defense").fillna(0)
-    return counted.eq(seeds.loc[counted.index], axis=0).T
+    per_block = done.groupby(["defense", *block], sort=False).seed.nunique().unstack("defense").fillna(0)
+    return per_block.eq(seeds.loc[per_block.index], axis=0).T
 
 
 def _rectangle(whole: pd.DataFrame) -> tuple[list[str], list[Block]]:

@@ -255,10 +255,6 @@ class _Fields:
         return "failed" if ended.n_failed else "timed out" if ended.n_timed_out else "n/a"
 
 
-def counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' * (n != 1)}"
-
-
 def decimals(metric: str, sign: str = "") -> str:
     """How values of a clean metric are written, so that a column of them lines up."""
     return f"{{:{sign}.3f}}" if metric.endswith("accuracy") else f"{{:{sign},.2f}}"
@@ -280,11 +276,11 @@ def number(value: Any, form: str = "", **rest: Any) -> Field:
 ASIDE = {"<": -1e3, ">": 1e3}
 
 
-def bounded(row: Any, name: str, help_: str = "") -> Field:
+def bounded(row: Any, name: str) -> Field:
     """An ED50 or a protection factor as the tables print it, its interval below."""
     shown, _, interval = text(row, name).partition(" (")
     value = getattr(row, name)
     if not (value == value and value is not None):
-        return Field("–", help=help_)
+        return Field("–")
     aside = ASIDE.get(getattr(row, f"{name}_censored"), 0.0)
-    return Field(shown, interval.rstrip(")"), log(value) + aside if value > 0 else None, help=help_)
+    return Field(shown, interval.rstrip(")"), log(value) + aside if value > 0 else None)
