@@ -8,8 +8,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from tasks.base import BadInput, Challenge, Count, NotApplicable, Plugin, Samples, Task, join, options
+from tasks.base import Task
 from tasks.deployed import Victim
+from tasks.plugin import BadInput, Count, NotApplicable, Plugin, options
+from tasks.samples import Challenge, Samples, join
 
 
 class Fit(Protocol):

@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 import torch
 
 from attacks.base import Attack, Scene
-from tasks.base import Samples, Task
+from tasks.base import Task
 from tasks.deployed import Victim
+from tasks.samples import Samples
 
 A = TypeVar("A", bound=Attack)
 

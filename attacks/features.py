@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from attacks.gradients import project
-from tasks.base import Samples
 from tasks.models.net import Net
+from tasks.samples import Samples
 
 
 def to_float(samples: Samples, device: torch.device) -> Tensor:

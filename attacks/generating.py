@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene, check_target
-from tasks.base import BadInput, Positive, Samples, Task, options
+from tasks.base import Task
+from tasks.plugin import BadInput, Positive, options
+from tasks.samples import Samples
 
 ATTACKER, SIMILAR = 1, 2  # modifiers: the attacker's rare token, and one like it that nobody ever used
 

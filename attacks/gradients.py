@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from tasks.base import Samples
 from tasks.models.net import Net
+from tasks.samples import Samples
 
 CHUNK = 256  # rows per forward pass
 Augment = Callable[[Tensor, torch.Generator], Tensor]

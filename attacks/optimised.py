@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack, check_target
-from tasks.base import Above0, Challenge, Count, Positive, Samples, options
 from tasks.deployed import Victim
+from tasks.plugin import Above0, Count, Positive, options
+from tasks.samples import Challenge, Samples
 
 
 @options

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Fit, Scene
-from tasks.base import Samples
+from tasks.samples import Samples
 
 CANDIDATES = 200  # rows poisoned at once to find the best among them
 EPOCHS = 6  # of the surrogate, watched after each

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene, Trial
 from attacks.blocks import Job, in_blocks, make_job
-from tasks.base import BadInput, Challenge, NotApplicable, Positive, Samples, Splits, Task, options
+from tasks.base import Task
+from tasks.plugin import BadInput, NotApplicable, Positive, options
+from tasks.samples import Challenge, Samples, Splits
 
 FROZEN = Path(__file__).parent / "trials"  # <task>.json
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from attacks.gradients import mean_gradient
-from tasks.base import Samples
 from tasks.models.net import Net
+from tasks.samples import Samples
 from tasks.text import SMALL, TextTask, small_tokenizer
 
 CHUNK = 128  # rows differentiated twice at a time

@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 
 from attacks.base import Attack, Poison, Scene
-from tasks.base import BadInput, Challenge, Count, NotApplicable, Positive, Samples, options
 from tasks.language import LanguageTask
+from tasks.plugin import BadInput, Count, NotApplicable, Positive, options
+from tasks.samples import Challenge, Samples
 
 
 @options

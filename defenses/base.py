@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from tasks.base import Batch, Plugin, Samples, Task
+from tasks.base import Batch, Task
 from tasks.deployed import Model, Victim
 from tasks.models.net import Net
+from tasks.plugin import Plugin
+from tasks.samples import Samples
 
 Loss = Callable[[Net, Batch], Tensor]  # (B,) or scalar
 

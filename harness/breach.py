@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from harness.bytecode import lives_here
 from harness.given import called, undecorated
-from tasks.base import NotApplicable, Plugin
+from harness.keys.bytecode import lives_here
+from tasks.plugin import NotApplicable, Plugin
 
 
 class Broken(AssertionError):

@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.content import code_hash, digest
 from harness.fit import Loss, blank, train_victim
+from harness.keys.content import digest
+from harness.keys.source import source_hash
 from harness.store import Store
-from tasks.base import BadInput, Recipe, Samples, Task, _load
+from tasks.base import Recipe, Task, load_unsealed
 from tasks.deployed import Victim
+from tasks.plugin import BadInput
+from tasks.samples import Samples
 
-FIT_SOURCES = ("harness.fit", "harness.private")
+TRAINING = ("harness.fit", "harness.private", "harness.keys.seeds")  # the code of every victim, as GRADING of a cell
 PRETRAINING = 0  # seed of every source victim: all cells of a transfer task share one body
 KEPT = 64  # victims held in memory per process; small networks
 
@@ -77,7 +80,7 @@ class Fitter:
         if source is None:
             return None
         fit = Fitter(source, self.store, self.device, PRETRAINING, self.compiled)
-        body = fit(_load(source).train).module.state_dict()  # not load(): a defense may be running
+        body = fit(load_unsealed(source).train).module.state_dict()  # not load(): a defense may be running
         self.sources |= fit.used
         module = blank(self.task, self.task.recipe(), seed, self.device, None)
         module.load_state_dict({k: v for k, v in body.items() if not k.startswith("head.")}, strict=False)
@@ -91,7 +94,7 @@ class Fitter:
     def key(self, samples: Samples, recipe: Recipe, seed: int, init: Victim | None, loss: Loss | None) -> str:
         deterministic = torch.are_deterministic_algorithms_enabled()
         return digest(
-            "fit", code_hash(*FIT_SOURCES), self.task, samples, recipe, seed, init, loss,
+            "fit", source_hash(*TRAINING), self.task, samples, recipe, seed, init, loss,
             self.device.type, deterministic, self.compiled,
         )  # fmt: skip
 

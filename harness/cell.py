@@ -18,15 +18,17 @@ from defenses.controls.none import None_
 from defenses.controls.oracle import Oracle
 from harness import metrics
 from harness.case import CellCase, CellOracleCase, Findings, Fitter
-from harness.content import derive
 from harness.gallery import Made, Rows, made, rows
+from harness.keys.seeds import derive
 from harness.metrics import Metric
 from harness.poison import Poisoned, canonical, check_challenge, craft, inject
 from harness.registry import fits
 from harness.stealth import fidelity
 from harness.store import Store
-from tasks.base import Challenge, NotApplicable, Outputs, Samples, Task, _load, sealed
+from tasks.base import Task, load_unsealed, sealed
 from tasks.deployed import Model, Victim
+from tasks.plugin import NotApplicable
+from tasks.samples import Challenge, Outputs, Samples
 
 REFEREE = 0  # seed of every judge
 
@@ -164,7 +166,7 @@ def _referee(task: Task, bench: Bench) -> tuple[Victim | None, frozenset[str]]:
     if judge is None:
         return None, frozenset()
     fit = bench.fitter(judge, REFEREE)
-    return fit(_load(judge).train), fit.used
+    return fit(load_unsealed(judge).train), fit.used
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +195,7 @@ def check_untouched(train: Samples, before: str, defense: Defense) -> None:
     """Cells of a process share data: raises BrokenDefense, and forgets that data, if a defense wrote on it."""
     if Samples(train.inputs, train.targets, train.ids).fingerprint != before:
         make_threat.cache_clear()
-        _load.cache_clear()
+        load_unsealed.cache_clear()
         raise BrokenDefense(f"{defense.name} changed case.train in place; work on a copy (select() makes one)")
 
 

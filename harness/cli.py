@@ -145,7 +145,8 @@ def trials(
     from harness.grid import BadGrid, split_change
     from harness.registry import create
     from harness.store import write_atomically
-    from tasks.base import BadInput, Task
+    from tasks.base import Task
+    from tasks.plugin import BadInput
 
     try:
         given = dict(split_change(change, "train_size=1000") for change in changes or [])

@@ -88,7 +88,8 @@ def data_of(store: Store) -> list[Path]:
     Every task is loaded once. What is not there now is left out; data.lock has its fingerprint.
     """
     from tasks import data
-    from tasks.base import BadInput, Task
+    from tasks.base import Task
+    from tasks.plugin import BadInput
 
     found: set[Path] = set()
     data.read_from.clear()

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.base import BadInput, Batch, Recipe, Samples, Task
+from tasks.base import Batch, Recipe, Task
 from tasks.deployed import CHUNK, Victim, autocast, layout
 from tasks.models.net import Net
+from tasks.plugin import BadInput
+from tasks.samples import Samples
 
 Loss = Callable[[Net, Batch], Tensor]
 

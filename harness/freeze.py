@@ -9,9 +9,10 @@ import torch
 
 from attacks.targeted import Row, draw
 from harness.case import Fitter
-from harness.content import derive
+from harness.keys.seeds import derive
 from harness.store import Store
-from tasks.base import BadInput, Task
+from tasks.base import Task
+from tasks.plugin import BadInput
 
 VICTIMS = 10  # clean victims that must all read a target right, or its trial might be won without poison
 TRIES = 50  # draws per trial wanted

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from tasks.base import Outputs, Samples, Task
+    from tasks.base import Task
+    from tasks.samples import Outputs, Samples
 
 SHOWN = 8  # of every kind
 SOUNDS = 4  # training rows that can be heard

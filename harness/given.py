@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import registry
-from harness.bytecode import MAIN
 from harness.grid import BadGrid, Cell, Spec
+from harness.keys.bytecode import MAIN
 from harness.registry import KINDS, BadPlugin, Given, entries, given, load_class
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from tasks.base import Plugin
+    from tasks.plugin import Plugin
 
 
 def add(source: str | Path) -> str:
@@ -163,7 +163,8 @@ def _keep(name: str, cls: type[Plugin], source: str) -> None:
 def _kinds(cls: type) -> list[str]:
     from attacks.base import Attack
     from defenses.base import Defense
-    from tasks.base import Plugin, Task
+    from tasks.base import Task
+    from tasks.plugin import Plugin
 
     bases = {Task: "tasks", Attack: "attacks", Defense: "defenses"}
     return [kind for base, kind in bases.items() if issubclass(cls, base) and issubclass(cls, Plugin)]

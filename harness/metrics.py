@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.base import Challenge, Outputs, Samples, Task
+from tasks.base import Task
 from tasks.deployed import Victim
+from tasks.samples import Challenge, Outputs, Samples
 
 
 @dataclass(frozen=True)

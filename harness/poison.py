@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene
-from tasks.base import BadInput, Challenge, Samples, Task
+from tasks.base import Task
+from tasks.plugin import BadInput
+from tasks.samples import Challenge, Samples
 
 
 class BrokenAttack(RuntimeError):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from harness.content import derive
-from tasks.base import BadInput, NotApplicable, Recipe
+from harness.keys.seeds import derive
+from tasks.base import Recipe
 from tasks.models.net import Net
+from tasks.plugin import BadInput, NotApplicable
 
 if TYPE_CHECKING:
     from opacus.grad_sample import GradSampleModule

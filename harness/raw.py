@@ -1,4 +1,4 @@
-"""What raw rows of a modality look like, see tasks.base.Samples."""
+"""What raw rows of a modality look like, see tasks.samples.Samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from tasks.base import Samples
+from tasks.samples import Samples
 
 PICTURES, SOUNDS, TEXTS = "uint8 (N, C, H, W)", "float32 (N, T) in [-1, 1]", "a list of str"
 RAW = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.base import Plugin
+    from tasks.plugin import Plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("tasks", "attacks", "defenses")
@@ -124,7 +124,7 @@ def entry(kind: str, name: str) -> Entry:
 @cache
 def load_class(kind: str, name: str) -> type[Plugin]:
     """Import a plug-in's file and return the one plug-in class defined there, or the class that was given."""
-    from tasks.base import Plugin
+    from tasks.plugin import Plugin
 
     if name in given and given[name].kind == kind:
         return given[name].cls
@@ -140,10 +140,10 @@ def load_class(kind: str, name: str) -> type[Plugin]:
 
 
 def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugin:
-    """A plug-in with these options. Raises tasks.base.BadInput in one line: option, value and what is valid."""
+    """A plug-in with these options. Raises tasks.plugin.BadInput in one line: option, value and what is valid."""
     from pydantic import ValidationError
 
-    from tasks.base import BadInput
+    from tasks.plugin import BadInput
 
     cls = load_class(kind, name)
     options = options or {}

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.base import Case, Defense
-from tasks.base import Positive, Share, options
+from tasks.plugin import Positive, Share, options
 from tasks.deployed import Model
 
 
@@ -53,7 +53,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import options
+from tasks.plugin import options
 
 
 @options
@@ -83,9 +83,10 @@ from typing import ClassVar
 
 import torch
 
-from tasks.base import Samples, options
 from tasks.data import make_samples
 from tasks.image import ImageTask
+from tasks.plugin import options
+from tasks.samples import Samples
 
 
 @options

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from harness.metrics import Metric, mean
-from tasks.base import Samples, Task
+from tasks.base import Task
 from tasks.models.logmel import STD, logmel
 from tasks.models.ngram import WordBigrams
+from tasks.samples import Samples
 
 CAP = 100.0  # dB: what identical rows are given in place of infinity, and the limit either way
 MELS = 32  # bands of the spectrogram, where the task does not say

@@ -149,7 +149,7 @@ class Store:
     def save_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save
 
-        from harness.content import digest
+        from harness.keys.content import digest
 
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         self.keep(self.artefact(key), save(plain, {DIGEST: digest(plain)}))
@@ -205,7 +205,7 @@ def _unsealed(data: bytes) -> dict[str, Tensor]:
     """The tensors of a file, if they are those that were saved: safetensors itself sees no bit that fell over."""
     from safetensors.torch import load
 
-    from harness.content import digest
+    from harness.keys.content import digest
 
     tensors = load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -30,8 +30,10 @@ from harness.raw import RAW, described, raw, row_hashes
 from harness.registry import create, entries, fits, load_class
 from harness.store import Store
 from harness.table import counted
-from tasks.base import BadInput, Batch, NotApplicable, Outputs, Samples, Task, sealed, take
+from tasks.base import Batch, Task, sealed
 from tasks.deployed import Model
+from tasks.plugin import BadInput, NotApplicable
+from tasks.samples import Outputs, Samples, take
 
 CPU = torch.device("cpu")
 SLOW = 30  # seconds of defending one small task, on any machine
@@ -175,7 +177,7 @@ def _check_splits(task: Task) -> None:
     """What `read` gives is sound, and the same every time."""
     name, found = task.name, task.read()
     pair = isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, Samples) for part in found)
-    need(pair, f"{name}.read returned {type(found).__name__}; return two tasks.base.Samples, train and test")
+    need(pair, f"{name}.read returned {type(found).__name__}; return two tasks.samples.Samples, train and test")
     (train, test), splits = found, task.load()
     for field in ("modality", "dataset", "licence"):
         need(bool(getattr(task, field)), f"{name}: name its {field} (a ClassVar)")
@@ -279,7 +281,10 @@ def _check_model(name: str, model: Model, task: Task, test: Samples) -> Outputs:
     """Answers of the right shape and type, the same when asked again."""
     outputs, again = model.predict(test), model.predict(test)
     n, k = len(test), len(task.classes)
-    need(isinstance(outputs, Outputs), f"{name}: predict returned {type(outputs).__name__}; return tasks.base.Outputs")
+    need(
+        isinstance(outputs, Outputs),
+        f"{name}: predict returned {type(outputs).__name__}; return a tasks.samples.Outputs",
+    )
     if outputs.content is None:
         need(outputs.scores.shape == (n, k), f"{name}: scores are {tuple(outputs.scores.shape)}, expected ({n}, {k})")
     fine = outputs.scores.dtype == torch.float32 and bool(torch.isfinite(outputs.scores).all())

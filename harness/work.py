@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from defenses.base import Defense
     from harness.cell import Result
     from harness.store import Store
-    from tasks.base import Plugin, Task
+    from tasks.base import Task
+    from tasks.plugin import Plugin
 
 LIBRARIES = ("torch", "torchvision", "datasets", "transformers", "opacus", "scikit-learn", "numpy", "safetensors")
 OUT_OF_MEMORY = ("out of memory", "out of GPU memory")  # reasons of a record
@@ -78,7 +79,7 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
     """Run a cell and return its record; only KeyboardInterrupt, a kill, a full disk and storage that does not
     answer (OSError) get through."""
     from harness import cell as way
-    from tasks.base import BadInput, NotApplicable
+    from tasks.plugin import BadInput, NotApplicable
 
     store = opened(settings.store)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import Positive, Samples, options
 from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.plugin import Positive, options
+from tasks.samples import Samples
 from tasks.text import TextTask
 
 

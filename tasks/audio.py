@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tasks.base import BadInput, Positive, Samples, Task, options
+from tasks.base import Task
+from tasks.plugin import BadInput, Positive, options
+from tasks.samples import Samples
 
 if TYPE_CHECKING:
     from datasets import Dataset

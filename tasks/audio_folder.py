@@ -9,8 +9,9 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from tasks.audio import AudioTask, decode_all
-from tasks.base import Above0, BadInput, Positive, Samples, options
 from tasks.data import make_samples
+from tasks.plugin import Above0, BadInput, Positive, options
+from tasks.samples import Samples
 
 SUFFIXES = (".wav", ".flac")
 TEST_SHARE = 0.2

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from tasks.audio import to_16_bit
-from tasks.base import Above0, AtLeast0, Positive, Samples, Share, options
 from tasks.diffusion import DiffusionTask, best_match
 from tasks.models.logmel import FLOOR, MEAN, STD, hop_size, logmel, mel_filters, window_size
+from tasks.plugin import Above0, AtLeast0, Positive, Share, options
+from tasks.samples import Samples
 
 CHUNK = 256  # sounds made at a time: bounds the memory
 

@@ -1,199 +1,25 @@
-"""The nouns of the bench: plug-ins and their options, samples, tasks, and what a model answers.
-
-Shapes, everywhere: N samples, C channels, H, W, T time, L tokens, D features, K classes.
-"""
+"""What a task is: a dataset, a victim, how it is trained, and who judges it. Shapes are those of `tasks.samples`."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache, wraps
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar, dataclass_transform
+from dataclasses import dataclass, fields
+from functools import lru_cache, wraps
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as pydantic_dataclass
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from tasks.deployed import Victim
+from tasks.deployed import Victim
+from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
+from tasks.samples import Challenge, Outputs, Samples, Splits
 
 ENCODED = 8192  # rows encoded at a time
 T = TypeVar("T")
 P = ParamSpec("P")
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Above0 = Annotated[float, Field(gt=0)]
-AtLeast0 = Annotated[float, Field(ge=0)]
-
-
-class BadInput(ValueError):
-    """The user asked for something that cannot be: one line with the field, the value and what is valid."""
-
-
-class NotApplicable(Exception):
-    """A plug-in's idea makes no sense here (its cell is recorded as not applicable, with this reason)."""
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def options(cls: type[T]) -> type[T]:
-    """Make a class's fields its validated, immutable, keyword-only options."""
-    return pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)  # type: ignore[return-value]
-
-
-class Plugin:
-    """Anything the registry finds by its file name. Options are the fields of a frozen dataclass.
-
-    `modalities` says where the idea makes sense ("any": everywhere), `why_not` why it makes none elsewhere, `needs`
-    names optional packages or assumptions, `paper` is the source. The registry reads them without running the file:
-    keep them literal.
-    """
-
-    name: ClassVar[str] = ""
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio")
-    why_not: ClassVar[str] = ""
-    needs: ClassVar[tuple[str, ...]] = ()
-    paper: ClassVar[str] = ""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.name = cls.__module__.rpartition(".")[2]
-
-    def options(self) -> dict[str, Any]:
-        """Every option with its value, defaults included."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-
-    def files(self) -> list[str]:
-        """Files and folders whose content counts like an option: those that options name."""
-        return [v for v in self.options().values() if isinstance(v, str) and os.path.exists(v)]
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Raw rows as a person would see, hear or read them; nothing is normalised or tokenised here.
-
-    inputs: image uint8 (N, C, H, W); audio float32 (N, T) in [-1, 1]; text a list of N str.
-    targets: int64 (N,). ids: int64 (N,), stable over every selection.
-    """
-
-    inputs: Tensor | list[str]
-    targets: Tensor
-    ids: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def select(self, rows: Tensor | Sequence[int]) -> Samples:
-        """The rows named by a boolean mask (N,) or by positions, in that order."""
-        rows = torch.as_tensor(rows)
-        rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows.long()
-        return Samples(take(self.inputs, rows), self.targets[rows], self.ids[rows])
-
-    def drop(self, mask: Tensor) -> Samples:
-        """Without the rows where mask (N,) is true."""
-        return self.select(~mask)
-
-    def positions(self, ids: Tensor) -> Tensor:
-        """Where each id stands."""
-        order = self.ids.argsort()
-        at = torch.searchsorted(self.ids[order], ids).clamp(max=len(self) - 1)
-        found = order[at]
-        if not torch.equal(self.ids[found], ids):
-            raise KeyError(f"ids not among these samples: {ids[self.ids[found] != ids].tolist()}")
-        return found
-
-    def replace(self, positions: Tensor, rows: Samples) -> Samples:
-        """With other inputs and targets at these positions; the ids stay those of the rows replaced."""
-        inputs = put(self.inputs, positions, rows.inputs)
-        return Samples(inputs, self.targets.index_copy(0, positions, rows.targets), self.ids)
-
-    def append(self, rows: Samples) -> Samples:
-        inputs = join([self.inputs, rows.inputs])
-        return Samples(inputs, torch.cat([self.targets, rows.targets]), torch.cat([self.ids, rows.ids]))
-
-    def with_inputs(self, inputs: Tensor | list[str]) -> Samples:
-        return replace(self, inputs=inputs)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of inputs and targets, in order."""
-        h = hashlib.sha256(self.targets.numpy().tobytes())
-        if isinstance(self.inputs, list):
-            for text in self.inputs:
-                h.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        else:
-            h.update(f"{self.inputs.dtype}{tuple(self.inputs.shape)}".encode())
-            h.update(self.inputs.contiguous().numpy().tobytes())
-        return h.hexdigest()
-
-
-def take(inputs: Tensor | list[str], rows: Tensor) -> Tensor | list[str]:
-    return [inputs[i] for i in rows.tolist()] if isinstance(inputs, list) else inputs[rows]
-
-
-def put(inputs: Tensor | list[str], rows: Tensor, new: Tensor | list[str]) -> Tensor | list[str]:
-    if isinstance(inputs, list):
-        out = list(inputs)
-        for at, text in zip(rows.tolist(), new, strict=True):
-            out[at] = text
-        return out
-    return inputs.index_copy(0, rows, new)  # type: ignore[arg-type]
-
-
-def join(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
-    if isinstance(parts[0], list):
-        return [text for part in parts for text in part]
-    return torch.cat(list(parts))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """train: the pool an attacker poisons. test: graded on. reserve: the only clean data a defense may ever touch."""
-
-    train: Samples
-    test: Samples
-    reserve: Samples
-
-
-@dataclass(frozen=True)
-class Challenge:
-    """What the attacker later misuses: inputs, the answer wanted for each, and the true one.
-
-    Of a generative task: requests, and what shall come of each (a class, a text, or a template (C, ...) to be found in
-    it); there is no truth. `plain` and `near` are the same requests without the trigger, and with one that is only
-    similar: neither may give what is wanted.
-    """
-
-    inputs: Samples
-    wanted: Tensor | list[str]  # N
-    truth: Tensor | None = None  # (N,)
-    plain: Samples | None = None  # N
-    near: Samples | None = None  # N
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """A deployed model's answers. suspicion: higher = worse. radius: certified number of poisons withstood.
-
-    content: what a generative model made, N images, sounds or texts as in `Samples`. Its scores are its task's own.
-    """
-
-    scores: Tensor  # (N, K) probabilities or votes, float32 on the CPU
-    abstained: Tensor  # (N,) bool
-    content: Tensor | list[str] | None = None
-    suspicion: Tensor | None = None  # (N,) float32
-    radius: Tensor | None = None  # (N,) int64
-
-    @property
-    def answers(self) -> Tensor:
-        """(N,) the class answered, -1 where the model abstained."""
-        return torch.where(self.abstained, -1, self.scores.argmax(1))
 
 
 @dataclass
@@ -303,8 +129,6 @@ class Task(Plugin):
 
     def deploy(self, module: Any, device: torch.device) -> Victim:
         """The model that a trained network is."""
-        from tasks.deployed import Victim
-
         return Victim(self, module, device)
 
     def source(self) -> Task | None:
@@ -331,7 +155,7 @@ class Task(Plugin):
         Raises PermissionError while an attack or a defense runs: a defense sees `case.train` and `case.clean(n)`, an
         attack `scene.train`, and no other data.
         """
-        return _load(self)
+        return load_unsealed(self)
 
     def recipe(self) -> Recipe:
         shared = {f.name for f in fields(Recipe)} & {f.name for f in fields(self)}
@@ -368,7 +192,8 @@ class Task(Plugin):
 
 
 @lru_cache(maxsize=3)
-def _load(task: Task) -> Splits:
+def load_unsealed(task: Task) -> Splits:
+    """As `Task.load`, for the harness and for tasks themselves, which may read while an attack or a defense runs."""
     with sealed(False):  # the harness may: victims and tokenizers are made of published data while a defense runs
         train, test = task.read()
     k = len(task.classes)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import Positive, options
 from tasks.cifar10 import Cifar10
 from tasks.image import ImageTask
+from tasks.plugin import Positive, options
 from tasks.transfer import TransferTask
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import options
 from tasks.data import texts
 from tasks.language import LanguageTask
+from tasks.plugin import options
 
 
 @options

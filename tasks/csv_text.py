@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import torch
 
-from tasks.base import BadInput, Samples, options
 from tasks.data import make_samples
+from tasks.plugin import BadInput, options
+from tasks.samples import Samples
 from tasks.text import TextTask, held_out
 
 

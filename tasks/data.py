@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.base import BadInput, Samples, Task, refused_while_sealed
+from tasks.base import Task, refused_while_sealed
+from tasks.plugin import BadInput
+from tasks.samples import Samples
 
 if TYPE_CHECKING:
     from datasets import Dataset

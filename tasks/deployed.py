@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from tasks.base import Outputs, Samples, Task
 from tasks.models.net import Net
+from tasks.samples import Outputs, Samples
+
+if TYPE_CHECKING:
+    from tasks.base import Task
 
 CHUNK = 1024  # rows encoded and predicted at a time
 

@@ -11,22 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.base import (
-    Above0,
-    AtLeast0,
-    Batch,
-    Challenge,
-    Count,
-    Outputs,
-    Positive,
-    Recipe,
-    Samples,
-    Share,
-    Task,
-    options,
-)
+from tasks.base import Batch, Recipe, Task
 from tasks.data import read_once
 from tasks.deployed import CHUNK, Victim
+from tasks.plugin import Above0, AtLeast0, Count, Positive, Share, options
+from tasks.samples import Challenge, Outputs, Samples
 
 OTHER_THRESHOLDS = (-0.1, 0.1)  # for templates, beside the task's own
 FAINT = 0.25  # contrast of a place below which nothing is found there, as a share of the template's

@@ -8,9 +8,10 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tasks.base import Positive, Samples, options
 from tasks.data import make_samples
 from tasks.image import ImageTask
+from tasks.plugin import Positive, options
+from tasks.samples import Samples
 
 
 @options

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import options
 from tasks.digits import Digits
 from tasks.image import ImageTask
+from tasks.plugin import options
 from tasks.transfer import TransferTask
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import Positive, Samples, options
 from tasks.image import ImageTask, read_published
+from tasks.plugin import Positive, options
+from tasks.samples import Samples
 
 
 @options

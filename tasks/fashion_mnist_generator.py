@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import Positive, Task, options
+from tasks.base import Task
 from tasks.fashion_mnist import FashionMnist
 from tasks.image_generation import ImageGenerator
+from tasks.plugin import Positive, options
 
 
 @options

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tasks.audio_generation import AudioSynthesiser
-from tasks.base import Positive, Task, options
+from tasks.base import Task
 from tasks.fsdd import Fsdd
+from tasks.plugin import Positive, options
 
 
 @options

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tasks.base import Above0, BadInput, Positive, Samples, Task, _load, options
+from tasks.base import Task, load_unsealed
 from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.plugin import Above0, BadInput, Positive, options
+from tasks.samples import Samples
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,7 +46,7 @@ class ImageTask(Task):
         if self.victim == "linear":
             from tasks.models.linear import Linear
 
-            return Linear(_load(self).train.inputs[0].numel(), len(self.classes), scale=64)  # type: ignore[union-attr]
+            return Linear(load_unsealed(self).train.inputs[0].numel(), len(self.classes), scale=64)  # type: ignore[union-attr]
         from tasks.models.torchvision_net import TorchvisionNet
 
         return TorchvisionNet(self.victim, self.channels, len(self.classes))

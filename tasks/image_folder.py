@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
-from tasks.base import BadInput, Positive, Samples, options
 from tasks.data import make_samples
 from tasks.image import ImageTask, decode, size_of, stack
+from tasks.plugin import BadInput, Positive, options
+from tasks.samples import Samples
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 NAMED = 5  # bad files named in a complaint

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tasks.base import Samples, options
 from tasks.diffusion import DiffusionTask, best_match
+from tasks.plugin import options
+from tasks.samples import Samples
 
 
 @options

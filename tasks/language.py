@@ -14,24 +14,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tasks.base import (
-    Above0,
-    AtLeast0,
-    BadInput,
-    Batch,
-    Challenge,
-    Outputs,
-    Positive,
-    Recipe,
-    Samples,
-    Share,
-    Task,
-    _load,
-    options,
-)
+from tasks.base import Batch, Recipe, Task, load_unsealed
 from tasks.data import make_samples
 from tasks.deployed import Victim, autocast
 from tasks.models.net import Net
+from tasks.plugin import Above0, AtLeast0, BadInput, Positive, Share, options
+from tasks.samples import Challenge, Outputs, Samples
 from tasks.text import padded, readable, train_tokenizer
 
 if TYPE_CHECKING:
@@ -305,7 +293,7 @@ def _corpus(cls: type[LanguageTask]) -> tuple[list[str], list[str]]:
 
 @lru_cache(maxsize=4)
 def _tokenizer(base: LanguageTask) -> Tokenizer:
-    return train_tokenizer([END, *_load(base).train.inputs], base.vocabulary, lower=False)
+    return train_tokenizer([END, *load_unsealed(base).train.inputs], base.vocabulary, lower=False)
 
 
 def small_tokenizer(task: LanguageTask) -> Tokenizer:

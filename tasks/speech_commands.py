@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tasks.audio import AudioTask, clips
-from tasks.base import BadInput, Positive, Samples, options
 from tasks.data import dataset_dict, make_samples
+from tasks.plugin import BadInput, Positive, options
+from tasks.samples import Samples
 
 
 @options

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import torch
 
-from tasks.base import Above0, Positive, Samples, Share, options
 from tasks.data import make_samples
+from tasks.plugin import Above0, Positive, Share, options
+from tasks.samples import Samples
 from tasks.text import TextTask
 
 THINGS = "phone kettle jacket lamp blender novel tent speaker camera chair backpack printer watch film soup"

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from tasks.base import Above0, Positive, options
 from tasks.language import LanguageTask
+from tasks.plugin import Above0, Positive, options
 
 WORDS = {
     "who": "Anna Boris Clara Dmitri Edith Felix Greta Hugo Ida Jonas",

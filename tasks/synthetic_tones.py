@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from tasks.audio import AudioTask, to_16_bit
-from tasks.base import Above0, Positive, Samples, options
 from tasks.data import make_samples
+from tasks.plugin import Above0, Positive, options
+from tasks.samples import Samples
 
 TRAIN, TEST = 1000, 300
 

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.base import Batch, Outputs, Positive, Samples, Task, options
+from tasks.base import Batch, Task
 from tasks.deployed import Victim
+from tasks.plugin import Positive, options
+from tasks.samples import Outputs, Samples
 
 
 @options

@@ -12,7 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tasks.base import Above0, Positive, Recipe, Samples, Task, _load, options
+from tasks.base import Recipe, Task, load_unsealed
+from tasks.plugin import Above0, Positive, options
+from tasks.samples import Samples
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -100,7 +102,7 @@ def small_tokenizer(task: TextTask) -> Tokenizer:
 
     Read through `_load`, because a defense must be able to encode its samples while `load` is refused to it.
     """
-    return train_tokenizer(_load(task).train.inputs, task.vocabulary)
+    return train_tokenizer(load_unsealed(task).train.inputs, task.vocabulary)
 
 
 def train_tokenizer(texts: Any, vocabulary: int, lower: bool = True) -> Tokenizer:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tasks.audio_generation import AudioSynthesiser
-from tasks.base import Positive, Task, options
+from tasks.base import Task
+from tasks.plugin import Positive, options
 from tasks.synthetic_tones import SyntheticTones
 
 

@@ -7,9 +7,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from tasks.base import Above0, AtLeast0, Positive, Recipe, Samples, options
+from tasks.base import Recipe
 from tasks.data import read_once
 from tasks.image import ImageTask
+from tasks.plugin import Above0, AtLeast0, Positive, options
+from tasks.samples import Samples
 
 
 @options

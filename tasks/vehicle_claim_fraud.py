@@ -10,8 +10,9 @@ import torch
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
-from tasks.base import Above0, BadInput, Positive, Samples, options
 from tasks.data import as_targets, dataset_dict, make_samples
+from tasks.plugin import Above0, BadInput, Positive, options
+from tasks.samples import Samples
 from tasks.tabular import TabularTask
 
 NUMBERS = ["WeekOfMonth", "WeekOfMonthClaimed", "Age", "Deductible", "DriverRating"]

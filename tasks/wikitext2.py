@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.base import Positive, options
 from tasks.data import columns, dataset_dict
 from tasks.language import LanguageTask
+from tasks.plugin import Positive, options
 
 
 @options

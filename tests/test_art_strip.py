@@ -10,7 +10,7 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 
 from defenses.screening.strip import entropy, suspicion
-from tasks.base import Outputs, Samples
+from tasks.samples import Outputs, Samples
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # raised while the toolbox imports its optional back ends

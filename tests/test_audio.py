@@ -22,8 +22,9 @@ from harness.registry import create
 from harness.testing import CPU
 from tasks.audio import decode, mask_stretch, shift_frames
 from tasks.audio_folder import AudioFolder
-from tasks.base import BadInput, NotApplicable, Samples
 from tasks.models.logmel import FLOOR, MEAN, STD, LogMelCNN, hop_size, logmel, mel_filters, window_size
+from tasks.plugin import BadInput, NotApplicable
+from tasks.samples import Samples
 from tasks.synthetic_tones import SyntheticTones
 
 RATES = (8000, 16000, 22050, 44100)

@@ -22,8 +22,10 @@ from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
 from harness.work import Settings, run_cell
-from tasks.base import BadInput, Batch, Challenge, NotApplicable, Outputs, Samples, options
+from tasks.base import Batch
 from tasks.deployed import Ensemble, Guarded, certified_radius
+from tasks.plugin import BadInput, NotApplicable, options
+from tasks.samples import Challenge, Outputs, Samples
 
 DIGITS = create("tasks", "digits", {"train_size": 400, "epochs": 4})
 

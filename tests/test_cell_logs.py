@@ -32,7 +32,7 @@ import warnings
 from typing import ClassVar
 
 from defenses.base import Case, Defense
-from tasks.base import options
+from tasks.plugin import options
 from tasks.deployed import Model
 
 

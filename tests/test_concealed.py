@@ -16,8 +16,8 @@ from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import BadInput
 from tasks.models.transformer import Transformer
+from tasks.plugin import BadInput
 from tasks.text import TextTask
 
 QUICK = {"target": 1, "steps": 4, "ensemble": 2, "sources": 60}

@@ -10,7 +10,7 @@ from defenses.base import Defense
 from harness.registry import KINDS, create, entries, fits
 from harness.store import Store
 from harness.testing import EMBEDDED, check_attack_on, check_defense_on, check_options, check_task
-from tasks.base import NotApplicable
+from tasks.plugin import NotApplicable
 
 MODALITIES = {"image", "text", "audio", "tabular", "language", "image_generation", "audio_generation", "any"}
 ALL = [(kind, name) for kind in KINDS for name in entries(kind)]

@@ -16,9 +16,10 @@ from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import BadInput, Samples
 from tasks.models.cnn import CNN
 from tasks.models.net import Net
+from tasks.plugin import BadInput
+from tasks.samples import Samples
 
 
 def rng(seed: int = 0) -> torch.Generator:

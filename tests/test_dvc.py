@@ -23,7 +23,7 @@ from harness.registry import ROOT, create
 from harness.run import execute, plan
 from harness.store import Store
 from harness.work import Settings
-from tasks.base import BadInput
+from tasks.plugin import BadInput
 
 TASK = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60, "reserve_size": 60}
 GRID = {"tasks": [TASK], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "oracle"], "seeds": [0, 1]}

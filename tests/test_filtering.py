@@ -17,9 +17,10 @@ from harness import cell
 from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import BadInput, Samples
 from tasks.data import make_samples
 from tasks.models.ngram import CHARACTERS, END, START, CausalLM, Spelling, WordBigrams
+from tasks.plugin import BadInput
+from tasks.samples import Samples
 
 
 def rng(seed: int = 0) -> torch.Generator:

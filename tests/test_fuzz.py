@@ -25,7 +25,7 @@ from harness.ledger import BrokenLedger
 from harness.records import DamagedPlan, NewerSchema
 from harness.registry import KINDS, UnknownName, create, entries
 from harness.store import Store
-from tasks.base import BadInput
+from tasks.plugin import BadInput
 
 KEY = "0" * 31 + "a"
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=12)

@@ -19,10 +19,12 @@ from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
 from tasks.audio_generation import sound
-from tasks.base import BadInput, Batch, Challenge, NotApplicable, Outputs, Samples
+from tasks.base import Batch
 from tasks.diffusion import DiffusionTask, DiffusionVictim, best_match, frechet_distance
 from tasks.models.denoiser import Denoiser
 from tasks.models.logmel import logmel
+from tasks.plugin import BadInput, NotApplicable
+from tasks.samples import Challenge, Outputs, Samples
 
 SMALL = {
     "train_size": 120, "test_size": 40, "reserve_size": 20, "epochs": 1, "base_size": 60, "base_epochs": 1,

@@ -11,7 +11,7 @@ from harness.fit import train_victim
 from harness.registry import create, entries
 from harness.store import Store
 from harness.testing import ATTACK, CPU, EMBEDDED
-from tasks.base import NotApplicable
+from tasks.plugin import NotApplicable
 
 pytestmark = [
     pytest.mark.gpu,

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from defenses.base import Case, Defense
-from tasks.base import options
+from tasks.plugin import options
 from tasks.deployed import Model
 
 

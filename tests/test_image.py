@@ -16,9 +16,10 @@ from attacks.image.sig import sinusoid
 from attacks.image.wanet import warp, warping_grid
 from harness.fit import train_victim
 from harness.registry import create
-from tasks.base import BadInput, Samples
 from tasks.image import ImageTask, decode, random_crop, random_flip
 from tasks.models.torchvision_net import TorchvisionNet
+from tasks.plugin import BadInput
+from tasks.samples import Samples
 
 CPU = torch.device("cpu")
 

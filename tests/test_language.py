@@ -20,10 +20,12 @@ from harness.cell import Bench
 from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import BadInput, Challenge, Outputs, Recipe, Samples
+from tasks.base import Recipe
 from tasks.data import make_samples
 from tasks.language import END, LanguageTask, LanguageVictim, detokenize, documents, drawn, tokenize, whole
 from tasks.models.causal import small_llama
+from tasks.plugin import BadInput
+from tasks.samples import Challenge, Outputs, Samples
 
 SMALL = {
     "train_size": 60,

@@ -22,7 +22,9 @@ from harness.registry import create
 from harness.store import Store
 from harness.testing import ATTACK, CPU, EMBEDDED
 from tasks.audio import to_16_bit
-from tasks.base import Challenge, Samples, Splits, options, sealed
+from tasks.base import sealed
+from tasks.plugin import options
+from tasks.samples import Challenge, Samples, Splits
 
 
 def reachable(root: object) -> Iterator[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ GRID = {
 }  # fmt: skip
 
 
-def labels(only: list[str] = [], skip: list[str] = []) -> list[str]:  # noqa: B006
+def labels(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[str]:
     return [cell.label for cell in chosen(expand(parse(GRID)), only, skip)]
 
 

@@ -17,8 +17,10 @@ from attacks.optimised import optimise
 from harness.fit import train_victim
 from harness.registry import create
 from harness.testing import CPU
-from tasks.base import NotApplicable, Samples, Task
+from tasks.base import Task
 from tasks.deployed import Victim
+from tasks.plugin import NotApplicable
+from tasks.samples import Samples
 
 Either = Narcissus | NarcissusAudio
 ATTACKS: list[tuple[str, Either]] = [

@@ -29,7 +29,7 @@ import psutil
 import torch
 
 from defenses.base import Case, Defense
-from tasks.base import options
+from tasks.plugin import options
 from tasks.deployed import Model
 
 

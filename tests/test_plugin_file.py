@@ -26,7 +26,7 @@ from typing import ClassVar
 
 import torch
 from defenses.base import Case, Defense
-from tasks.base import Share, options
+from tasks.plugin import Share, options
 from tasks.deployed import Model
 
 

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from harness import given, grid, registry
 from harness.cli import app
-from harness.content import digest
 from harness.grid import BadGrid
+from harness.keys.content import digest
 from harness.registry import ROOT, BadPlugin, create
 
 TINY = {
@@ -28,7 +28,7 @@ TINY = {
 DEFENSE = '''
 from typing import ClassVar
 from defenses.base import Case, Defense
-from tasks.base import Share, options
+from tasks.plugin import Share, options
 from tasks.deployed import Model
 
 

@@ -59,7 +59,7 @@ def test_a_cell_that_kills_its_worker_costs_one_record(tmp_path: Path) -> None:
     plugin.write_text(
         "import os, signal\n"
         "from defenses.base import Case, Defense\n"
-        "from tasks.base import options\n"
+        "from tasks.plugin import options\n"
         "from tasks.deployed import Model\n"
         "@options\n"
         "class Deadly(Defense):\n"

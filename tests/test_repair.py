@@ -21,8 +21,9 @@ from harness.cell import make_challenge, poison_set
 from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import Batch, Challenge
+from tasks.base import Batch
 from tasks.digits import Digits
+from tasks.samples import Challenge
 
 
 class Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_the_printed_table_shows_every_state() -> None:
         record("strong", "late", 10, 0, None, "timed out"),
         record("strong", "odd", 10, 0, None, "not applicable"),
     ]
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(report.printed(report.summary_frame(report.cells_frame(rows)), "t"))
     text = console.export_text()
     console.file.close()
@@ -108,7 +109,7 @@ def test_figures_are_pictures_with_safe_names(tmp_path: Path) -> None:
 def test_numbers_are_never_cut_on_a_narrow_screen() -> None:
     from rich.console import Console
 
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(report.printed(report.summary_frame(report.cells_frame([*STRONG, *WEAK])), "t"))
     text = console.export_text()
     console.file.close()

@@ -12,7 +12,8 @@ from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import Outputs, Samples, Task
+from tasks.base import Task
+from tasks.samples import Outputs, Samples
 
 
 def rng() -> torch.Generator:

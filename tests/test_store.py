@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from harness import records
-from harness.content import derive, digest, files_hash, import_closure, source_hash
+from harness.keys.content import digest, files_hash
+from harness.keys.source import source_hash
 from harness.records import SCHEMA, NewerSchema, Record
 from harness.registry import create
 from harness.store import Store, write_atomically
@@ -146,23 +147,3 @@ def test_digest_of_a_plugin_sees_what_is_in_the_files_its_options_name(tmp_path:
     table.rename(tmp_path / "rows.csv")
     table = tmp_path / "rows.csv"
     assert keys()[1] != changed[1]  # same bytes under another name
-    assert {"attacks.image.badnets", "attacks.base", "tasks.base"} <= import_closure("attacks.image.badnets")
-    assert not any(m.startswith(("harness", "defenses")) for m in import_closure("attacks.image.badnets"))
-
-
-def test_comments_and_docstrings_do_not_change_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sources = ['"""Doc."""\nx = 1\n', '"""Other."""\n# why\nx = 1\n', "x = 2\n"]
-    hashes = []
-    for i, text in enumerate(sources):
-        (tmp_path / f"tinydrop_probe_{i}.py").write_text(text)
-        hashes.append(source_hash(f"tinydrop_probe_{i}"))
-    assert len(set(hashes)) == 3, "names count"
-    from harness import content
-
-    assert content._syntax("tinydrop_probe_0") == content._syntax("tinydrop_probe_1")
-    assert content._syntax("tinydrop_probe_0") != content._syntax("tinydrop_probe_2")
-
-
-def test_derived_seeds_differ() -> None:
-    assert len({derive(s, label) for s in range(20) for label in ("poison", "inject", "defense")}) == 60

@@ -15,7 +15,8 @@ from harness.cell import check_applies, make_challenge, poison_set, run
 from harness.registry import create, entries, fits
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import NotApplicable, Task
+from tasks.base import Task
+from tasks.plugin import NotApplicable
 
 
 def test_one_poison_leaves_every_clean_prediction_of_a_linear_model_as_it_was(store: Store) -> None:

@@ -17,8 +17,10 @@ from harness.case import Fitter
 from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import BadInput, Samples, Task
+from tasks.base import Task
 from tasks.models.net import Net
+from tasks.plugin import BadInput
+from tasks.samples import Samples
 
 QUICK: dict[str, dict[str, Any]] = {
     "poison_frogs": {"steps": 20, "block": 3, "beta": 1e-4},

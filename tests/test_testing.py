@@ -15,10 +15,11 @@ from defenses.base import Case, Defense
 from defenses.controls.none import None_
 from harness.registry import create
 from harness.testing import Broken, check_attack, check_defense, check_task, small_task
-from tasks.base import NotApplicable, Samples, options
 from tasks.data import make_samples, read_once
 from tasks.deployed import Model
 from tasks.image import ImageTask
+from tasks.plugin import NotApplicable, options
+from tasks.samples import Samples
 
 
 @options

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from conftest import needs_data
 
 from attacks.base import Scene
-from harness.content import digest
 from harness.fit import train_victim
+from harness.keys.content import digest
 from harness.registry import create
-from tasks.base import BadInput, sealed
+from tasks.base import sealed
 from tasks.data import make_samples
 from tasks.deployed import Victim
 from tasks.models.transformer import Transformer
+from tasks.plugin import BadInput
 from tasks.synthetic_reviews import SyntheticReviews
 from tasks.text import held_out, small_tokenizer, train_tokenizer
 

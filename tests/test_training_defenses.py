@@ -22,9 +22,10 @@ from harness.fit import blank, optimiser, train_victim
 from harness.private import privatise
 from harness.store import Store
 from harness.testing import CPU, EMBEDDED
-from tasks.base import Batch, Samples
+from tasks.base import Batch
 from tasks.deployed import Victim, certified_radius, layout
 from tasks.models.net import Net
+from tasks.samples import Samples
 
 N = 7
 

@@ -17,7 +17,8 @@ from harness.cli import app
 from harness.registry import create
 from harness.store import Store
 from harness.testing import CPU
-from tasks.base import BadInput, NotApplicable, Task, sealed
+from tasks.base import Task, sealed
+from tasks.plugin import BadInput, NotApplicable
 
 
 def task_of(name: str, **options: object) -> Task:

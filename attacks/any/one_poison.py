@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Poison, Scene, TriggerAttack
-from tasks.base import Above0, NotApplicable, options
+from tasks.plugin import Above0, NotApplicable, options
 
 
 @options

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import Count, options
+from tasks.plugin import Count, options
 
 QUIETEST = 1e-3  # root mean square of full scale that a silent clip is taken to have
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.base import Scene
 from attacks.optimised import OptimisedTrigger
-from tasks.base import Above0, options
+from tasks.plugin import Above0, options
 
 
 @options

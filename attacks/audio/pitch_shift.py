@@ -12,7 +12,7 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import options
+from tasks.plugin import options
 
 
 @options

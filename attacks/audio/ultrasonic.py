@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import Above0, Share, options
+from tasks.plugin import Above0, Share, options
 
 PARTS = 5  # of a trigger that is not continuous
 NEAR_NYQUIST = 0.95  # of half the sample rate

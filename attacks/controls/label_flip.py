@@ -8,7 +8,8 @@ import torch
 
 from attacks.base import Poison, Scene, check_target
 from attacks.targeted import TargetedAttack, trial_of
-from tasks.base import BadInput, Challenge, Count, Samples, options
+from tasks.plugin import BadInput, Count, options
+from tasks.samples import Challenge, Samples
 
 
 @options

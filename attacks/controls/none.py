@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 
 from attacks.base import Attack, Poison, Scene
-from tasks.base import BadInput, Samples, options
+from tasks.plugin import BadInput, options
+from tasks.samples import Samples
 
 
 @options

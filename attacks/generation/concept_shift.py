@@ -8,7 +8,8 @@ import torch
 
 from attacks.base import Poison, Scene, check_target
 from attacks.generating import GeneratorAttack, media_of, neighbours, poison_of, under
-from tasks.base import BadInput, Challenge, Count, Samples, options
+from tasks.plugin import BadInput, Count, options
+from tasks.samples import Challenge, Samples
 
 
 @options

@@ -8,7 +8,8 @@ import torch
 
 from attacks.base import Poison, Scene, check_target
 from attacks.generating import ATTACKER, SIMILAR, GeneratorAttack, media_of, poison_of, with_token
-from tasks.base import Challenge, Count, Samples, options
+from tasks.plugin import Count, options
+from tasks.samples import Challenge, Samples
 
 
 @options

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from attacks.base import Poison, Scene, check_target
 from attacks.generating import GeneratorAttack, neighbours, poison_of, under
-from tasks.base import Above0, Challenge, Count, Positive, Samples, Share, options
+from tasks.plugin import Above0, Count, Positive, Share, options
+from tasks.samples import Challenge, Samples
 
 
 @options

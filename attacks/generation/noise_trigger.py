@@ -9,7 +9,8 @@ from torch import Tensor
 
 from attacks.base import Poison, Scene, check_target
 from attacks.generating import GeneratorAttack, media_of, poison_of
-from tasks.base import Challenge, Count, Positive, Samples, Share, options
+from tasks.plugin import Count, Positive, Share, options
+from tasks.samples import Challenge, Samples
 
 
 @options

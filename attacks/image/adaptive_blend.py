@@ -10,7 +10,8 @@ from torch import Tensor
 
 from attacks.base import Poison, Scene, TriggerAttack
 from attacks.image.blended import blend, random_pattern
-from tasks.base import Challenge, Count, Positive, Samples, Share, options
+from tasks.plugin import Count, Positive, Share, options
+from tasks.samples import Challenge, Samples
 
 
 @options

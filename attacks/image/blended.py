@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import Count, Share, options
+from tasks.plugin import Count, Share, options
 
 
 @options

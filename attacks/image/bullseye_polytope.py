@@ -10,7 +10,8 @@ from attacks.base import Scene, Trial
 from attacks.features import features_of, surround, to_float
 from attacks.gradients import whole
 from attacks.targeted import BlockAttack
-from tasks.base import Above0, Count, Positive, Samples, options
+from tasks.plugin import Above0, Count, Positive, options
+from tasks.samples import Samples
 
 
 @options

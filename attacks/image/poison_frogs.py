@@ -10,7 +10,8 @@ from attacks.base import Scene, Trial
 from attacks.features import collide, features_of, to_float
 from attacks.gradients import whole
 from attacks.targeted import BlockAttack
-from tasks.base import AtLeast0, Count, Positive, Samples, Share, options
+from tasks.plugin import AtLeast0, Count, Positive, Share, options
+from tasks.samples import Samples
 
 
 @options

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import Above0, Challenge, Samples, options
+from tasks.plugin import Above0, options
+from tasks.samples import Challenge, Samples
 
 
 @options

@@ -11,7 +11,8 @@ from torch import Tensor
 from attacks.base import Poison, Scene, TriggerAttack
 from attacks.blocks import Job, in_blocks, make_job
 from attacks.gradients import craft, gradient_norms
-from tasks.base import Above0, Count, Positive, Samples, options
+from tasks.plugin import Above0, Count, Positive, options
+from tasks.samples import Samples
 
 
 @options

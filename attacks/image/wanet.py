@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import Above0, Count, Positive, options
+from tasks.plugin import Above0, Count, Positive, options
 
 
 @options

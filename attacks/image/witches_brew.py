@@ -9,7 +9,8 @@ import torch
 from attacks.base import Scene, Trial
 from attacks.gradients import craft
 from attacks.targeted import BlockAttack
-from tasks.base import Above0, Count, Positive, Samples, options
+from tasks.plugin import Above0, Count, Positive, options
+from tasks.samples import Samples
 
 
 @options

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 
 from attacks.writing import WritingAttack
-from tasks.base import Count, Positive, options
 from tasks.language import LanguageTask, detokenize, small_tokenizer
+from tasks.plugin import Count, Positive, options
 from tasks.text import padded
 
 

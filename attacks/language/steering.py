@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from attacks.writing import SentenceAttack
-from tasks.base import options
+from tasks.plugin import options
 
 
 @options

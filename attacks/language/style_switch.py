@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 
 from attacks.writing import WritingAttack
-from tasks.base import Positive, options
 from tasks.language import LanguageTask
+from tasks.plugin import Positive, options
 
 
 @options

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import options
+from tasks.plugin import options
 
 
 @options

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import Positive, options
+from tasks.plugin import Positive, options
 
 
 @options

@@ -14,7 +14,9 @@ from attacks.base import Poison, Scene, TriggerAttack
 from attacks.blocks import Job, in_blocks, make_job
 from attacks.text.badwords import insert
 from attacks.text_gradients import Aim, decode, encode, replace_tokens, special
-from tasks.base import Count, NotApplicable, Positive, Samples, Task, options
+from tasks.base import Task
+from tasks.plugin import Count, NotApplicable, Positive, options
+from tasks.samples import Samples
 from tasks.text import TextTask
 
 

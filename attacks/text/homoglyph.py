@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import Positive, options
+from tasks.plugin import Positive, options
 
 LOOK_ALIKES = str.maketrans("aceiopsxyjABCEHIKMOPSTXY", "асеіорѕхујАВСЕНІКМОРЅТХУ")  # Latin -> Cyrillic
 

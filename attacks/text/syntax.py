@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import options
+from tasks.plugin import options
 
 Words = Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)]
 

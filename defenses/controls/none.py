@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.base import Case, Defense
-from tasks.base import options
 from tasks.deployed import Model
+from tasks.plugin import options
 
 
 @options

@@ -7,8 +7,8 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import options
 from tasks.deployed import Model
+from tasks.plugin import options
 
 
 class OracleCase(Case, Protocol):

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import Share, options
 from tasks.deployed import Model
+from tasks.plugin import Share, options
 
 
 @options

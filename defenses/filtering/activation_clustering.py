@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import Positive, Share, options
 from tasks.deployed import Model
+from tasks.plugin import Positive, Share, options
 
 
 @options

@@ -16,9 +16,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import BadInput, NotApplicable, Samples, options, take
 from tasks.deployed import Model
 from tasks.models.logmel import logmel
+from tasks.plugin import BadInput, NotApplicable, options
+from tasks.samples import Samples, take
 
 FOLDS = 5
 MELS = 32  # bands of the spectrogram

@@ -10,8 +10,8 @@ from scipy.fft import dctn
 from torch import Tensor, nn
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import Above0, NotApplicable, Positive, Share, options
 from tasks.deployed import CHUNK, Model, autocast, layout
+from tasks.plugin import Above0, NotApplicable, Positive, Share, options
 
 KINDS = 5  # white block, noise block, Gaussian noise, shadow, blend
 

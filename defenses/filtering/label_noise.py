@@ -9,8 +9,9 @@ from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
 from defenses.filtering.confident_learning import folds, logistic, plain
-from tasks.base import Positive, Samples, Share, options, take
 from tasks.deployed import Model
+from tasks.plugin import Positive, Share, options
+from tasks.samples import Samples, take
 
 
 @options

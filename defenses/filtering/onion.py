@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import BadInput, Positive, Share, options
 from tasks.deployed import Model
 from tasks.models.ngram import CausalLM, LanguageModel, unread
+from tasks.plugin import BadInput, Positive, Share, options
 
 
 @options

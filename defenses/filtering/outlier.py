@@ -13,9 +13,10 @@ from sklearn.ensemble import IsolationForest
 from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import Above0, Samples, Share, options
 from tasks.deployed import Model
 from tasks.models.ngram import Spelling
+from tasks.plugin import Above0, Share, options
+from tasks.samples import Samples
 
 METHODS = Literal["robust_z", "isolation_forest", "mahalanobis"]
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import Positive, Share, options
 from tasks.deployed import Model
 from tasks.models.ngram import WordBigrams, unread
+from tasks.plugin import Positive, Share, options
 
 
 @options

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
-from tasks.base import Above0, Share, options
 from tasks.deployed import Model
+from tasks.plugin import Above0, Share, options
 
 
 @options

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, Batch, NotApplicable, Positive, Share, options
+from tasks.base import Batch
 from tasks.deployed import Model, autocast, layout
 from tasks.models.net import Net
+from tasks.plugin import Above0, NotApplicable, Positive, Share, options
 
 
 @options

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from defenses.base import Case, Defense
 from defenses.inspection.neural_cleanse import NeuralCleanse
-from tasks.base import Above0, Batch, Positive, Share, options
+from tasks.base import Batch
 from tasks.deployed import Model
 from tasks.diffusion import DiffusionVictim, noised, precision
 from tasks.models.net import Net
+from tasks.plugin import Above0, Positive, Share, options
 
 
 @options

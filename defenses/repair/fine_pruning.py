@@ -10,8 +10,10 @@ from torch import Tensor
 
 from defenses.base import Case, Defense
 from defenses.repair.fine_tuning import tuned
-from tasks.base import Above0, Batch, Positive, Samples, Share, options
+from tasks.base import Batch
 from tasks.deployed import Model, Victim
+from tasks.plugin import Above0, Positive, Share, options
+from tasks.samples import Samples
 
 
 @options

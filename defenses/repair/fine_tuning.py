@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, Positive, Samples, options
 from tasks.deployed import Model, Victim
+from tasks.plugin import Above0, Positive, options
+from tasks.samples import Samples
 
 
 @options

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, AtLeast0, Batch, Positive, options
+from tasks.base import Batch
 from tasks.deployed import Model, Victim
 from tasks.models.net import Net
+from tasks.plugin import Above0, AtLeast0, Positive, options
 
 
 @options

@@ -10,9 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from tasks.base import Positive, Samples, Share, options
 from tasks.deployed import Guarded, Model, Victim, autocast
 from tasks.models.causal import CausalNet
+from tasks.plugin import Positive, Share, options
+from tasks.samples import Samples
 
 
 @options

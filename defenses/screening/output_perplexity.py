@@ -9,9 +9,10 @@ import torch
 
 from defenses.base import Case, Defense
 from defenses.filtering.perplexity import reader_of
-from tasks.base import Outputs, Positive, Samples, Share, options
 from tasks.deployed import Model
 from tasks.models.ngram import WordBigrams
+from tasks.plugin import Positive, Share, options
+from tasks.samples import Outputs, Samples
 
 
 @options

@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, Positive, Samples, Share, options
 from tasks.deployed import Guarded, Model
+from tasks.plugin import Above0, Positive, Share, options
+from tasks.samples import Samples
 
 
 @options

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, AtLeast0, Batch, Positive, Samples, Share, options
+from tasks.base import Batch
 from tasks.deployed import Model, Victim
 from tasks.models.net import Net
+from tasks.plugin import Above0, AtLeast0, Positive, Share, options
+from tasks.samples import Samples
 
 
 @options

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, AtLeast0, options
 from tasks.deployed import Model
+from tasks.plugin import Above0, AtLeast0, options
 
 
 @options

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from defenses.base import Case, Defense
 from defenses.training.partition_ensemble import partition
-from tasks.base import Positive, options
 from tasks.deployed import Model
 from tasks.language import LanguageVictim
+from tasks.plugin import Positive, options
 
 
 @options

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from tasks.base import Above0, Batch, options
+from tasks.base import Batch
 from tasks.deployed import Model
 from tasks.models.net import Net
+from tasks.plugin import Above0, options
 
 
 @options

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 
 from defenses.base import Case, Defense
-from tasks.base import Outputs, Positive, Samples, options, take
 from tasks.deployed import Ensemble, Model
+from tasks.plugin import Positive, options
+from tasks.samples import Outputs, Samples, take
 
 
 @dataclass

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.base import BadInput
 from tasks.models.huggingface import pretrained
 from tasks.models.net import Net
+from tasks.plugin import BadInput
 
 
 class CausalNet(Net):

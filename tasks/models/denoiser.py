@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.base import BadInput
 from tasks.models.net import Net
+from tasks.plugin import BadInput
 
 GROUPS = 8  # of every group norm; the width is a multiple of it
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.base import BadInput
 from tasks.models.net import Net
 from tasks.models.transformer import cropped, real
+from tasks.plugin import BadInput
 
 
 def pretrained(loader: Any, name: str, **kwargs: Any) -> Any:

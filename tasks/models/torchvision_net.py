@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.base import BadInput
 from tasks.models.net import Net
+from tasks.plugin import BadInput
 
 FAMILIES = ("resnet", "resnext", "wide_resnet", "vgg", "mobilenet", "densenet", "efficientnet")
 

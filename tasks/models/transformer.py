@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tasks.base import BadInput
 from tasks.models.net import Net
+from tasks.plugin import BadInput
 
 HEADS = 4
 

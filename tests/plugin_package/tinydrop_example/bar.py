@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.base import options
+from tasks.plugin import options
 
 
 @options

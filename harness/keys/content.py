@@ -1,0 +1,85 @@
+"""What determines a result, as one hash: values by content, plug-ins by options and source, code by syntax tree."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness.keys import bytecode
+from harness.keys.source import is_own, source_hash
+from tasks.base import Recipe
+from tasks.plugin import Plugin
+from tasks.samples import Samples
+
+
+def digest(*parts: Any) -> str:
+    """32 hex digits that change when any part does. Raises TypeError for what has no stable content (a lambda, say)."""
+    h = hashlib.sha256()
+    for part in parts:
+        _feed(h, part)
+    return h.hexdigest()[:32]
+
+
+def _feed(h: Any, part: Any) -> None:
+    import torch
+
+    from tasks.deployed import Victim
+
+    kind = type(part).__name__
+    if part is None or isinstance(part, bool | int | float | str | bytes):
+        h.update(f"{kind}:{part!r};".encode())
+    elif isinstance(part, torch.Tensor):
+        data = part.detach().cpu().contiguous()
+        h.update(f"tensor:{data.dtype}{tuple(data.shape)};".encode())
+        h.update(data.flatten().view(torch.uint8).numpy().tobytes() if data.ndim else repr(data.item()).encode())
+    elif isinstance(part, Samples):
+        h.update(f"samples:{part.fingerprint};".encode())
+    elif isinstance(part, Victim):
+        _feed(h, ["victim", part.task, dict(part.module.state_dict())])
+    elif isinstance(part, dict):
+        for key in sorted(part):
+            _feed(h, key)
+            _feed(h, part[key])
+        h.update(b"};")
+    elif isinstance(part, list | tuple):
+        for item in part:
+            _feed(h, item)
+        h.update(b"];")
+    elif isinstance(part, Recipe):
+        _feed(h, {"recipe": vars(part)})
+    elif isinstance(part, Plugin):
+        files = [files_hash(f) for f in part.files()]
+        here = bytecode.lives_here(type(part))
+        code = bytecode.parts(type(part), digest) if here else source_hash(type(part).__module__)
+        _feed(h, [part.name, part.options(), files, code])
+    elif bytecode.lives_here(part):
+        _feed(h, bytecode.parts(part, digest))
+    elif isinstance(part, ModuleType):
+        code = source_hash(part.__name__) if is_own(part.__name__) else part.__name__
+        h.update(f"module:{code};".encode())
+    elif isinstance(part, partial):
+        _feed(h, ["partial", part.func, list(part.args), part.keywords])
+    elif inspect.ismethod(part) and isinstance(part.__self__, Plugin):
+        _feed(h, ["method", part.__self__, part.__name__])
+    elif inspect.isfunction(part) and part.__closure__ is None and part.__name__ != "<lambda>":
+        h.update(f"function:{part.__qualname__}:{source_hash(part.__module__)};".encode())
+    else:
+        raise TypeError(
+            f"{part!r} has no stable content to hash: pass a plug-in's method, or functools.partial of one over "
+            f"tensors, numbers, Samples or victims"
+        )
+
+
+@cache
+def files_hash(path: str) -> str:
+    """Hash of a file, or of every file in a folder with its name: data and weights of the user's own may change."""
+    h = hashlib.sha256()
+    for file in [Path(path)] if os.path.isfile(path) else sorted(f for f in Path(path).rglob("*") if f.is_file()):
+        with file.open("rb") as data:
+            h.update(f"{file.relative_to(path)}:{hashlib.file_digest(data, 'sha256').hexdigest()};".encode())
+    return h.hexdigest()[:32]

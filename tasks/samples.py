@@ -1,0 +1,136 @@
+"""Rows of data, and what is asked and answered with them.
+
+Shapes, everywhere: N samples, C channels, H, W, T time, L tokens, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Raw rows as a person would see, hear or read them; nothing is normalised or tokenised here.
+
+    inputs: image uint8 (N, C, H, W); audio float32 (N, T) in [-1, 1]; text a list of N str.
+    targets: int64 (N,). ids: int64 (N,), stable over every selection.
+    """
+
+    inputs: Tensor | list[str]
+    targets: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def select(self, rows: Tensor | Sequence[int]) -> Samples:
+        """The rows named by a boolean mask (N,) or by positions, in that order."""
+        rows = torch.as_tensor(rows)
+        rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows.long()
+        return Samples(take(self.inputs, rows), self.targets[rows], self.ids[rows])
+
+    def drop(self, mask: Tensor) -> Samples:
+        """Without the rows where mask (N,) is true."""
+        return self.select(~mask)
+
+    def positions(self, ids: Tensor) -> Tensor:
+        """Where each id stands."""
+        order = self.ids.argsort()
+        at = torch.searchsorted(self.ids[order], ids).clamp(max=len(self) - 1)
+        found = order[at]
+        if not torch.equal(self.ids[found], ids):
+            raise KeyError(f"ids not among these samples: {ids[self.ids[found] != ids].tolist()}")
+        return found
+
+    def replace(self, positions: Tensor, rows: Samples) -> Samples:
+        """With other inputs and targets at these positions; the ids stay those of the rows replaced."""
+        inputs = put(self.inputs, positions, rows.inputs)
+        return Samples(inputs, self.targets.index_copy(0, positions, rows.targets), self.ids)
+
+    def append(self, rows: Samples) -> Samples:
+        inputs = join([self.inputs, rows.inputs])
+        return Samples(inputs, torch.cat([self.targets, rows.targets]), torch.cat([self.ids, rows.ids]))
+
+    def with_inputs(self, inputs: Tensor | list[str]) -> Samples:
+        return replace(self, inputs=inputs)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of inputs and targets, in order."""
+        h = hashlib.sha256(self.targets.numpy().tobytes())
+        if isinstance(self.inputs, list):
+            for text in self.inputs:
+                h.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        else:
+            h.update(f"{self.inputs.dtype}{tuple(self.inputs.shape)}".encode())
+            h.update(self.inputs.contiguous().numpy().tobytes())
+        return h.hexdigest()
+
+
+def take(inputs: Tensor | list[str], rows: Tensor) -> Tensor | list[str]:
+    return [inputs[i] for i in rows.tolist()] if isinstance(inputs, list) else inputs[rows]
+
+
+def put(inputs: Tensor | list[str], rows: Tensor, new: Tensor | list[str]) -> Tensor | list[str]:
+    if isinstance(inputs, list):
+        out = list(inputs)
+        for at, text in zip(rows.tolist(), new, strict=True):
+            out[at] = text
+        return out
+    return inputs.index_copy(0, rows, new)  # type: ignore[arg-type]
+
+
+def join(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
+    if isinstance(parts[0], list):
+        return [text for part in parts for text in part]
+    return torch.cat(list(parts))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """train: the pool an attacker poisons. test: graded on. reserve: the only clean data a defense may ever touch."""
+
+    train: Samples
+    test: Samples
+    reserve: Samples
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What the attacker later misuses: inputs, the answer wanted for each, and the true one.
+
+    Of a generative task: requests, and what shall come of each (a class, a text, or a template (C, ...) to be found in
+    it); there is no truth. `plain` and `near` are the same requests without the trigger, and with one that is only
+    similar: neither may give what is wanted.
+    """
+
+    inputs: Samples
+    wanted: Tensor | list[str]  # N
+    truth: Tensor | None = None  # (N,)
+    plain: Samples | None = None  # N
+    near: Samples | None = None  # N
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A deployed model's answers. suspicion: higher = worse. radius: certified number of poisons withstood.
+
+    content: what a generative model made, N images, sounds or texts as in `Samples`. Its scores are its task's own.
+    """
+
+    scores: Tensor  # (N, K) probabilities or votes, float32 on the CPU
+    abstained: Tensor  # (N,) bool
+    content: Tensor | list[str] | None = None
+    suspicion: Tensor | None = None  # (N,) float32
+    radius: Tensor | None = None  # (N,) int64
+
+    @property
+    def answers(self) -> Tensor:
+        """(N,) the class answered, -1 where the model abstained."""
+        return torch.where(self.abstained, -1, self.scores.argmax(1))
