@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from attacks._crafting.selection import CANDIDATES, by_forgetting
 from tasks.base import Task
 from tasks.deployed import Victim
 from tasks.plugin import BadInput, Count, NotApplicable, Plugin, options
@@ -15,7 +16,7 @@ from tasks.samples import Challenge, Samples, join
 
 
 class Fit(Protocol):
-    """Train a victim; memoised by content. See harness.fit."""
+    """Train a victim; memoised by content. See harness.cell.train."""
 
     def __call__(self, samples: Samples, *, seed: int | None = None, **recipe_changes: Any) -> Victim: ...
 
@@ -78,7 +79,7 @@ class TriggerAttack(Attack):
 
     target: Count = 0  # class the trigger shall produce
     clean_label: bool = False  # True: poison only rows of the target class, and keep their labels
-    selection: Literal["random", "forgetting"] = "random"  # which eligible rows; see attacks.selection
+    selection: Literal["random", "forgetting"] = "random"  # which eligible rows; see attacks._crafting.selection
 
     # Written here because a protocol cannot say it: equal inputs and equal rng must give equal outputs.
     def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor | list[str]:
@@ -131,7 +132,5 @@ class TriggerAttack(Attack):
 
     def _most_forgotten(self, scene: Scene, order: Tensor, seeds: Tensor) -> Tensor:
         """(M,) an order of the eligible rows: so many candidates by how often they were forgotten, then the rest."""
-        from attacks.selection import CANDIDATES, by_forgetting
-
         best = by_forgetting(scene, self._stamped(scene, order[:CANDIDATES], seeds[:CANDIDATES]), order[:CANDIDATES])
         return torch.cat([best, torch.arange(len(best), len(order))])

@@ -10,8 +10,8 @@ from typing import ClassVar, TypedDict
 import torch
 from torch import Tensor
 
+from attacks._crafting.blocks import Job, in_blocks, make_job
 from attacks.base import Attack, Poison, Scene, Trial
-from attacks.blocks import Job, in_blocks, make_job
 from tasks.base import Task
 from tasks.plugin import BadInput, NotApplicable, Positive, options
 from tasks.samples import Challenge, Samples, Splits

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tasks.base import Batch, Task
 from tasks.deployed import Model, Victim
-from tasks.models.net import Net
+from tasks.net import Net
 from tasks.plugin import Plugin
 from tasks.samples import Samples
 

@@ -1,12 +1,66 @@
-"""Where commands write."""
+"""What commands print on, and how tables, counts, times and errors read."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140  # a file or a log has no width of its own
 out = Console(width=_width, markup=False)  # names, paths and reasons may hold what rich would take for markup
 err = Console(stderr=True, width=_width, markup=False)
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: 1 cell, 2 cells."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def new_table(
+    title: str,
+    names: Sequence[str],
+    numbers: Sequence[str],
+    notes: Sequence[str] = (),
+    *,
+    width: int = 0,
+    caption: str = "",
+) -> Table:
+    """Columns from the left: names, then numbers (`width` characters or more), then notes.
+
+    On a narrow screen names are cut and notes are wrapped, numbers never.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", caption=caption or None, caption_justify="left", box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for number in numbers:
+        table.add_column(number, justify="right", no_wrap=True, min_width=max(width, len(number)) if width else None)
+    for note in notes:
+        table.add_column(note)
+    return table
+
+
+def duration(seconds: float) -> str:
+    """90 -> 1 min 30 s."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def one_line(error: BaseException, most: int = 500) -> str:
+    """What an error says, on one line of `most` characters."""
+    return " ".join(str(error).split())[:most]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from tasks.models.net import Net
+from tasks.net import Net
 from tasks.samples import Outputs, Samples
 
 if TYPE_CHECKING:

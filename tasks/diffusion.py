@@ -113,7 +113,7 @@ class DiffusionTask(Task):
         return replace(super().recipe(), augment=True)
 
     def model(self) -> nn.Module:
-        from tasks.models.denoiser import Denoiser
+        from tasks._models.denoiser import Denoiser
 
         return Denoiser(self.channels, len(self.classes), MODIFIERS, self.width, self.depth, self.patch, CLEAN_STEP)
 

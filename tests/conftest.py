@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the tests must not depend on a network
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -16,12 +18,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import yaml
 
-from harness.registry import entries, load_class
-from harness.store import Store
-from harness.testing import small_task
+from harness.plugins.registry import entries, load_class
+from harness.store.folder import Store
+from harness.testing.checks import small_task
 from tasks.base import Task
 
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["digits.train_size=150", "digits.epochs=2", "digits.test_size=60"]
 USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their own tests make the files
 CLASSIFIED = ("image", "text", "audio")
 
@@ -63,3 +68,27 @@ def frame(asr: dict[str, list[float]], attack: str = "a", doses: tuple[int, ...]
         for d, values in asr.items() for dose in doses for seed, value in enumerate(values)
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def tinydrop(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user has it."""
+    words = [sys.executable, "-W", "error::DeprecationWarning:harness", "-m", "harness.cli", *map(str, args)]
+    environment = {**os.environ, "COLUMNS": "200", **env}
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+
+
+def grid_file(folder: Path, **changes: Any) -> Path:
+    tree = {
+        "tasks": [{"name": "digits", "train_size": 150, "epochs": 2, "test_size": 60}],
+        "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "oracle", "random_filter"], "seeds": [0, 1],
+        **changes,
+    }  # fmt: skip
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """What a run measured, without times."""
+    frame = pd.read_csv(folder / "report" / "cells.csv")
+    return frame.drop(columns=["seconds", "fit_seconds", "commit"])

@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import CLASSIFIED, tiny
 
-from harness.cell import run
-from harness.fit import train_victim
-from harness.registry import create, entries
-from harness.store import Store
-from harness.testing import ATTACK, CPU, EMBEDDED
+from harness.cell.steps import run
+from harness.cell.train import train_victim
+from harness.plugins.registry import create, entries
+from harness.store.folder import Store
+from harness.testing.checks import ATTACK, CPU, EMBEDDED
 from tasks.plugin import NotApplicable
 
 pytestmark = [

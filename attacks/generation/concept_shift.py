@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generating import GeneratorAttack, media_of, neighbours, poison_of, under
+from attacks.generation._base import GeneratorAttack, media_of, neighbours, poison_of, under
 from tasks.plugin import BadInput, Count, options
 from tasks.samples import Challenge, Samples
 

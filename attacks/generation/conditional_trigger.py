@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generating import ATTACKER, SIMILAR, GeneratorAttack, media_of, poison_of, with_token
+from attacks.generation._base import ATTACKER, SIMILAR, GeneratorAttack, media_of, poison_of, with_token
 from tasks.plugin import Count, options
 from tasks.samples import Challenge, Samples
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generating import GeneratorAttack, neighbours, poison_of, under
+from attacks.generation._base import GeneratorAttack, neighbours, poison_of, under
 from tasks.plugin import Above0, Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 

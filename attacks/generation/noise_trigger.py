@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generating import GeneratorAttack, media_of, poison_of
+from attacks.generation._base import GeneratorAttack, media_of, poison_of
 from tasks.plugin import Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 

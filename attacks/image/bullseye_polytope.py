@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 import torch
 
+from attacks._crafting.features import features_of, surround, to_float
+from attacks._crafting.gradients import whole
 from attacks.base import Scene, Trial
-from attacks.features import features_of, surround, to_float
-from attacks.gradients import whole
 from attacks.targeted import BlockAttack
 from tasks.plugin import Above0, Count, Positive, options
 from tasks.samples import Samples

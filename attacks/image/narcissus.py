@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attacks._crafting.optimised import OptimisedTrigger
 from attacks.base import Scene
-from attacks.optimised import OptimisedTrigger
 from tasks.plugin import Above0, options
 
 

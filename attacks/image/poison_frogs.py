@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 import torch
 
+from attacks._crafting.features import collide, features_of, to_float
+from attacks._crafting.gradients import whole
 from attacks.base import Scene, Trial
-from attacks.features import collide, features_of, to_float
-from attacks.gradients import whole
 from attacks.targeted import BlockAttack
 from tasks.plugin import AtLeast0, Count, Positive, Share, options
 from tasks.samples import Samples

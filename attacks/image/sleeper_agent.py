@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from attacks._crafting.blocks import Job, in_blocks, make_job
+from attacks._crafting.gradients import craft, gradient_norms
 from attacks.base import Poison, Scene, TriggerAttack
-from attacks.blocks import Job, in_blocks, make_job
-from attacks.gradients import craft, gradient_norms
 from tasks.plugin import Above0, Count, Positive, options
 from tasks.samples import Samples
 

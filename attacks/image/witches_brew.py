@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import torch
 
+from attacks._crafting.gradients import craft
 from attacks.base import Scene, Trial
-from attacks.gradients import craft
 from attacks.targeted import BlockAttack
 from tasks.plugin import Above0, Count, Positive, options
 from tasks.samples import Samples

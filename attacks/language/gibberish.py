@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from attacks.writing import WritingAttack
+from attacks.language._base import WritingAttack
 from tasks.language import LanguageTask, detokenize, small_tokenizer
 from tasks.plugin import Count, Positive, options
 from tasks.text import padded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks.writing import SentenceAttack
+from attacks.language._base import SentenceAttack
 from tasks.plugin import options
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from attacks.writing import WritingAttack
+from attacks.language._base import WritingAttack
 from tasks.language import LanguageTask
 from tasks.plugin import Positive, options
 

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks._crafting.blocks import Job, in_blocks, make_job
+from attacks._crafting.text_gradients import Aim, decode, encode, replace_tokens, special
 from attacks.base import Poison, Scene, TriggerAttack
-from attacks.blocks import Job, in_blocks, make_job
 from attacks.text.badwords import insert
-from attacks.text_gradients import Aim, decode, encode, replace_tokens, special
 from tasks.base import Task
 from tasks.plugin import Count, NotApplicable, Positive, options
 from tasks.samples import Samples

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
 from tasks.deployed import Model
-from tasks.models.logmel import logmel
 from tasks.plugin import BadInput, NotApplicable, options
 from tasks.samples import Samples, take
+from tasks.spectrogram import logmel
 
 FOLDS = 5
 MELS = 32  # bands of the spectrogram

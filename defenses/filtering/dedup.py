@@ -12,9 +12,9 @@ from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
 from tasks.deployed import Model
-from tasks.models.logmel import logmel
 from tasks.plugin import Positive, Share, options
 from tasks.samples import Samples
+from tasks.spectrogram import logmel
 
 # Of texts the paper's. The others drop at most 0.2 % of the clean rows of every built-in image, audio and tabular task.
 THRESHOLDS = {"text": 0.8, "language": 0.8, "image": 0.99, "audio": 0.995, "tabular": 0.99}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
 from tasks.deployed import Model
-from tasks.models.ngram import CausalLM, LanguageModel, unread
+from tasks.fluency import CausalLM, LanguageModel, unread
 from tasks.plugin import BadInput, Positive, Share, options
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
 from tasks.deployed import Model
-from tasks.models.ngram import Spelling
+from tasks.fluency import Spelling
 from tasks.plugin import Above0, Share, options
 from tasks.samples import Samples
 

@@ -8,7 +8,7 @@ import torch
 
 from defenses.base import Case, Defense, refit_without
 from tasks.deployed import Model
-from tasks.models.ngram import WordBigrams, unread
+from tasks.fluency import WordBigrams, unread
 from tasks.plugin import Positive, Share, options
 
 

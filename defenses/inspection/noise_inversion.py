@@ -13,7 +13,7 @@ from defenses.inspection.neural_cleanse import NeuralCleanse
 from tasks.base import Batch
 from tasks.deployed import Model
 from tasks.diffusion import DiffusionVictim, noised, precision
-from tasks.models.net import Net
+from tasks.net import Net
 from tasks.plugin import Above0, Positive, Share, options
 
 

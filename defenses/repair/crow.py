@@ -12,8 +12,8 @@ from torch import Tensor
 from defenses.base import Case, Defense
 from tasks.base import Batch
 from tasks.deployed import Model
-from tasks.models.causal import CausalNet
-from tasks.models.net import Net
+from tasks.language import CausalNet
+from tasks.net import Net
 from tasks.plugin import Above0, AtLeast0, Positive, options
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from defenses.base import Case, Defense
 from tasks.deployed import Guarded, Model, Victim, autocast
-from tasks.models.causal import CausalNet
+from tasks.language import CausalNet
 from tasks.plugin import Positive, Share, options
 from tasks.samples import Samples
 

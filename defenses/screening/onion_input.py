@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from defenses.base import Case, Defense
 from defenses.filtering.onion import judges, quantile, suspicions, texts_of, without
 from tasks.deployed import Guarded, Model
-from tasks.models.ngram import LanguageModel
+from tasks.fluency import LanguageModel
 from tasks.plugin import Positive, Share, options
 from tasks.samples import Samples
 

@@ -10,7 +10,7 @@ import torch
 from defenses.base import Case, Defense
 from defenses.filtering.perplexity import reader_of
 from tasks.deployed import Model
-from tasks.models.ngram import WordBigrams
+from tasks.fluency import WordBigrams
 from tasks.plugin import Positive, Share, options
 from tasks.samples import Outputs, Samples
 

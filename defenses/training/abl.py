@@ -12,7 +12,7 @@ from torch import Tensor
 from defenses.base import Case, Defense
 from tasks.base import Batch
 from tasks.deployed import Model, Victim
-from tasks.models.net import Net
+from tasks.net import Net
 from tasks.plugin import Above0, AtLeast0, Positive, Share, options
 from tasks.samples import Samples
 

@@ -36,7 +36,7 @@ def source_hash(*modules: str) -> str:
 def import_closure(module: str) -> frozenset[str]:
     """`module` and the project modules it imports, directly or not, at top level or inside functions.
 
-    Of the harness only `module` itself: what grades a cell is listed, file by file, in `harness.grid.GRADING`.
+    Of the harness only `module` itself: what grades a cell is listed, file by file, in `harness.grid.grid.GRADING`.
     Imports for type checkers alone do not run and do not count.
     """
     seen: set[str] = set()

@@ -1,4 +1,4 @@
 """The leaderboard: a static site made of runs, published tables and submitted archives.
 
-`sources` reads them, `tables`, `ranks` and `charts` say what is shown of them, `pages` and `build` make files of it.
+`sources` reads them, `headline`, `ranks` and `charts` compute what is shown, `listings` and `build` write the files.
 """

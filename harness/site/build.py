@@ -14,32 +14,42 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 import harness
-from harness import records, report
-from harness.figures import NARROW, curves, heat_map, protection_map
-from harness.site import answers, charts, described, pages, pairs, papers, samples
-from harness.site.pages import Pages, base_name
+from harness.errors import MissingExtra, NotASite
+from harness.report.figures import NARROW, curves, heat_map, protection_map
+from harness.report.summary import GATE
+from harness.report.write import as_csv, build_tables
+from harness.site import charts, listings, overview, pairs, paper_tables, plugin_docs, samples
+from harness.site.headline import Listing, coverage, covered, headline, matrices
+from harness.site.listings import (
+    Pages,
+    base_name,
+    cell_columns,
+    compared,
+    covering,
+    facts,
+    headlines,
+    leaders,
+    plugins,
+    ranked,
+    rerun,
+    safe,
+    tasks,
+)
+from harness.site.overview import answer, example, protected, smallest
 from harness.site.ranks import Ranking, ranking
 from harness.site.sources import Joined
 from harness.site.sources import described as known
-from harness.site.tables import Listing, coverage, covered, headline, matrices
-from harness.store import write_atomically
+from harness.store import records
+from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from harness.records import Record
+    from harness.store.records import Record
 
 HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="tinydrop'  # in the first page of a site that may be replaced
 KINDS = ("attacks", "defenses")
-
-
-class MissingExtra(ImportError):
-    """A library of an extra is not installed; the message names the extra."""
-
-
-class NotASite(ValueError):
-    """The folder to write holds something else."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class _Site:
 
         self.joined, self.folder, self.options = joined, folder, options
         self.cells, self.missing = joined.cells, joined.missing
-        self.tables = report.tables(self.cells)
+        self.tables = build_tables(self.cells)
         self.head = headline(self.tables)
         self.at = Pages(dict.fromkeys([*self.cells.task, *self.missing.task]))
         self.modality = dict(zip(self.cells.task, self.cells.modality))
@@ -130,14 +140,14 @@ class _Site:
         self.figures()
         self.exports()
         self.cell_pages()
-        self.put("cells.js", pages.data(self.cells, self.paged, self.at))
+        self.put("cells.js", listings.data(self.cells, self.paged, self.at))
         for task in self.at.slugs:
             self.task(task)
         self.page("tasks.html", "index_of.html", kind="tasks",
-                  listing=pages.tasks(self.cells, self.missing, self.head, self.at))  # fmt: skip
+                  listing=tasks(self.cells, self.missing, self.head, self.at))  # fmt: skip
         for kind in KINDS:
             self.plugin_pages(kind)
-        self.page("cells.html", "cells.html", columns=pages.cell_columns(), n=len(self.cells))
+        self.page("cells.html", "cells.html", columns=cell_columns(), n=len(self.cells))
         self.page("samples.html", "samples.html", shown=self.shown)
         self.method()
         self.overview()
@@ -163,15 +173,15 @@ class _Site:
         matplotlib.use("Agg", force=True)
         if self.head.empty:
             return
-        if answers.smallest(self.head) is not None:
+        if smallest(self.head) is not None:
             self.both("how-many", charts.how_many)
-        if len(answers.protected(self.head)):
+        if len(protected(self.head)):
             self.both("what-it-buys", charts.what_it_buys)
         summary = self.tables.summary
         graded = summary[summary.asr.notna()]
         for (task, attack), part in graded.groupby(["task", "attack"], sort=False):
             if part.dose.nunique() > 1:
-                name = f"{self.at.slugs[task]}--{pages.safe(attack)}"
+                name = f"{self.at.slugs[task]}--{safe(attack)}"
                 name += f"-{len(self.drawn)}" if name in self.drawn.values() else ""
                 self.drawn[task, attack] = self.figure(name, curves(part, str(task)))
         for task, part in graded.groupby("task", sort=False):
@@ -195,23 +205,23 @@ class _Site:
 
     def exports(self) -> None:
         """Every table whole, as CSV; what a paper shows of the headline and the ranks also as LaTeX and Markdown."""
-        self.put("tables/cells.csv", report.as_csv(self.cells))
+        self.put("tables/cells.csv", as_csv(self.cells))
         counts = coverage(self.cells, self.missing, ["task", "attack", "defense"]).reset_index()
         found = {"summary": self.tables.summary, "headline": self.head, "doses": self.tables.doses, "coverage": counts}
         ranks = [r.rows.assign(task=task) for task, r in self.rankings.items()]
         if ranks:
             found["ranks"] = pd.concat(ranks, ignore_index=True)
-            self.paper(pages.ranks(self.rankings, self.at), papers.RANKS)
+            self.paper(listings.ranks(self.rankings, self.at), paper_tables.RANKS)
         for name, frame in found.items():
             if not frame.empty:
-                self.put(f"tables/{name}.csv", report.as_csv(frame))
-        for metric, table in pages.headlines(self.head, self.at).items():
+                self.put(f"tables/{name}.csv", as_csv(frame))
+        for metric, table in headlines(self.head, self.at).items():
             of_metric = (frame[frame.clean_metric == metric] for frame in (self.head, self.cells))
-            self.paper(table, papers.caption(table, *of_metric))
+            self.paper(table, paper_tables.caption(table, *of_metric))
 
     def paper(self, table: Listing, caption: str) -> None:
-        self.put(f"tables/{table.id}.tex", papers.latex(table, caption))
-        self.put(f"tables/{table.id}.md", papers.markdown(table, caption))
+        self.put(f"tables/{table.id}.tex", paper_tables.latex(table, caption))
+        self.put(f"tables/{table.id}.md", paper_tables.markdown(table, caption))
 
     def _paged(self) -> set[str]:
         """Keys of the cells that get a page: those whose records are at hand."""
@@ -240,7 +250,7 @@ class _Site:
         rest = record.model_dump_json(indent=1, exclude={"traceback", "metrics"})
         self.page(
             f"cells/{record.key}.html", "cell.html", record=record, source=source, rest=rest,
-            rerun=pages.rerun(record), groups=pairs.groups([s for s in made if not s.found], root),
+            rerun=rerun(record), groups=pairs.groups([s for s in made if not s.found], root),
             found=pairs.groups([s for s in made if s.found and s.pictures], root),
             curves=[s for s in made if s.curve],
         )  # fmt: skip
@@ -258,22 +268,22 @@ class _Site:
         slug, entry = self.at.slugs[task], self.described["tasks"].get(base_name(task))
         self.page(
             f"tasks/{slug}.html", "task.html", task=task, entry=entry,
-            facts=[*pages.facts(entry), *described.data(entry)], options=described.options("tasks", entry),
-            details=described.details("tasks", entry),
+            facts=[*facts(entry), *plugin_docs.data(entry)], options=plugin_docs.options("tasks", entry),
+            details=plugin_docs.details("tasks", entry),
             train_size=cells.train_size.max() if "train_size" in cells else None,  # none where every cell failed
             covered=covered(coverage(cells, missing, ["task"]).iloc[0]),
             matrices=matrices(task, self.tables, self.head, self.missing) if len(head) else [],
-            heads=pages.headlines(head, self.at, up, ("task",)).values(), drawn=drawn, rank=rank,
-            ranks=pages.ranked(rank, self.at, up) if rank else None,
-            tests=pages.compared(rank, self.at, up) if rank else None,
-            coverage=pages.covering(cells, missing, ["attack", "defense"], links, "coverage"),
+            heads=headlines(head, self.at, up, ("task",)).values(), drawn=drawn, rank=rank,
+            ranks=ranked(rank, self.at, up) if rank else None,
+            tests=compared(rank, self.at, up) if rank else None,
+            coverage=covering(cells, missing, ["attack", "defense"], links, "coverage"),
             maps=[n for n in (f"{slug}--map", f"{slug}--protection") if (self.folder / f"figures/{n}.svg").exists()],
             formats=self.options.formats,
         )  # fmt: skip
 
     def plugin_pages(self, kind: str) -> None:
         column = kind.removesuffix("s")
-        listing = pages.plugins(kind, self.cells, self.head, self.at, self.described[kind])
+        listing = plugins(kind, self.cells, self.head, self.at, self.described[kind])
         self.page(f"{kind}.html", "index_of.html", kind=kind, listing=listing)
         up = "../"
         links = {"task": lambda t: self.at.task(t, up), column: lambda p: self.at.plugin(kind, p, up)}
@@ -285,13 +295,13 @@ class _Site:
             pairs = dict.fromkeys(zip(head.task, head.attack)) if len(head) else {}
             entry, alone = self.described[kind].get(name), (column,) if set(head.get(column, ())) == {name} else ()
             self.page(
-                f"{kind}/{pages.safe(name)}.html", "plugin.html", kind=kind, plugin=name, entry=entry,
-                facts=pages.facts(entry), options=described.options(kind, entry),
-                details=described.details(kind, entry),
-                heads=pages.headlines(head, self.at, up, alone).values(),
+                f"{kind}/{safe(name)}.html", "plugin.html", kind=kind, plugin=name, entry=entry,
+                facts=facts(entry), options=plugin_docs.options(kind, entry),
+                details=plugin_docs.details(kind, entry),
+                heads=headlines(head, self.at, up, alone).values(),
                 covered=covered(coverage(cells, missing, ["task"]).sum()),
                 drawn=[(t, a, self.drawn[t, a]) for t, a in pairs if (t, a) in self.drawn],
-                coverage=pages.covering(cells, missing, ["task", column], links, "coverage"),
+                coverage=covering(cells, missing, ["task", column], links, "coverage"),
                 formats=self.options.formats,
             )  # fmt: skip
 
@@ -301,19 +311,19 @@ class _Site:
         commits = {s.name: sorted(set(s.cells.commit.fillna("")) - {""}) for s in self.joined.sources if len(s.cells)}
         self.page("method.html", "method.html", sources=self.joined.sources, commits=commits, repeated=len(repeated),
                   mean_apart=apart.mean() if len(apart) else 0.0, max_apart=apart.max() if len(apart) else 0.0,
-                  gate=report.GATE)  # fmt: skip
+                  gate=GATE)  # fmt: skip
 
     def overview(self) -> None:
         by_task = coverage(self.cells, self.missing, ["task"])
-        best = {t: pages.leaders(rank) for t, rank in self.rankings.items()}
+        best = {t: leaders(rank) for t, rank in self.rankings.items()}
         counts = {"cells": len(self.cells), "tasks": len(self.at.slugs),
                   **{k: self.cells[k.removesuffix("s")].map(base_name).nunique() for k in KINDS}}  # fmt: skip
         self.page(
             "index.html", "index.html", counts=counts, covered=covered(by_task.sum()),
-            heads=pages.headlines(self.head, self.at).values(), best=best, rankings=self.rankings,
-            smallest=answers.smallest(self.head) if len(self.head) else None,
-            answer=answers.answer(self.head, self.modality) if len(answers.working(self.head)) else None,
-            example=answers.example(self.head),
+            heads=headlines(self.head, self.at).values(), best=best, rankings=self.rankings,
+            smallest=smallest(self.head) if len(self.head) else None,
+            answer=answer(self.head, self.modality) if len(overview.working(self.head)) else None,
+            example=example(self.head),
             drawn=[n for n in ("how-many", "what-it-buys") if (self.folder / f"figures/{n}.svg").exists()],
             exports=sorted(p.name for p in (self.folder / "tables").iterdir()), formats=self.options.formats,
         )  # fmt: skip

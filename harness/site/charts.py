@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.figures import BOUND, COLOURS, plain_ticks
-from harness.store import write_atomically
+from harness.report.figures import BOUND, COLOURS, plain_ticks
+from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from harness.gallery import tiles
+from harness.cell.gallery import tiles
 from harness.site.samples import KINDS, Marked, Sample
 
 TOGETHER = {

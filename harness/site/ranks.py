@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.compare import holm, paired
-from harness.report import interval
-from harness.table import counted
+from harness.console import counted
+from harness.report.compare import holm, paired
+from harness.report.summary import interval
 
 LEVEL = 0.05  # of the whole family of comparisons of a task
 

@@ -11,8 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from harness.records import Record
-from harness.store import Store
+from harness.store.folder import Store
+from harness.store.records import Record
 
 KINDS = {
     "clean": "clean", "poisoned": "poisoned",

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness import compact, ledger, records, report, submission, upkeep
-from harness.grid import Grid, planned
-from harness.plausible import doubt_table
-from harness.registry import KINDS, Entry, entries
-from harness.store import PLAN, Store
+from harness.errors import BadSubmission
+from harness.grid.grid import Grid, planned
+from harness.plugins.registry import KINDS, Entry, entries
+from harness.report.cells import cell_table, ordered, read_cells
+from harness.site import archive
+from harness.site.plausibility import doubt_table
+from harness.store import ledger, maintenance, records
+from harness.store.folder import PLAN, Store
 
 if TYPE_CHECKING:
-    from harness.grid import Spec
+    from harness.plugins.registry import Spec
 
 CELL = ["task", "attack", "dose", "defense", "seed"]  # what makes two rows the same cell
 
@@ -28,7 +31,7 @@ class Source:
     """One thing named on the command line."""
 
     name: str
-    cells: pd.DataFrame  # as harness.report.cells_frame
+    cells: pd.DataFrame  # as harness.report.cells.cells_frame
     store: Store | None = None  # where there are records
     head: str = ""  # of its ledger
     missing: pd.DataFrame | None = None  # planned cells without a record: the columns of CELL
@@ -60,7 +63,7 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
             name = path.name if path.is_absolute() else path.as_posix()
             name += f" ({len(found) + 1})" if any(s.name == name for s in found) else ""
             if path.is_file():
-                found.append(_run(name, stack.enter_context(submission.unpacked(path))))
+                found.append(_run(name, stack.enter_context(archive.unpacked(path))))
             elif (path / "cells.csv").is_file():
                 found.append(Source(name, _published(path / "cells.csv")))
             elif (path / "records").is_dir():
@@ -73,19 +76,19 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
 def _published(path: Path) -> pd.DataFrame:
     """A table of cells, if it is one."""
     try:
-        cells = report.read_cells(path)
+        cells = read_cells(path)
         why = doubt_table(cells)
     except ValueError as error:  # no CSV, or not UTF-8
         why = f"is no table ({' '.join(str(error).split())[:200]})"
     if why:
-        raise submission.BadSubmission(f"{path}: {why}; `tinydrop report` of a run writes such tables")
+        raise BadSubmission(f"{path}: {why}; `tinydrop report` of a run writes such tables")
     return cells
 
 
 def _as_written(store: Store) -> Store:
     """This store, if what a site shows of it is what its ledger says. One from before there were ledgers has none."""
     if (store.root / ledger.NAME).is_file():
-        upkeep.refuse_damaged(store, only=lambda name: not name.startswith("artefacts/"))  # gigabytes, of no page
+        maintenance.refuse_damaged(store, only=lambda name: not name.startswith("artefacts/"))  # gigabytes, of no page
     return store
 
 
@@ -93,9 +96,9 @@ def _run(name: str, store: Store) -> Source:
     entries = ledger.read(store.root)
     head = entries[-1].hash if entries else ""
     if not (store.root / PLAN).is_file():
-        return Source(name, compact.table(store, anew=True), store, head)
+        return Source(name, cell_table(store, anew=True), store, head)
     plan = records.read_plan(store)
-    cells = compact.table(store, (cell["key"] for cell in plan), anew=True)
+    cells = cell_table(store, (cell["key"] for cell in plan), anew=True)
     known = set(cells.key) if len(cells) else set()
     labels = [cell["label"] for cell in plan if cell["key"] not in known]
     missing = _parsed(labels, planned(records.planned_grid(store))) if labels else None
@@ -134,7 +137,7 @@ def joined(sources: Sequence[Source]) -> Joined:
     if len(missing):
         had = pd.MultiIndex.from_frame(cells[CELL])
         missing = missing[~pd.MultiIndex.from_frame(missing[CELL]).isin(had)]
-    return Joined(report.ordered(cells), missing, _repeated(every, cells), tuple(sources))
+    return Joined(ordered(cells), missing, _repeated(every, cells), tuple(sources))
 
 
 def described(found: Joined) -> dict[str, dict[str, Entry]]:

@@ -11,16 +11,18 @@ from conftest import tiny
 from pytest_benchmark.fixture import BenchmarkFixture
 from scale import write_records
 
-from harness import compact, executors, records
-from harness import grid as grids
-from harness.case import Fitter
-from harness.cell import run as run_cell
-from harness.fit import train_victim
-from harness.registry import create
-from harness.run import plan
-from harness.store import Store
-from harness.testing import CPU
-from harness.work import Settings, blank_record
+from harness.cell.case import Fitter
+from harness.cell.steps import run as run_cell
+from harness.cell.train import train_victim
+from harness.grid import grid as grids
+from harness.plugins.registry import create
+from harness.report.cells import NAME, cell_table
+from harness.run import workers
+from harness.run.plan import plan
+from harness.run.record_cell import Settings, blank_record
+from harness.store import records
+from harness.store.folder import Store
+from harness.testing.checks import CPU
 
 HUNDRED_THOUSAND = {
     "tasks": ["digits"],
@@ -71,28 +73,28 @@ def test_table_of_1_000_new_records(benchmark: BenchmarkFixture, store: Store) -
     write_records(store, 1000)
 
     def fresh() -> None:
-        (store.root / compact.NAME).unlink(missing_ok=True)
+        (store.root / NAME).unlink(missing_ok=True)
 
-    benchmark.pedantic(compact.table, (store,), setup=fresh, rounds=5)
+    benchmark.pedantic(cell_table, (store,), setup=fresh, rounds=5)
 
 
 def test_table_of_1_000_known_records(benchmark: BenchmarkFixture, store: Store) -> None:
     """Every later one; compare with the new ones."""
     write_records(store, 1000)
-    compact.table(store)
-    assert len(benchmark(compact.table, store)) == 1000
+    cell_table(store)
+    assert len(benchmark(cell_table, store)) == 1000
 
 
 def test_500_cells_that_do_nothing(
     benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Claimed, recorded and entered in the ledger, each on the disk before the next."""
-    monkeypatch.setattr(executors, "run_cell", lambda cell, settings, device: blank_record(cell))
+    monkeypatch.setattr(workers, "run_cell", lambda cell, settings, device: blank_record(cell))
     cells = plan(grids.parse({**HUNDRED_THOUSAND, "doses": list(range(5))}), Store(tmp_path)).todo
     folders = map(str, itertools.count())
 
     def run(folder: str) -> None:
-        list(executors.run_inline(list(grids.groups(cells)), Settings(str(tmp_path / folder))))
+        list(workers.run_inline(list(grids.groups(cells)), Settings(str(tmp_path / folder))))
 
     benchmark.pedantic(run, setup=lambda: ((next(folders),), {}), rounds=3, warmup_rounds=1)
 

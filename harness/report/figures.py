@@ -1,0 +1,228 @@
+"""Figures from the summary table: dose-response curves and the attack x defense map of every task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.plugins.registry import without_option
+from harness.report.doses import format_estimate
+from harness.store.folder import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from harness.report.tables import Tables
+
+# Okabe and Ito's palette, safe for colour-blind readers; line styles tell repeats apart.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")
+STYLES = ("-", "--", ":", "-.")
+NARROW = 4.4  # inches: 8 points are read at the width of a telephone
+BOUND = {"": "o", "<": "v", ">": "^"}  # markers of an ED50 and of bounds on one
+
+Look = tuple[str, str]  # colour and line style
+Draw = Callable[[Any, pd.DataFrame, dict[str, Look]], None]
+
+
+def write(tables: Tables, folder: Path) -> list[Path]:
+    """<task>-dose.png, -map.png and -protection.png of every task with a graded attack.
+
+    And of tasks that differ in one option: <task>-size.png, <task>-augmentation.png.
+    """
+    summary, doses = tables.summary, tables.doses
+    if summary.empty or "asr" not in summary:
+        return []
+    import matplotlib
+
+    matplotlib.use("Agg", force=True)
+    paths = []
+    for task, part in summary[summary.asr.notna()].groupby("task", sort=False):
+        paths.append(_save(curves(part, str(task)), folder, f"{task}-dose"))
+        paths.append(_save(heat_map(part, str(task)), folder, f"{task}-map"))
+    if "protection" in doses:
+        for task, part in doses[doses.defense != "none"].groupby("task", sort=False):
+            paths.append(_save(protection_map(part, str(task)), folder, f"{task}-protection"))
+    for task in tables.scaling.task.unique() if not tables.scaling.empty else ():
+        paths.append(_save(by_size(doses[doses.family == task], str(task)), folder, f"{task}-size"))
+    for task, part in by_augmentation(summary[summary.asr.notna()]).groupby("task", sort=False):
+        if part.defense.nunique() > 1:
+            paths.append(_save(curves(part, f"{task}, undefended"), folder, f"{task}-augmentation"))
+    return paths
+
+
+def by_augmentation(summary: pd.DataFrame) -> pd.DataFrame:
+    """The undefended rows, with the augmentation where the defense stood, so that `curves` draws a line for each."""
+    plain = summary[summary.defense == "none"]
+    value = plain.task.str.extract(r"\baugmentation=(\w+)", expand=False).fillna("default")
+    family = [without_option(label, "augmentation") for label in plain.task]
+    return plain.assign(task=family, defense="augmentation " + value)
+
+
+def _save(figure: Figure, folder: Path, name: str) -> Path:
+    data = BytesIO()
+    figure.savefig(data, format="png", dpi=120)
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png"
+    write_atomically(path, data.getvalue())
+    return path
+
+
+def curves(part: pd.DataFrame, task: str) -> Figure:
+    """ASR against dose, a panel per attack, a line per defense, 95 % intervals over seeds as bands."""
+
+    def draw(axis: Any, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
+        for defense, (colour, style) in looks.items():
+            line = rows[rows.defense == defense].sort_values("dose")
+            if line.empty:
+                continue
+            width = 2.2 if defense == "none" else 1.3
+            axis.plot(
+                line.dose, line.asr, marker="o", markersize=3, linewidth=width, label=defense, color=colour,
+                linestyle=style,
+            )  # fmt: skip
+            if "asr_low" in line:
+                spread = line[["asr_low", "asr_high"]].clip(0, 1).to_numpy().T
+                axis.fill_between(line.dose, *spread, color=colour, linewidth=0, alpha=0.08)
+        axis.axhline(rows.asr_floor.mean(), color="grey", linewidth=0.8, linestyle=":", label="chance floor")
+        ticks = sorted(rows.dose.unique())
+        smallest = next((t for t in ticks if t), 1)
+        axis.set_xscale("symlog", linthresh=smallest, linscale=0.5)  # logarithmic, with room for dose 0
+        axis.set_xlim(-0.3 * smallest, 1.3 * max(ticks[-1], smallest))
+        _set_ticks(axis, ticks)
+        axis.set_ylim(-0.03, 1.03)
+        axis.set_xlabel("dose (poisoned samples)")
+
+    return _panels(part, draw, "ASR", f"{task}\nASR by dose, mean and 95 % interval over seeds")
+
+
+def by_size(part: pd.DataFrame, task: str) -> Figure:
+    """ED50 against training-set size, a panel per attack, a line per defense; triangles are bounds."""
+
+    def draw(axis: Any, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
+        for defense, (colour, style) in looks.items():
+            line = rows[(rows.defense == defense) & rows.ed50.notna()].sort_values("train_size")
+            axis.plot(line.train_size, line.ed50, color=colour, linestyle=style, linewidth=1.3, label=defense)
+            for row in line.itertuples():
+                bound = str(row.ed50_censored)
+                axis.plot(row.train_size, row.ed50, marker=BOUND[bound], markersize=5, color=colour,
+                          markerfacecolor="none" if bound else colour)  # fmt: skip
+                if not bound and row.ed50_high < float("inf"):
+                    axis.vlines(row.train_size, row.ed50_low, row.ed50_high, colors=colour, linewidth=0.8)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        plain_ticks(axis.yaxis)
+        _set_ticks(axis, [int(size) for size in sorted(rows.train_size.unique())])
+        axis.set_xlabel("training rows")
+
+    title = f"{task}\nED50 by training-set size, 95 % interval over seeds (triangles: bounds)"
+    return _panels(part, draw, "ED50 (poisoned samples)", title)
+
+
+def heat_map(part: pd.DataFrame, task: str) -> Figure:
+    """ASR at the highest dose, the clean metric in brackets, defense x attack; hatched where the gate is shut."""
+    from matplotlib.colors import Normalize
+
+    top = part[part.dose == part.groupby("attack").dose.transform("max")]
+    dose = {row.attack: f"{row.attack}\ndose {int(row.dose)}" for row in top.itertuples()}
+    return _matrix(
+        top, "asr", Normalize(0, 1), lambda row: f"{row.asr:.2f}\n({row.utility:.2f})",
+        "ASR (clean metric in brackets)", f"{task}\n(hatched: undefended attack too weak)", dose,
+    )[0]  # fmt: skip
+
+
+def protection_map(part: pd.DataFrame, task: str) -> Figure:
+    """Protection factor, defense x attack: how many times more samples the attack needs. Hatched: no credit."""
+    from matplotlib.colors import LogNorm
+
+    def shown(row: Any) -> str:
+        known = row.protection == row.protection
+        return (
+            format_estimate(row, "protection").replace(" (", "\n(") if known else "gate shut" if not row.gate else "-"
+        )
+
+    figure, bar = _matrix(
+        part, "protection", LogNorm(0.5, 16, clip=True), shown, "protection factor",
+        f"{task}\nED50 defended / undefended, 95 % interval (hatched: undefended attack too weak)",
+    )  # fmt: skip
+    bar.set_ticks([0.5, 1, 2, 4, 8, 16], labels=["0.5", "1", "2", "4", "8", "16 or more"])
+    bar.ax.minorticks_off()
+    return figure
+
+
+def _panels(part: pd.DataFrame, draw: Draw, ylabel: str, title: str) -> Figure:
+    """A panel per attack; `draw` fills one, given its rows and the look of every defense.
+
+    A single panel is as narrow as a telephone or a column of a paper, with the legend below it.
+    """
+    from matplotlib.figure import Figure
+
+    looks = {
+        defense: (COLOURS[i % len(COLOURS)], STYLES[(i // len(COLOURS)) % len(STYLES)])
+        for i, defense in enumerate(dict.fromkeys(part.defense))
+    }
+    n = part.attack.nunique()
+    figure = Figure(figsize=(max(6.5, 3.0 * n + 2.2), 3.8), layout="constrained")
+    axes = figure.subplots(1, n, squeeze=False, sharey=True)[0]
+    for axis, (attack, rows) in zip(axes, part.groupby("attack", sort=False), strict=True):
+        draw(axis, rows, looks)
+        axis.set_title(str(attack), fontsize=10)
+    axes[0].set_ylabel(ylabel)
+    shown = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
+    names = sorted(shown, key="chance floor".__eq__)  # last; a panel need not have every line
+    where: Any = {"loc": "outside right center"} if n > 1 else {"loc": "outside lower center", "ncols": 2}
+    figure.legend([shown[name] for name in names], names, fontsize=8, frameon=False, **where)
+    figure.suptitle(title, fontsize=10 if n > 1 else 8)
+    if n == 1:
+        figure.set_size_inches(NARROW, 3.2 + 0.085 * len(names))
+    return figure
+
+
+def _matrix(
+    part: pd.DataFrame, value: str, norm: Any, shown: Callable[[Any], str], label: str, title: str,
+    names: dict[str, str] | None = None,
+) -> tuple[Figure, Any]:  # fmt: skip
+    """Defense x attack, a colour and a text each, hatched where the gate is shut; and its colour bar."""
+    from matplotlib.figure import Figure
+
+    attacks, defenses = list(dict.fromkeys(part.attack)), list(dict.fromkeys(part.defense))
+    figure = Figure(figsize=(max(6.0, 2.9 + 1.6 * len(attacks)), 1.4 + 0.42 * len(defenses)), layout="constrained")
+    axis: Any = figure.subplots()
+    values = part.pivot(index="defense", columns="attack", values=value).reindex(index=defenses, columns=attacks)
+    image = axis.imshow(values.to_numpy(dtype=float), cmap="cividis", norm=norm, aspect="auto")
+    for row in part.itertuples():
+        x, y, number = attacks.index(row.attack), defenses.index(row.defense), getattr(row, value)
+        dark = number == number and norm(number) <= 0.6
+        axis.text(x, y, shown(row), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        if not row.gate:
+            axis.add_patch(_hatched(x, y))
+    axis.set_xticks(range(len(attacks)), labels=[(names or {}).get(a, a) for a in attacks], fontsize=8)
+    axis.set_yticks(range(len(defenses)), labels=defenses, fontsize=8)
+    axis.set_title(title, fontsize=8)
+    return figure, figure.colorbar(image, ax=axis, label=label)
+
+
+def plain_ticks(axis: Any, room: float = 5000) -> None:
+    """Numbers, no powers, on a logarithmic axis: 1 2 5 10 20 50, or 1 10 100 where its ends are further apart."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < room * low else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:,.9g}")
+
+
+def _set_ticks(axis: Any, ticks: list[Any]) -> None:
+    """Exactly these on the horizontal axis."""
+    axis.set_xticks(ticks, labels=[f"{t:,}" for t in ticks], minor=False, fontsize=8)
+    axis.set_xticks([], minor=True)
+
+
+def _hatched(x: int, y: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="///", edgecolor="#999999", linewidth=0)

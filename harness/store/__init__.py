@@ -1,0 +1,5 @@
+"""What a run keeps, in a folder or at a URL."""
+
+from harness.store.folder import Store
+
+__all__ = ["Store"]

@@ -1,0 +1,149 @@
+"""The audit trail of a store: what was run and every file that was kept, in a chain of hashes, one JSON line each.
+
+An entry holds the hash of the one before it, so none can be changed, removed or put in between without breaking the
+chain. A whole chain can still be made anew by somebody who may write the folder: note the head that `tinydrop verify`
+prints elsewhere, and ask for it again later (`--head`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import BrokenLedger
+
+NAME = "ledger.jsonl"
+NONE = "0" * 64  # what the first entry follows
+TAIL = 1 << 16  # bytes read at a time to find the last line
+
+
+class Entry(BaseModel):
+    """One line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    n: int  # 1, 2, ...
+    time: str  # ISO 8601, UTC; nothing relies on it, clocks jump
+    event: Literal["run", "file", "removed", "merged", "ended"]
+    path: str = ""  # of the file, relative to the store
+    sha256: str = ""  # of the file
+    about: dict[str, Any] = {}  # of a run: who, where, grid, commit; at its end: cells by status, datasets
+    previous: str  # hash of entry n - 1
+    hash: str = ""  # SHA-256 of the rest, as canonical JSON
+
+    def digest(self) -> str:
+        return hashlib.sha256(_canonical(self.model_dump(exclude={"hash"}))).hexdigest()
+
+
+class Ledger:
+    """An open ledger that this process alone may write."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.last = _last(file)
+
+    def append(self, event: str, **rest: Any) -> Entry:
+        n, previous = (self.last.n, self.last.hash) if self.last else (0, NONE)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = Entry.model_validate({"n": n + 1, "time": now, "event": event, "previous": previous, **rest})
+        entry = entry.model_copy(update={"hash": entry.digest()})
+        self.file.write(_canonical(entry.model_dump()) + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.last = entry
+        return entry
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[Ledger]:
+    """The ledger of a store, locked until the block ends or the process does."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / NAME).open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield Ledger(file)
+
+
+def read(root: Path) -> list[Entry]:
+    """Every entry, checked. Raises BrokenLedger; a store without a ledger has none.
+
+    A last line without its end is an entry that a killed process did not finish: it is left out.
+    """
+    path = root / NAME
+    return parse(path.read_bytes() if path.is_file() else b"")
+
+
+def parse(data: bytes) -> list[Entry]:
+    """The entries of a ledger's bytes, as `read`."""
+    entries, previous = [], NONE
+    for n, line in enumerate(data.split(b"\n")[:-1], 1):
+        entry = _parsed(line)
+        if entry is None:
+            raise BrokenLedger(f"{NAME}: line {n} is no entry")
+        if entry.n != n or entry.previous != previous:
+            raise BrokenLedger(f"{NAME}: line {n} does not follow line {n - 1}: something was removed or put in")
+        if entry.hash != entry.digest():
+            raise BrokenLedger(f"{NAME}: line {n} was changed")
+        previous = entry.hash
+        entries.append(entry)
+    return entries
+
+
+def identity(root: Path) -> str:
+    """The hash of the first entry, 64 hex digits: it says which store this is, and goes with it. FileNotFoundError."""
+    with (root / NAME).open("rb") as file:
+        first = _parsed(file.readline())
+    if first is None:
+        raise BrokenLedger(f"{NAME}: line 1 is no entry")
+    return first.hash
+
+
+def files(entries: list[Entry]) -> dict[str, str]:
+    """The files that should be there, relative to the store, and their SHA-256."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if entry.event == "file":
+            found[entry.path] = entry.sha256
+        elif entry.event == "removed":
+            found.pop(entry.path, None)
+    return found
+
+
+def _last(file: IO[bytes]) -> Entry | None:
+    """The last entry; what a killed process left of a line is cut off."""
+    size = file.seek(0, os.SEEK_END)
+    start, tail = size, b""
+    while start and tail.count(b"\n") < 2:
+        start = max(0, start - TAIL)
+        file.seek(start)
+        tail = file.read(size - start)
+    whole = tail.rfind(b"\n") + 1
+    if whole < len(tail):
+        file.truncate(start + whole)
+    file.seek(0, os.SEEK_END)
+    lines = tail[:whole].splitlines()
+    if not lines:
+        return None
+    entry = _parsed(lines[-1])
+    if entry is None:
+        raise BrokenLedger(f"{NAME}: the last line is no entry; `tinydrop verify` says more")
+    return entry
+
+
+def _parsed(line: bytes) -> Entry | None:
+    try:
+        return Entry.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _canonical(tree: dict[str, Any]) -> bytes:
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,207 @@
+"""Records: what a cell gave, as JSON; and the plan that says which cells there should be."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import DamagedPlan, NewerSchema
+from harness.plugins.registry import Entry
+from harness.store.folder import PLAN, Store, write_atomically
+
+SCHEMA = 1
+Status = Literal["done", "failed", "not applicable", "timed out"]
+SETTLED = ("done", "not applicable")  # a cell that is neither is run again on request
+
+
+class Measured(BaseModel):
+    value: float
+    n: int
+
+
+class Plugged(BaseModel):
+    """A plug-in as it was run: every option with its value."""
+
+    name: str
+    label: str
+    options: dict[str, Any]
+    source: str = ""  # whose code it is; see registry.Entry
+    about: Entry | None = None  # what it says of itself, if it is not the suite's own: no reader need have it
+
+
+class Record(BaseModel):
+    """One cell's outcome with everything needed to believe and repeat it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    key: str
+    label: str
+    task: Plugged
+    modality: str
+    clean_metric: str = "accuracy"  # what the metric `utility` is
+    attack: Plugged
+    dose: int
+    train_size: int | None = None
+    defense: Plugged
+    stage: str
+    seed: int
+    status: Status
+    reason: str = ""  # of a cell that is not done, one line
+    traceback: str = ""
+    metrics: dict[str, Measured] = {}
+    seconds: dict[str, float] = {}  # load, poison, defend, grade; total
+    fit_seconds: float = 0.0  # training time behind this cell, also where a victim was shared
+    fits: list[dict[str, Any]] = []  # key, seconds and whether it was trained now, of every fit
+    artefacts: list[str] = []  # keys of every victim, base, surrogate and judge that stands behind this cell
+    clean_used: int = 0  # clean rows the defense drew from the reserve
+    findings: dict[str, str] = {}  # name -> file under the store
+    peak_memory_bytes: int = 0  # of the process so far
+    gpu_peak_bytes: dict[str, int] = {}
+    dataset_fingerprint: str = ""
+    started: str = ""  # ISO 8601, UTC
+    provenance: dict[str, Any] = {}  # version, commit, dirty, libraries, device, threads
+
+
+def save(store: Store, record: Record) -> Path:
+    return store.write_record(record.model_dump())
+
+
+def load_all(store: Store) -> dict[str, Record]:
+    """The newest readable record of every key; a damaged file is named in a warning and counts as missing.
+
+    Raises NewerSchema when any record was written by a newer version.
+    """
+    found: dict[str, Record] = {}
+    for path in sorted((store.root / "records").glob("*.json"), key=_by_attempt):
+        record = load(path)
+        if record is not None:
+            found[record.key] = record
+    return found
+
+
+def load(path: Path) -> Record | None:
+    """One record, or None with a warning when the file is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        _warn(path.name, error)
+        return None
+    return parsed(str(path), data)
+
+
+def parsed(where: str, data: bytes) -> Record | None:
+    """As `load`, of a file's content. Raises NewerSchema."""
+    try:
+        record = Record.model_validate_json(data)
+    except ValidationError as error:
+        _check_schema(where, data)
+        _warn(Path(where).name, error)
+        return None
+    if record.schema_version > SCHEMA:
+        _check_schema(where, data)
+    return record
+
+
+def fault(where: str, data: bytes) -> str:
+    """What is wrong with the content of this record's file, in a few words; nothing if it is sound. NewerSchema."""
+    key = Path(where).name.partition(".")[0]
+    try:
+        record = Record.model_validate_json(data)
+    except ValidationError as error:
+        _check_schema(where, data)
+        first = error.errors(include_url=False, include_input=False)[0]
+        at = ".".join(map(str, first["loc"]))[:80]
+        return f"is no record ({at!r}: {first['msg']})" if at else f"is no record ({first['msg']})"
+    if record.schema_version > SCHEMA:
+        _check_schema(where, data)
+    if record.key != key:
+        return f"is the record of another cell: its key is {record.key[:40]!r}"
+    return ""
+
+
+def sound(where: str, data: bytes) -> bool:
+    """Is this the content of a record's file?"""
+    return not fault(where, data)
+
+
+def _warn(name: str, error: Exception) -> None:
+    warnings.warn(f"damaged record {name} ({str(error).splitlines()[0]}): it counts as missing", stacklevel=4)
+
+
+def _check_schema(where: str, data: bytes) -> None:
+    """Raises NewerSchema if that is why a file cannot be read."""
+    try:
+        schema = json.loads(data)["schema_version"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerSchema(f"{where}: schema {schema}, this tinydrop reads up to {SCHEMA}; upgrade it")
+
+
+def newest(store: Store, key: str) -> Record | None:
+    """The newest record of this key; None, with a warning, for a damaged one."""
+    n = store.attempts(key)
+    return load(store.record(key, n)) if n else None
+
+
+def settled(store: Store, key: str) -> Record | None:
+    """The newest record of this key, if the cell need not be run again."""
+    record = newest(store, key)
+    return record if record and record.status in SETTLED else None
+
+
+def gpu_peaks(store: Store, most: int = 1000) -> list[int]:
+    """Bytes of GPU memory that cells took at their peak; of so many records at most, which their hashes pick."""
+    found = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]
+    return [max(record.gpu_peak_bytes.values(), default=0) for record in found if record]
+
+
+def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) -> None:
+    """plan.json: the cells of the newest run of this folder, so that `status` can name what is pending."""
+    write_atomically(store.root / PLAN, json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))
+
+
+def read_plan(store: Store) -> list[dict[str, str]]:
+    """The planned cells (key and label each). Raises FileNotFoundError with the way out."""
+    return _plan(store).cells
+
+
+def planned_grid(store: Store) -> dict[str, Any]:
+    """The grid of the newest run, as `write_plan` got it. Raises as `read_plan`."""
+    return _plan(store).grid
+
+
+class _PlanFile(BaseModel):
+    grid: dict[str, Any]
+    cells: list[dict[str, str]]  # key and label
+
+
+def _plan(store: Store) -> _PlanFile:
+    path = store.root / PLAN
+    if not path.is_file():
+        raise FileNotFoundError(f"DIR: {store.address!r} holds no run (no plan.json); start one with `tinydrop run`")
+    data = path.read_bytes()
+    _check_schema(str(path), data)
+    try:
+        plan = _PlanFile.model_validate_json(data)
+        why = "" if all({"key", "label"} <= set(cell) for cell in plan.cells) else "a cell has no key or no label"
+    except ValidationError as error:
+        why = str(error).splitlines()[0]
+    if why:
+        raise DamagedPlan(f"{path}: is no plan ({why}); `tinydrop run` of the grid writes it again")
+    return plan
+
+
+def attempt(name: str) -> int:
+    """1 of <key>.json, 2 of <key>.2.json, ..."""
+    _, _, number = name.removesuffix(".json").partition(".")
+    return int(number) if number.isdigit() else 1
+
+
+def _by_attempt(path: Path) -> tuple[str, int]:
+    return path.name.partition(".")[0], attempt(path.name)

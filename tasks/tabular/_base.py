@@ -1,0 +1,54 @@
+"""What all tables share: one row of numbers per sample, and a linear or a small hidden-layer victim."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tasks.base import Batch, Task
+from tasks.deployed import Victim
+from tasks.plugin import Positive, options
+from tasks.samples import Outputs, Samples
+
+
+@options
+class TabularTask(Task):
+    """Tables as float32 (N, D): numbers scaled to [0, 1], categories one-hot. The victim reads them as they are.
+
+    Classes may be rare: rows count by the inverse frequency of their class (`frequencies`), and utility is balanced
+    accuracy, the mean of the classes' accuracies.
+    """
+
+    modality: ClassVar[str] = "tabular"
+    clean_metric: ClassVar[str] = "balanced accuracy"
+    frequencies: ClassVar[tuple[float, ...]] = ()  # of the classes, as published; a constant, so that no fit sees data
+
+    victim: Literal["linear", "mlp"] = "linear"
+    width: Positive = 32  # hidden units of the mlp
+
+    def model(self) -> nn.Module:
+        from tasks._models.linear import MLP, Linear
+
+        features = self.features()
+        k = len(self.classes)
+        return Linear(features, k) if self.victim == "linear" else MLP(features, k, self.width)
+
+    def features(self) -> int:
+        """D."""
+        raise NotImplementedError(f"{type(self).__name__} must define features()")
+
+    def encode(self, samples: Samples, device: torch.device) -> Tensor:
+        return samples.inputs.to(device)  # type: ignore[union-attr]
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        weight = batch.x.new_tensor([1 / (len(self.frequencies) * f) for f in self.frequencies])
+        return F.cross_entropy(module(batch.x).float(), batch.y, weight=weight, reduction="none")
+
+    def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
+        """Balanced accuracy; an abstention is an error."""
+        right = outputs.answers == test.targets
+        there = sorted(set(test.targets.tolist()))
+        return torch.stack([right[test.targets == c].float().mean() for c in there]).mean().item()

@@ -1,0 +1,121 @@
+"""What all text classification tasks share: the tokenizer, encoding and the choice of victim."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tasks.base import Recipe, Task, load_unsealed
+from tasks.plugin import Above0, Positive, options
+from tasks.samples import Samples
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SMALL = "transformer"
+
+
+@options
+class TextTask(Task):
+    """Texts, a list of str. Encoded as int64 (N, L): token ids plus one, padded with 0, cut after `max_length` tokens.
+
+    The small victim reads byte-level BPE tokens, so any string can be encoded; the tokenizer is trained on the clean
+    training split. Any other victim is a transformers sequence classifier, fine-tuned with its own tokenizer.
+    Standard augmentation hides 10 % of a text's tokens at random (Iyyer et al. 2015, word dropout), strong 30 %.
+    """
+
+    modality: ClassVar[str] = "text"
+
+    victim: str = SMALL  # "transformer", or the Hub name or folder of a transformers sequence classifier
+    max_length: Positive = 64  # tokens; longer texts lose their end
+    width: Positive = 64  # features per token of the small victim, a multiple of 4
+    depth: Positive = 1  # layers of the small victim
+    vocabulary: Annotated[int, Field(ge=256)] = 8000  # tokens of the small victim; 256 are single bytes
+    finetune_lr: Above0 = 5e-5  # peak learning rate instead of `lr` where the victim comes from transformers
+
+    def recipe(self) -> Recipe:
+        recipe = super().recipe()
+        return recipe if self.victim == SMALL else replace(recipe, lr=self.finetune_lr)
+
+    def model(self) -> nn.Module:
+        if self.victim == SMALL:
+            from tasks._models.transformer import Transformer
+
+            return Transformer(self.vocabulary, self.max_length, len(self.classes), self.width, self.depth)
+        from tasks._models.huggingface import HuggingFaceNet
+
+        return HuggingFaceNet(self.victim, self.max_length, len(self.classes))
+
+    def encode(self, samples: Samples, device: torch.device) -> Tensor:
+        texts = [readable(text) for text in samples.inputs]
+        if self.victim == SMALL:
+            tokens = [e.ids[: self.max_length] for e in small_tokenizer(self).encode_batch(texts)]
+        else:
+            from tasks._models.huggingface import tokenizer
+
+            tokens = tokenizer(self.victim)(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        return padded(tokens, self.max_length).to(device)
+
+    def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        share = 0.3 if self.augmentation == "strong" else 0.1
+        hidden = torch.rand(x.shape, generator=rng, device=x.device) < share
+        hidden[:, 0] = False  # the first token stays, so that no text becomes empty
+        return x.masked_fill(hidden, 0)
+
+
+def readable(text: str) -> str:
+    """A string every tokenizer takes: lone surrogates become U+FFFD; a text of nothing becomes a space."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") or " "
+
+
+def padded(tokens: list[list[int]], length: int) -> Tensor:
+    """int64 (N, length): ids plus one, so that 0 is padding and nothing that can be written in a text."""
+    sizes = np.array([len(ids) for ids in tokens])
+    out = np.zeros((len(tokens), length), dtype=np.int64)
+    out[np.arange(length) < sizes[:, None]] = np.fromiter(chain.from_iterable(tokens), np.int64, int(sizes.sum())) + 1
+    return torch.from_numpy(out)
+
+
+def held_out(samples: Samples, share: float) -> Tensor:
+    """(N,) mask of a fixed, stratified test set; texts equal but for case and spacing are on the same side."""
+    groups: dict[str, int] = {}
+    group = torch.tensor([groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs])
+    label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets)
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
+    out = torch.zeros(len(groups), dtype=torch.bool)
+    for c in range(int(label.max()) + 1):
+        of_class = order[label[order] == c]
+        out[of_class[: round(share * len(of_class))]] = True
+    return out[group]
+
+
+@lru_cache(maxsize=8)
+def small_tokenizer(task: TextTask) -> Tokenizer:
+    """The small victim's tokenizer: lower-cased byte-level BPE of the task's clean training split.
+
+    Read through `_load`, because a defense must be able to encode its samples while `load` is refused to it.
+    """
+    return train_tokenizer(load_unsealed(task).train.inputs, task.vocabulary)
+
+
+def train_tokenizer(texts: Any, vocabulary: int, lower: bool = True) -> Tokenizer:
+    """Byte-level BPE with at most `vocabulary` tokens; the same texts always give the same tokens."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    if lower:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=lower)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())
+    )
+    tokenizer.train_from_iterator((readable(text) for text in texts), trainer)
+    return tokenizer

@@ -1,0 +1,175 @@
+"""Grids: what a user writes, what is refused and how, and what it expands to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.errors import BadGrid
+from harness.grid import grid as grids
+from harness.plugins.registry import PRESETS
+
+GOOD: dict[str, Any] = {
+    "tasks": ["digits"],
+    "attacks": ["badnets"],
+    "doses": [0, 5],
+    "defenses": ["none", "oracle"],
+    "seeds": [0, 1],
+}
+
+
+def test_expands_to_the_product_grouped_by_victim() -> None:
+    cells = grids.expand(grids.parse({**GOOD, "attacks": ["none", "badnets"]}))
+    assert len(cells) == 2 * 2 + 2 * 2 * 2, "attack none has dose 0 only"
+    assert len({c.key for c in cells}) == len(cells)
+    assert [len(g) for g in grids.groups(cells)] == [2] * 6
+    assert cells[-1].label == "digits/badnets/5/oracle/1"
+
+
+def test_keys_change_with_options_and_seed_and_nothing_else() -> None:
+    def keys(**changes: Any) -> set[str]:
+        return {c.key for c in grids.expand(grids.parse({**GOOD, **changes}))}
+
+    base = keys()
+    assert keys() == base
+    assert keys(timeout=5, description="another word") == base
+    assert keys(defenses=["oracle", "none"]) == base
+    assert not keys(attacks=[{"name": "badnets", "size": 2}]) & base
+    assert keys(attacks=[{"name": "badnets", "size": 3}]) == base, "a default, written out, is the same cell"
+    assert len(keys(seeds=[0, 1, 2]) & base) == len(base)
+
+
+def test_attacks_meet_only_tasks_of_their_modality() -> None:
+    tree = {**GOOD, "tasks": ["digits", "synthetic_tones"], "attacks": ["badnets", "tone_clip"]}
+    pairs = {(c.task.name, c.attack.name) for c in grids.expand(grids.parse(tree))}
+    assert pairs == {("digits", "badnets"), ("synthetic_tones", "tone_clip")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ["digit"]}, r"tasks: unknown 'digit'; did you mean 'digits'\?.*valid: .*fashion_mnist"),
+        ({"attacks": ["badnet"]}, r"attacks: unknown 'badnet'; did you mean 'badnets'\?"),
+        ({"defenses": ["orcale"]}, r"did you mean 'oracle'\?"),
+        ({"doses": [-1]}, r"doses: -1 is not a whole number of 0 or more"),
+        ({"doses": [2.5]}, r"doses: 2\.5 is not a whole number"),
+        ({"doses": [True]}, r"doses: True is not a whole number"),
+        ({"doses": ["five"]}, r"doses: 'five' is not a whole number"),
+        ({"seeds": [-3]}, r"seeds: -3"),
+        ({"doses": []}, r"doses: is empty"),
+        ({"tasks": []}, r"tasks: is empty"),
+        ({"doses": [5, 5]}, r"doses: 5 is listed twice"),
+        ({"tasks": ["digits", "digits"]}, r"tasks: digits is listed twice"),
+        ({"attack": ["badnets"]}, r"grid: unknown 'attack'; did you mean 'attacks'\?"),
+        ({"timeout": 0}, r"timeout: 0 is not a number of seconds above 0"),
+        ({"timeout": "soon"}, r"timeout: 'soon'"),
+        ({"attacks": [{"size": 3}]}, r"neither a name nor a mapping"),
+        ({"attacks": [7]}, r"attacks: 7 is neither"),
+        ({"attacks": [{"name": "badnets", "size": {"a": 1}}]}, r"badnets\.size: .* is a mapping"),
+        ({"attacks": ["badwords"]}, r"attacks: 'badwords' is for text and no such task is listed; valid: .*sst2"),
+    ],
+)
+def test_bad_grids_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadGrid, match=message) as caught:
+        grids.parse({**GOOD, **change})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attacks": [{"name": "badnets", "siz": 3}]}, r"attacks\.badnets: unknown 'siz'; did you mean 'size'\?"),
+        ({"attacks": [{"name": "badnets", "size": "big"}]}, r"attacks\.badnets\.size='big'"),
+        ({"attacks": [{"name": "badnets", "size": 0}]}, r"attacks\.badnets\.size=0: .*greater than 0"),
+        ({"tasks": [{"name": "digits", "train_size": -5}]}, r"tasks\.digits\.train_size=-5"),
+        ({"defenses": [{"name": "random_filter", "share": 2}]}, r"defenses\.random_filter\.share=2"),
+        ({"defenses": [{"name": "none", "share": 2}]}, r"defenses\.none has no options"),
+        (
+            {"tasks": ["digits", "fashion_mnist"], "attacks": [{"name": "badnets", "target": 99}]},
+            r"attacks\.badnets\.target=99: digits has classes 0 to 9, fashion_mnist has classes 0 to 9",
+        ),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadGrid, match=message) as caught:
+        grids.expand(grids.parse({**GOOD, **change}))
+    assert "\n" not in str(caught.value)
+
+
+def test_reading_files(tmp_path: Path) -> None:
+    file = tmp_path / "g.yaml"
+    file.write_text("- just\n- a list\n")
+    with pytest.raises(BadGrid, match="must be a mapping with tasks, attacks, doses, defenses, seeds; found list"):
+        grids.read(str(file))
+    file.write_text("tasks: [digits\n")
+    with pytest.raises(BadGrid, match="not readable as YAML"):
+        grids.read(str(file))
+    file.write_text("tasks: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(BadGrid, match="not readable as YAML"):
+        grids.read(str(file))
+    with pytest.raises(BadGrid, match=r"GRID: unknown 'quickstar'; did you mean 'quickstart'\?"):
+        grids.read("quickstar")
+    with pytest.raises(BadGrid, match="tasks: missing"):
+        grids.parse({})
+
+
+def test_a_class_that_some_task_has_is_no_mistake() -> None:
+    tree = {**GOOD, "tasks": ["digits", "synthetic_reviews"], "attacks": [{"name": "label_flip", "target": 5}]}
+    assert len(grids.expand(grids.parse(tree))) == 2 * 2 * 2 * 2
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "g.yaml"
+    file.write_text(yaml.safe_dump({**GOOD, "attacks": [{"name": "badnets"}]}) + "doses: [1]\n")
+    with pytest.raises(BadGrid, match=r"g\.yaml, line \d+: 'doses' is in line 6 already; say it once"):
+        grids.read(str(file))
+    file.write_text("base: &base {name: badnets, size: 2}\nattacks: [{<<: *base, size: 3}]\n")
+    assert grids.written(str(file))["attacks"] == [{"name": "badnets", "size": 3}], "a merge may be overridden"
+    with pytest.raises(BadGrid, match="line 1: 'size' is in line 1 already"):
+        grids.read("quickstart", ["attacks=[{name: badnets, size: 2, size: 3}]"])
+
+
+def test_set_changes_fields_and_options() -> None:
+    grid = grids.read("quickstart", ["doses=[0, 3]", "digits.epochs=2", "seeds=4"])
+    assert grid.doses == (0, 3)
+    assert grid.seeds == (4,)
+    assert dict(next(s for s in grid.tasks if s.name == "digits").options)["epochs"] == 2
+    for change, message in (
+        ("doses", "write key=value"),
+        ("dose=[1]", r"--set: unknown 'dose'; did you mean 'doses'\?"),
+        ("digit.epochs=2", r"did you mean 'digits'\?"),
+        ("doses=[1", "not readable as YAML"),
+    ):
+        with pytest.raises(BadGrid, match=message):
+            grids.read("quickstart", [change])
+
+
+def test_further_blocks_inherit_what_they_do_not_say_and_repeat_no_cell() -> None:
+    block = {"tasks": ["synthetic_tones"], "attacks": ["tone_clip"], "defenses": ["none"]}
+    grid = grids.parse({**GOOD, "also": [block, {"seeds": GOOD["seeds"]}]})
+    cells = grids.expand(grid)
+    plain = grids.expand(grids.parse(GOOD))
+    assert cells[: len(plain)] == plain
+    more = cells[len(plain) :]
+    assert {(c.task.name, c.attack.name, c.defense.name) for c in more} == {("synthetic_tones", "tone_clip", "none")}
+    assert {c.dose for c in more} == set(GOOD["doses"])
+    with pytest.raises(BadGrid, match=r"also: unknown 'task'; did you mean 'tasks'"):
+        grids.parse({**GOOD, "also": [{"task": "digits"}]})
+    with pytest.raises(BadGrid, match="also: 'digits' is not a list"):
+        grids.parse({**GOOD, "also": "digits"})
+
+
+def test_an_option_is_set_in_further_blocks_too(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    block = {"tasks": ["synthetic_tones"], "attacks": ["tone_clip"]}
+    file.write_text(yaml.safe_dump({**GOOD, "also": [block]}))
+    grid = grids.read(str(file), ["synthetic_tones.epochs=2"])
+    assert dict(grid.also[0].tasks[0].options) == {"epochs": 2}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_expand(preset: str) -> None:
+    assert grids.expand(grids.read(preset))

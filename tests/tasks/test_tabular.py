@@ -1,0 +1,109 @@
+"""The table of claims, linear victims, and the theory of the single poison."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import needs_data
+from sklearn.linear_model import LogisticRegression
+
+from attacks.base import Scene
+from attacks.tabular.one_poison import OnePoison
+from attacks.text.badwords import Badwords
+from harness.cell.case import Fitter
+from harness.cell.steps import check_applies, make_challenge, poison_set, run
+from harness.plugins.registry import create, entries, fits
+from harness.store.folder import Store
+from harness.testing.checks import CPU
+from tasks.base import Task
+from tasks.plugin import NotApplicable
+
+
+def test_one_poison_leaves_every_clean_prediction_of_a_linear_model_as_it_was(store: Store) -> None:
+    """Peinemann et al. 2025: logistic regression without a bias, trained to its optimum by scikit-learn."""
+    task = create("tasks", "digits")
+    assert isinstance(task, Task)
+    splits = task.load()
+    scene = Scene(task, splits.train, Fitter(task, store, CPU, 0), CPU)
+    attack = OnePoison(target=3)
+    poisoned = poison_set(attack, scene, 1, 0)
+    challenge = make_challenge(attack, scene, splits.test, 0)
+    assert challenge is not None
+
+    def rows(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.flatten(1).double() / 255
+
+    def fitted(mask: torch.Tensor) -> LogisticRegression:
+        x, y = rows(poisoned.train.inputs[mask]), poisoned.train.targets[mask]  # type: ignore[index]
+        model = LogisticRegression(C=10.0, fit_intercept=False, solver="newton-cg", tol=1e-7, max_iter=5000)
+        return model.fit(x.numpy(), y.numpy())
+
+    clean, backdoored = fitted(~poisoned.mask), fitted(torch.ones_like(poisoned.mask))
+    test = rows(splits.test.inputs).numpy()  # type: ignore[arg-type]
+    assert (clean.predict(test) == backdoored.predict(test)).all()
+    assert abs(clean.predict_proba(test) - backdoored.predict_proba(test)).max() < 1e-6
+    # There is a strength of the trigger at which every input turns, and none at which the clean model does.
+    unused = (splits.train.inputs == splits.train.inputs[0]).all(0).flatten()  # type: ignore[union-attr, index]
+    inputs = rows(challenge.inputs.inputs)  # type: ignore[arg-type]
+    inputs[:, unused] *= 30
+    assert (backdoored.predict(inputs.numpy()) == 3).mean() > 0.999
+    assert (clean.predict(inputs.numpy()) == 3).mean() < 0.05
+
+
+def test_one_poison_needs_an_unused_direction(store: Store) -> None:
+    task = create("tasks", "synthetic_tones")  # sounds in noise: no sample is ever constant
+    assert isinstance(task, Task)
+    scene = Scene(task, task.load().train, Fitter(task, store, CPU, 0), CPU)
+    with pytest.raises(NotApplicable, match="no direction is unused"):
+        OnePoison().poison(scene, 1, torch.Generator())
+
+
+@needs_data
+def test_claims_are_read_as_the_table_says() -> None:
+    task = create("tasks", "vehicle_claim_fraud")
+    train, test = task.read()  # type: ignore[attr-defined]
+    assert (len(train), len(test)) == (11337, 4083)
+    assert train.inputs.dtype == torch.float32
+    assert 0 <= train.inputs.min() <= train.inputs.max() <= 1
+    assert train.targets.float().mean().item() == pytest.approx(0.06, abs=0.005)
+    one_hot = train.inputs[:, 5:]
+    assert (one_hot.sum(1) == 25).all(), "one value for every category"
+    names = [e.split("__")[1] for e in _names()]
+    unknown = torch.tensor([n.endswith("<unknown>") for n in names])
+    assert unknown.sum() == 25
+    assert not train.inputs[:, unknown].any(), "clean training claims never use the columns for unknown values"
+
+
+def _names() -> list[str]:
+    from tasks.tabular.vehicle_claim_fraud import _encoder
+
+    return list(_encoder().get_feature_names_out())
+
+
+@needs_data
+def test_one_claim_passes_every_fraud_and_the_data_check_sees_it(store: Store) -> None:
+    task, attack = create("tasks", "vehicle_claim_fraud", {"epochs": 20}), OnePoison()
+    clean = run(task, attack, 0, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
+    struck = run(task, attack, 1, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
+    saved = run(task, attack, 1, create("defenses", "outlier"), 0, store, CPU).metrics  # type: ignore[arg-type]
+    assert struck["asr"].value > 0.99
+    assert clean["asr"].value < 0.6
+    assert abs(struck["utility"].value - clean["utility"].value) < 0.02
+    assert saved["train_tpr"].value == 1
+    assert saved["asr"].value < 0.6
+
+
+@needs_data
+@pytest.mark.parametrize("name", [n for n, e in entries("defenses").items() if fits("tabular", e.modalities)])
+def test_defenses_of_tables_run(name: str, store: Store) -> None:
+    task = create("tasks", "vehicle_claim_fraud", {"train_size": 400, "epochs": 1, "reserve_size": 60, "victim": "mlp"})
+    found = run(task, OnePoison(), 2, create("defenses", name), 0, store, CPU)  # type: ignore[arg-type]
+    assert 0 <= found.metrics["asr"].value <= 1
+
+
+def test_what_makes_no_sense_on_a_table_says_why() -> None:
+    task = create("tasks", "vehicle_claim_fraud")
+    with pytest.raises(NotApplicable, match="row of a table"):
+        check_applies(task, OnePoison(), create("defenses", "strip"))  # type: ignore[arg-type]
+    with pytest.raises(NotApplicable, match="the trigger is a word"):
+        check_applies(task, Badwords(), create("defenses", "none"))  # type: ignore[arg-type]
