@@ -114,7 +114,7 @@ class Task(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define read()")
 
     def model(self) -> nn.Module:
-        """A fresh victim (see tasks.models.net.Net), initialised from torch's current random state."""
+        """A fresh victim (see tasks.net.Net), initialised from torch's current random state."""
         raise NotImplementedError(f"{type(self).__name__} must define model()")
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:

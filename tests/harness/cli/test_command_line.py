@@ -81,7 +81,7 @@ def test_the_commit_is_of_no_repository_around_an_installed_tinydrop(
     for words in (["init", "-q"], [*name, "commit", "-q", "--allow-empty", "-m", "somebody else's"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     (tmp_path / "site" / "harness").mkdir(parents=True)
-    monkeypatch.setattr(record_cell, "__file__", str(tmp_path / "site" / "harness" / "work.py"))
+    monkeypatch.setattr(record_cell, "__file__", str(tmp_path / "site" / "harness" / "run" / "record_cell.py"))
     assert record_cell.code.__wrapped__()["commit"] == ""
 
 

@@ -125,7 +125,7 @@ def test_an_object_of_a_module_has_the_keys_of_its_file(tmp_path: Path, monkeypa
     handed = grid.parse({**TINY, "defenses": ["none", first_part.FirstPart(share=0.4), create("defenses", "nad")]})
     assert [s.label for s in handed.defenses] == ["none", "first_part(share=0.4)", "nad"]
     keys = [cell.key for cell in grid.expand(handed)]
-    assert custom.sources(grid.expand(handed), jobs=2) == ("first_part:FirstPart",)
+    assert custom.sources(grid.plugin_names(grid.expand(handed)), jobs=2) == ("first_part:FirstPart",)
     del sys.modules["first_part"]
     custom.given.clear()
     registry.forget()
