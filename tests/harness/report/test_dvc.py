@@ -13,11 +13,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from helpers import ROOT
 from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.grid import grid as grids
-from harness.plugins.registry import ROOT, create
+from harness.plugins.registry import create
 from harness.report.dvc_export import fingerprints
 from harness.run.plan import execute, plan
 from harness.run.record_cell import Settings

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import ROOT, tinydrop
 from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.grid.grid import expand, parse
-from harness.plugins.registry import ROOT
 from harness.run import cell_log
 from harness.run.event import Event
 from harness.store import maintenance
@@ -73,12 +72,6 @@ seeds: [0]
 timeout: 120
 """
 SAID = ("to stderr", "UserWarning: warned", "from native code", "from a child")
-
-
-def tinydrop(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.cli", *map(str, words)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")

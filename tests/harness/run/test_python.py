@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from helpers import ROOT
 from typer.testing import CliRunner
 
 from harness.cli.app import app
@@ -20,7 +21,7 @@ from harness.errors import BadGrid, BadPlugin
 from harness.grid import grid
 from harness.keys.content import digest
 from harness.plugins import custom, registry
-from harness.plugins.registry import ROOT, create
+from harness.plugins.registry import create
 
 TINY = {
     "tasks": [{"name": "digits", "train_size": 150, "epochs": 1, "reserve_size": 60}],

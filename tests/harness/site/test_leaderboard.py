@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import frame
+from helpers import ROOT, frame
 from typer.testing import CliRunner
 
 from attacks.image.badnets import Badnets
@@ -32,7 +32,7 @@ from harness.store import ledger, records
 from harness.store.folder import Store
 from harness.store.records import Record
 
-RESULTS = Path(__file__).resolve().parents[3] / "results"
+RESULTS = ROOT / "results"
 DIGITS = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60}
 STORIES = {"name": "synthetic_stories", "train_size": 40, "base_size": 40, "test_size": 10, "epochs": 1, "width": 32,
            "depth": 1, "reserve_size": 10}  # fmt: skip

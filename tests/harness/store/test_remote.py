@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 import pytest
-from conftest import ROOT, grid_file, table, tinydrop
+from helpers import ROOT, command, grid_file, table, tinydrop
 from typer.testing import CliRunner
 
 from harness.cli.app import app
@@ -304,7 +304,7 @@ def test_machines_at_one_bucket_one_of_them_killed(tmp_path: Path, bucket: dict[
     grid = grid_file(tmp_path)
     whole = tinydrop("run", grid, "--out", tmp_path / "whole", "--jobs", 0)
     assert whole.returncode == 0, whole.stderr
-    words = [sys.executable, "-m", "harness.cli", "run", str(grid), "--out", url, "--jobs", "0"]
+    words = command("run", grid, "--out", url, "--jobs", 0)
 
     def start(name: str) -> subprocess.Popen[str]:
         environment = {**os.environ, **bucket, "TINYDROP_CACHE": str(tmp_path / name), "TINYDROP_LEASE": "8"}
