@@ -292,7 +292,7 @@ def _carry_out(
     bad = int(done.status.isin(["failed", "timed out"]).sum()) if len(done) else 0
     if bad:
         own = "".join(
-            f" --plugin {shlex.quote(source)}" for source in custom.sources(grids.plugin_names(todo.cells), 0)
+            f" --plugin {shlex.quote(source)}" for source in custom.worker_sources(grids.plugin_names(todo.cells), 0)
         )
         where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}{own}` runs them again"
         err.print(f"{bad} cells failed: {where}", soft_wrap=True)

@@ -59,7 +59,7 @@ def settings_of(
         raise BadGrid(f"device={device!r}: valid are {', '.join(get_args(memory.Device))}")
     return Settings(
         store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
-        compiled=compiled, plugins=custom.sources(plugin_names(todo.todo), jobs), gpus=gpus,
+        compiled=compiled, plugins=custom.worker_sources(plugin_names(todo.todo), jobs), gpus=gpus,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.errors import BadSubmission
 from harness.grid.grid import Grid, planned
-from harness.plugins.registry import KINDS, Entry, entries
+from harness.plugins.registry import KINDS, PluginEntry, entries
 from harness.report.cells import cell_table, ordered, read_cells
 from harness.site import archive
 from harness.site.plausibility import doubt_table
@@ -140,7 +140,7 @@ def joined(sources: Sequence[Source]) -> Joined:
     return Joined(ordered(cells), missing, _repeated(every, cells), tuple(sources))
 
 
-def described(found: Joined) -> dict[str, dict[str, Entry]]:
+def described(found: Joined) -> dict[str, dict[str, PluginEntry]]:
     """By kind and name: the plug-ins known here, and of others what they said of themselves when they were run."""
     known = {kind: dict(entries(kind)) for kind in KINDS}
     for kind in KINDS:

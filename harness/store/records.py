@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import DamagedPlan, NewerSchema
-from harness.plugins.registry import Entry
+from harness.plugins.registry import PluginEntry
 from harness.store.folder import PLAN, Store, write_atomically
 
 SCHEMA = 1
@@ -30,7 +30,7 @@ class Plugged(BaseModel):
     label: str
     options: dict[str, Any]
     source: str = ""  # whose code it is; see registry.Entry
-    about: Entry | None = None  # what it says of itself, if it is not the suite's own: no reader need have it
+    about: PluginEntry | None = None  # what it says of itself, if it is not the suite's own: no reader need have it
 
 
 class Record(BaseModel):
