@@ -36,7 +36,7 @@ def verify(
     if head is not None and not head.strip():
         raise BadGrid("--head '': is empty; give the first digits of a head that `tinydrop verify` printed earlier")
     store = stored(dir_)
-    store.heal()
+    store.restore_damaged()
     found = maintenance.verify(store, head or "")
     (store.root / NAME).unlink(missing_ok=True)  # a copy, in no ledger: made anew of the records
     for problem in found.problems[:SHOWN]:
@@ -67,10 +67,10 @@ def gc(
     from harness.store import maintenance
 
     store = stored(dir_)
-    going = maintenance.unreferenced(store)
+    going = maintenance.find_unreferenced(store)
     size = sum(map(store.size, going))
     if not dry_run:
-        maintenance.collect(store, going)
+        maintenance.remove_files(store, going)
     out.print(f"{len(going)} files, {size / 1e6:.1f} MB {'would go' if dry_run else 'removed'}", highlight=False)
 
 
@@ -83,9 +83,9 @@ def merge(
     Example:  tinydrop merge runs/all runs/from_the_other_machine
     """
     from harness.store import maintenance
-    from harness.store.open import opened
+    from harness.store.open import open_store
 
-    to = opened(into)
+    to = open_store(into)
     copied = maintenance.merge(to, stored(other))
     out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {to.address}",
               highlight=False, soft_wrap=True)  # fmt: skip

@@ -26,8 +26,8 @@ from harness.grid.grid import Cell
 from harness.plugins import custom
 from harness.plugins.registry import Spec, create, entry
 from harness.store.folder import DISK_FULL
-from harness.store.open import opened
-from harness.store.records import Measured, Plugged, Record
+from harness.store.open import open_store
+from harness.store.records import Measured, PluginRecord, Record
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
     from harness.cell import steps as way
     from tasks.plugin import BadInput, NotApplicable
 
-    store = opened(settings.store)
+    store = open_store(settings.store)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     record = blank_record(cell, started)
     try:
@@ -121,7 +121,7 @@ def blank_record(cell: Cell, started: str = "") -> Record:
         options = _plugin(kind, spec).options()
         e = entry(kind, spec.name)
         about = e if e.source else None
-        plugged[kind] = Plugged(name=spec.name, label=spec.label, options=options, source=e.source, about=about)
+        plugged[kind] = PluginRecord(name=spec.name, label=spec.label, options=options, source=e.source, about=about)
     return Record(
         key=cell.key, label=cell.label, dose=cell.dose, seed=cell.seed, status="failed", started=started,
         task=plugged["tasks"], attack=plugged["attacks"], defense=plugged["defenses"],

@@ -17,7 +17,7 @@ from harness.report.summary import LOWER_IS_BETTER
 from harness.site.headline import COUNTS, Column, Field, Listing, bounded, coverage, decimals, number
 from harness.site.overview import middle, protected, working
 from harness.site.ranks import LEVEL, Ranking
-from harness.store.records import Plugged, Record
+from harness.store.records import PluginRecord, Record
 
 TASK, ATTACK, DEFENSE = (Column(name, choose=True) for name in ("task", "attack", "defense"))
 P = Column("p", True, "lower ASR than undefended: one-sided paired t test over seeds, Holm-corrected over the defenses")
@@ -298,7 +298,7 @@ def rerun(record: Record) -> str:
     return f"echo {shlex.quote(json.dumps(grid))} > cell.yaml && tinydrop run cell.yaml --out runs/cell{plugins}"
 
 
-def _spec(plugged: Plugged) -> Any:
+def _spec(plugged: PluginRecord) -> Any:
     """As a grid has it: the options that the label names."""
     words = plugged.label.partition("(")[2]
     options = {k: v for k, v in plugged.options.items() if f"{k}=" in words}

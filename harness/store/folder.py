@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEY = re.compile(r"[0-9a-f]{32}")
-KEPT = ("records", "artefacts", "findings")  # folders whose every file stands in the ledger
+TRACKED = ("records", "artefacts", "findings")  # folders whose every file stands in the ledger
 PLAN = "plan.json"
 DIGEST = "tinydrop.digest"  # of an artefact's tensors, in its header
 ORIGIN = "origin"  # a file with the URL that a folder is the working copy of
@@ -31,12 +31,12 @@ ORIGIN = "origin"  # a file with the URL that a folder is the working copy of
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """All of the file or none of it, also when the process is killed or the disk is full."""
-    with _written(path.parent, data.encode() if isinstance(data, str) else data) as temporary:
+    with _temporary_file(path.parent, data.encode() if isinstance(data, str) else data) as temporary:
         os.replace(temporary, path)
 
 
 @contextmanager
-def _written(folder: Path, data: bytes) -> Iterator[str]:
+def _temporary_file(folder: Path, data: bytes) -> Iterator[str]:
     """A temporary file of that folder, on the disk; it goes unless it is given a name."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = str(folder / f".{uuid4().hex}.tmp")
@@ -72,15 +72,15 @@ class Store:
     def push(self) -> None:
         """Hand over what was kept here and has not been. In a folder others see it already."""
 
-    def heal(self) -> None:
+    def restore_damaged(self) -> None:
         """Throw copies away that are damaged, and take them again. A folder holds no copies."""
 
-    def hand_over(self) -> None:
+    def push_ledger(self) -> None:
         """The ledger and the plan of `push` alone."""
 
     def names(self) -> list[str]:
         """Every kept file, relative to the store."""
-        found = [p for top in KEPT for p in (self.root / top).rglob("*") if p.is_file() and p.suffix != ".tmp"]
+        found = [p for top in TRACKED for p in (self.root / top).rglob("*") if p.is_file() and p.suffix != ".tmp"]
         return [p.relative_to(self.root).as_posix() for p in found]
 
     def read(self, name: str) -> bytes:
@@ -89,18 +89,18 @@ class Store:
 
     def ledgers(self) -> dict[str, bytes]:
         """The chains that speak of these files, by name: of a folder its own."""
-        path = self.root / ledger.NAME
-        return {ledger.NAME: path.read_bytes()} if path.is_file() else {}
+        path = self.root / ledger.LEDGER_FILE
+        return {ledger.LEDGER_FILE: path.read_bytes()} if path.is_file() else {}
 
-    def halves(self) -> list[str]:
+    def leftovers(self) -> list[str]:
         """What killed processes left behind, relative to the store; in no ledger."""
-        found = [p for top in KEPT for p in (self.root / top).rglob(".*.tmp")]
+        found = [p for top in TRACKED for p in (self.root / top).rglob(".*.tmp")]
         return [p.relative_to(self.root).as_posix() for p in found]
 
     def remove(self, name: str) -> None:
         """Remove a file, and say so in the ledger if it stands there."""
-        with ledger.opened(self.root) as book:
-            if inside(name) and not name.endswith(".tmp"):
+        with ledger.open_ledger(self.root) as book:
+            if is_tracked(name) and not name.endswith(".tmp"):
                 book.append("removed", path=name)
             (self.root / name).unlink(missing_ok=True)
 
@@ -108,14 +108,16 @@ class Store:
         """Bytes of a file."""
         return (self.root / name).stat().st_size
 
-    def artefact(self, key: str) -> Path:
+    def artefact_path(self, key: str) -> Path:
         """Where the tensors of this key lie. ValueError for anything but 32 hex digits: no key leaves the store."""
-        return self.root / "artefacts" / _checked(key)[:2] / f"{key}.safetensors"
+        return self.root / "artefacts" / _check_key(key)[:2] / f"{key}.safetensors"
 
     def record(self, key: str, attempt: int = 1) -> Path:
-        return self.root / "records" / (f"{_checked(key)}.json" if attempt == 1 else f"{_checked(key)}.{attempt}.json")
+        return (
+            self.root / "records" / (f"{_check_key(key)}.json" if attempt == 1 else f"{_check_key(key)}.{attempt}.json")
+        )
 
-    def attempts(self, key: str) -> int:
+    def count_attempts(self, key: str) -> int:
         """How many records there are of this key; the last is the newest. Looks at no other file of the folder."""
         n = 0
         while self.record(key, n + 1).exists():
@@ -124,11 +126,11 @@ class Store:
 
     def findings(self, key: str) -> Path:
         """A folder for what the defense of this cell wants kept."""
-        return self.root / "findings" / _checked(key)
+        return self.root / "findings" / _check_key(key)
 
     def log(self, key: str) -> Path:
         """What this cell said in a worker, where it failed. In no ledger."""
-        return self.root / "logs" / f"{_checked(key)}.txt"
+        return self.root / "logs" / f"{_check_key(key)}.txt"
 
     def keep(self, path: Path, data: bytes) -> str:
         """Enter a file in the ledger and write it; its path relative to the store."""
@@ -136,7 +138,7 @@ class Store:
 
     def _keep(self, path: Callable[[], Path], folder: Path, data: bytes) -> str:
         # Others wait for the ledger's lock, so what can be done before it is; `path` is asked for under it.
-        with _written(folder, data) as temporary, ledger.opened(self.root) as book:
+        with _temporary_file(folder, data) as temporary, ledger.open_ledger(self.root) as book:
             relative = path().relative_to(self.root).as_posix()
             book.append("file", path=relative, sha256=hashlib.sha256(data).hexdigest())
             os.replace(temporary, self.root / relative)
@@ -148,13 +150,13 @@ class Store:
         from harness.keys.content import digest
 
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        self.keep(self.artefact(key), save(plain, {DIGEST: digest(plain)}))
+        self.keep(self.artefact_path(key), save(plain, {DIGEST: digest(plain)}))
 
     def load_tensors(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of this key, or None; a damaged file is removed with a warning, so that it is made again."""
-        path = self.artefact(key)
+        path = self.artefact_path(key)
         try:
-            return _unsealed(path.read_bytes())
+            return _load_verified(path.read_bytes())
         except FileNotFoundError:
             return None
         except Exception as error:  # whatever safetensors says of a file it cannot read
@@ -168,7 +170,7 @@ class Store:
 
         The lock goes with the process that held it, however that ends.
         """
-        path = self.root / "locks" / _checked(key)
+        path = self.root / "locks" / _check_key(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as f:
             try:
@@ -194,10 +196,12 @@ class Store:
     def write_record(self, record: dict[str, Any]) -> Path:
         """Append a record; an older one of the same key stays as it is."""
         key, data = record["key"], json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
-        return self.root / self._keep(lambda: self.record(key, self.attempts(key) + 1), self.record(key).parent, data)
+        return self.root / self._keep(
+            lambda: self.record(key, self.count_attempts(key) + 1), self.record(key).parent, data
+        )
 
 
-def _unsealed(data: bytes) -> dict[str, Tensor]:
+def _load_verified(data: bytes) -> dict[str, Tensor]:
     """The tensors of a file, if they are those that were saved: safetensors itself sees no bit that fell over."""
     from safetensors.torch import load
 
@@ -210,13 +214,13 @@ def _unsealed(data: bytes) -> dict[str, Tensor]:
     return tensors
 
 
-def inside(name: str) -> bool:
+def is_tracked(name: str) -> bool:
     """Does a name of the ledger lie where a store keeps its files?"""
     parts = Path(name).parts
-    return bool(parts) and parts[0] in KEPT and ".." not in parts
+    return bool(parts) and parts[0] in TRACKED and ".." not in parts
 
 
-def _checked(key: str) -> str:
+def _check_key(key: str) -> str:
     if not KEY.fullmatch(key):
         raise ValueError(f"store key {key!r} is not 32 hex digits")
     return key

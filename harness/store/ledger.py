@@ -21,12 +21,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import BrokenLedger
 
-NAME = "ledger.jsonl"
-NONE = "0" * 64  # what the first entry follows
+LEDGER_FILE = "ledger.jsonl"
+NO_PREVIOUS = "0" * 64  # what the first entry follows
 TAIL = 1 << 16  # bytes read at a time to find the last line
 
 
-class Entry(BaseModel):
+class LedgerEntry(BaseModel):
     """One line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -49,12 +49,12 @@ class Ledger:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        self.last = _last(file)
+        self.last = _last_entry(file)
 
-    def append(self, event: str, **rest: Any) -> Entry:
-        n, previous = (self.last.n, self.last.hash) if self.last else (0, NONE)
+    def append(self, event: str, **rest: Any) -> LedgerEntry:
+        n, previous = (self.last.n, self.last.hash) if self.last else (0, NO_PREVIOUS)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = Entry.model_validate({"n": n + 1, "time": now, "event": event, "previous": previous, **rest})
+        entry = LedgerEntry.model_validate({"n": n + 1, "time": now, "event": event, "previous": previous, **rest})
         entry = entry.model_copy(update={"hash": entry.digest()})
         self.file.write(_canonical(entry.model_dump()) + b"\n")
         self.file.flush()
@@ -64,34 +64,34 @@ class Ledger:
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[Ledger]:
+def open_ledger(root: Path) -> Iterator[Ledger]:
     """The ledger of a store, locked until the block ends or the process does."""
     root.mkdir(parents=True, exist_ok=True)
-    with (root / NAME).open("a+b") as file:
+    with (root / LEDGER_FILE).open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield Ledger(file)
 
 
-def read(root: Path) -> list[Entry]:
+def read_ledger(root: Path) -> list[LedgerEntry]:
     """Every entry, checked. Raises BrokenLedger; a store without a ledger has none.
 
     A last line without its end is an entry that a killed process did not finish: it is left out.
     """
-    path = root / NAME
-    return parse(path.read_bytes() if path.is_file() else b"")
+    path = root / LEDGER_FILE
+    return parse_ledger(path.read_bytes() if path.is_file() else b"")
 
 
-def parse(data: bytes) -> list[Entry]:
+def parse_ledger(data: bytes) -> list[LedgerEntry]:
     """The entries of a ledger's bytes, as `read`."""
-    entries, previous = [], NONE
+    entries, previous = [], NO_PREVIOUS
     for n, line in enumerate(data.split(b"\n")[:-1], 1):
-        entry = _parsed(line)
+        entry = _parse_entry(line)
         if entry is None:
-            raise BrokenLedger(f"{NAME}: line {n} is no entry")
+            raise BrokenLedger(f"{LEDGER_FILE}: line {n} is no entry")
         if entry.n != n or entry.previous != previous:
-            raise BrokenLedger(f"{NAME}: line {n} does not follow line {n - 1}: something was removed or put in")
+            raise BrokenLedger(f"{LEDGER_FILE}: line {n} does not follow line {n - 1}: something was removed or put in")
         if entry.hash != entry.digest():
-            raise BrokenLedger(f"{NAME}: line {n} was changed")
+            raise BrokenLedger(f"{LEDGER_FILE}: line {n} was changed")
         previous = entry.hash
         entries.append(entry)
     return entries
@@ -99,14 +99,14 @@ def parse(data: bytes) -> list[Entry]:
 
 def identity(root: Path) -> str:
     """The hash of the first entry, 64 hex digits: it says which store this is, and goes with it. FileNotFoundError."""
-    with (root / NAME).open("rb") as file:
-        first = _parsed(file.readline())
+    with (root / LEDGER_FILE).open("rb") as file:
+        first = _parse_entry(file.readline())
     if first is None:
-        raise BrokenLedger(f"{NAME}: line 1 is no entry")
+        raise BrokenLedger(f"{LEDGER_FILE}: line 1 is no entry")
     return first.hash
 
 
-def files(entries: list[Entry]) -> dict[str, str]:
+def expected_files(entries: list[LedgerEntry]) -> dict[str, str]:
     """The files that should be there, relative to the store, and their SHA-256."""
     found: dict[str, str] = {}
     for entry in entries:
@@ -117,7 +117,7 @@ def files(entries: list[Entry]) -> dict[str, str]:
     return found
 
 
-def _last(file: IO[bytes]) -> Entry | None:
+def _last_entry(file: IO[bytes]) -> LedgerEntry | None:
     """The last entry; what a killed process left of a line is cut off."""
     size = file.seek(0, os.SEEK_END)
     start, tail = size, b""
@@ -132,15 +132,15 @@ def _last(file: IO[bytes]) -> Entry | None:
     lines = tail[:whole].splitlines()
     if not lines:
         return None
-    entry = _parsed(lines[-1])
+    entry = _parse_entry(lines[-1])
     if entry is None:
-        raise BrokenLedger(f"{NAME}: the last line is no entry; `tinydrop verify` says more")
+        raise BrokenLedger(f"{LEDGER_FILE}: the last line is no entry; `tinydrop verify` says more")
     return entry
 
 
-def _parsed(line: bytes) -> Entry | None:
+def _parse_entry(line: bytes) -> LedgerEntry | None:
     try:
-        return Entry.model_validate_json(line)
+        return LedgerEntry.model_validate_json(line)
     except ValidationError:
         return None
 

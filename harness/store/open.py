@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     pass
 
 
-def opened(address: str | Path) -> Store:
+def open_store(address: str | Path) -> Store:
     """The store at a folder or a URL; a folder that is the working copy of a URL is that URL's."""
     if is_url(str(address)):
         from harness.store.remote import working_copy

@@ -23,7 +23,7 @@ class Measured(BaseModel):
     n: int
 
 
-class Plugged(BaseModel):
+class PluginRecord(BaseModel):
     """A plug-in as it was run: every option with its value."""
 
     name: str
@@ -41,13 +41,13 @@ class Record(BaseModel):
     schema_version: int = SCHEMA
     key: str
     label: str
-    task: Plugged
+    task: PluginRecord
     modality: str
     clean_metric: str = "accuracy"  # what the metric `utility` is
-    attack: Plugged
+    attack: PluginRecord
     dose: int
     train_size: int | None = None
-    defense: Plugged
+    defense: PluginRecord
     stage: str
     seed: int
     status: Status
@@ -91,10 +91,10 @@ def load(path: Path) -> Record | None:
     except OSError as error:
         _warn(path.name, error)
         return None
-    return parsed(str(path), data)
+    return parse_record(str(path), data)
 
 
-def parsed(where: str, data: bytes) -> Record | None:
+def parse_record(where: str, data: bytes) -> Record | None:
     """As `load`, of a file's content. Raises NewerSchema."""
     try:
         record = Record.model_validate_json(data)
@@ -107,7 +107,7 @@ def parsed(where: str, data: bytes) -> Record | None:
     return record
 
 
-def fault(where: str, data: bytes) -> str:
+def find_fault(where: str, data: bytes) -> str:
     """What is wrong with the content of this record's file, in a few words; nothing if it is sound. NewerSchema."""
     key = Path(where).name.partition(".")[0]
     try:
@@ -124,9 +124,9 @@ def fault(where: str, data: bytes) -> str:
     return ""
 
 
-def sound(where: str, data: bytes) -> bool:
+def is_sound(where: str, data: bytes) -> bool:
     """Is this the content of a record's file?"""
-    return not fault(where, data)
+    return not find_fault(where, data)
 
 
 def _warn(name: str, error: Exception) -> None:
@@ -143,19 +143,19 @@ def _check_schema(where: str, data: bytes) -> None:
         raise NewerSchema(f"{where}: schema {schema}, this tinydrop reads up to {SCHEMA}; upgrade it")
 
 
-def newest(store: Store, key: str) -> Record | None:
+def load_newest(store: Store, key: str) -> Record | None:
     """The newest record of this key; None, with a warning, for a damaged one."""
-    n = store.attempts(key)
+    n = store.count_attempts(key)
     return load(store.record(key, n)) if n else None
 
 
-def settled(store: Store, key: str) -> Record | None:
+def load_settled(store: Store, key: str) -> Record | None:
     """The newest record of this key, if the cell need not be run again."""
-    record = newest(store, key)
+    record = load_newest(store, key)
     return record if record and record.status in SETTLED else None
 
 
-def gpu_peaks(store: Store, most: int = 1000) -> list[int]:
+def read_gpu_peaks(store: Store, most: int = 1000) -> list[int]:
     """Bytes of GPU memory that cells took at their peak; of so many records at most, which their hashes pick."""
     found = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]
     return [max(record.gpu_peak_bytes.values(), default=0) for record in found if record]
@@ -168,12 +168,12 @@ def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) 
 
 def read_plan(store: Store) -> list[dict[str, str]]:
     """The planned cells (key and label each). Raises FileNotFoundError with the way out."""
-    return _plan(store).cells
+    return _read_plan_file(store).cells
 
 
-def planned_grid(store: Store) -> dict[str, Any]:
+def read_planned_grid(store: Store) -> dict[str, Any]:
     """The grid of the newest run, as `write_plan` got it. Raises as `read_plan`."""
-    return _plan(store).grid
+    return _read_plan_file(store).grid
 
 
 class _PlanFile(BaseModel):
@@ -181,7 +181,7 @@ class _PlanFile(BaseModel):
     cells: list[dict[str, str]]  # key and label
 
 
-def _plan(store: Store) -> _PlanFile:
+def _read_plan_file(store: Store) -> _PlanFile:
     path = store.root / PLAN
     if not path.is_file():
         raise FileNotFoundError(f"DIR: {store.address!r} holds no run (no plan.json); start one with `tinydrop run`")
@@ -197,11 +197,11 @@ def _plan(store: Store) -> _PlanFile:
     return plan
 
 
-def attempt(name: str) -> int:
+def attempt_number(name: str) -> int:
     """1 of <key>.json, 2 of <key>.2.json, ..."""
     _, _, number = name.removesuffix(".json").partition(".")
     return int(number) if number.isdigit() else 1
 
 
 def _by_attempt(path: Path) -> tuple[str, int]:
-    return path.name.partition(".")[0], attempt(path.name)
+    return path.name.partition(".")[0], attempt_number(path.name)

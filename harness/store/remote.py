@@ -29,7 +29,7 @@ import fsspec
 
 from harness.errors import BrokenLedger, Unreachable
 from harness.store import ledger, records
-from harness.store.folder import KEPT, ORIGIN, PLAN, Store, inside, write_atomically
+from harness.store.folder import ORIGIN, PLAN, TRACKED, Store, is_tracked, write_atomically
 
 CACHE = "TINYDROP_CACHE"  # environment variable: where working copies lie; ~/.cache/tinydrop without it
 LEASE = "TINYDROP_LEASE"  # seconds without a renewal after which a lease's machine counts as gone; 90 without it
@@ -51,7 +51,7 @@ def working_copy(url: str) -> RemoteStore:
     name = re.sub(r"\W+", "-", url)[-60:].strip("-") + "-" + hashlib.sha256(url.encode()).hexdigest()[:8]
     root = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "tinydrop") / name
     patience()  # said now rather than when a lease is waited for
-    with ledger.opened(root):  # of two processes one
+    with ledger.open_ledger(root):  # of two processes one
         if not (root / ORIGIN).is_file():
             write_atomically(root / ORIGIN, f"{url}\n{uuid4().hex}\n")
     return of_folder(root)
@@ -93,7 +93,7 @@ class RemoteStore(Store):
             write_atomically(self.root / PLAN, self._get(PLAN))
 
     def push(self) -> None:
-        chain, there, here = super().ledgers().get(ledger.NAME, b""), self._sizes(), super().names()
+        chain, there, here = super().ledgers().get(ledger.LEDGER_FILE, b""), self._sizes(), super().names()
         with suppress(FileNotFoundError):
             if chain and not chain.startswith(self._get(self._chain)):
                 raise BrokenLedger(f"{self.url}/{self._chain}: says more than {self.root}, which is an older copy")
@@ -102,21 +102,21 @@ class RemoteStore(Store):
         for name in missing:
             if name not in damaged:
                 self._put(name, super().read(name))
-        self.hand_over()
+        self.push_ledger()
 
-    def heal(self) -> None:
+    def restore_damaged(self) -> None:
         for name in self._damaged(super().names()):
             (self.root / name).unlink()
         self.pull()
 
     def _damaged(self, names: list[str]) -> set[str]:
         """Those of these files of the working copy that are not what this machine's ledger says."""
-        expected = ledger.files(ledger.read(self.root)) if names else {}
+        expected = ledger.expected_files(ledger.read_ledger(self.root)) if names else {}
         known = (name for name in names if name in expected)
         return {n for n in known if hashlib.sha256((self.root / n).read_bytes()).hexdigest() != expected[n]}
 
-    def hand_over(self) -> None:
-        chain = super().ledgers().get(ledger.NAME)
+    def push_ledger(self) -> None:
+        chain = super().ledgers().get(ledger.LEDGER_FILE)
         if chain:
             self._put(self._chain, chain)
         if (self.root / PLAN).is_file():
@@ -128,7 +128,7 @@ class RemoteStore(Store):
 
     def _half(self, name: str) -> bool:
         """Was a file cut short by a kill? Not every storage writes all of it or none; a sound record stays as it is."""
-        return not name.startswith("records/") or not records.sound(name, self._get(name))
+        return not name.startswith("records/") or not records.is_sound(name, self._get(name))
 
     def _take(self, names: list[str]) -> None:
         """Copies of these, entered in this machine's ledger as it found them; a damaged record stays there."""
@@ -142,7 +142,7 @@ class RemoteStore(Store):
             return {_below(top, path): got for path, got in found.items() if isinstance(got, bytes)}
 
         for name, data in self._asked(fetch).items():
-            if name.startswith("records/") and not records.sound(name, data):
+            if name.startswith("records/") and not records.is_sound(name, data):
                 continue  # cut short, or not yet whole: it counts as missing
             super()._keep(partial(self.root.joinpath, name), (self.root / name).parent, data)
 
@@ -163,8 +163,8 @@ class RemoteStore(Store):
         names = [name for name in self._listed(LEDGERS) if name.endswith(".jsonl")]
         return {name: self._get(name) for name in names}
 
-    def halves(self) -> list[str]:
-        return super().halves() + sorted(self._listed(LEASES))
+    def leftovers(self) -> list[str]:
+        return super().leftovers() + sorted(self._listed(LEASES))
 
     def remove(self, name: str) -> None:
         super().remove(name)
@@ -172,8 +172,8 @@ class RemoteStore(Store):
             self._removed(name)
 
     def _sizes(self) -> dict[str, int]:
-        every = {name: size for top in KEPT for name, size in self._listed(top).items()}
-        return {name: size for name, size in every.items() if inside(name) and NAME.fullmatch(name)}
+        every = {name: size for top in TRACKED for name, size in self._listed(top).items()}
+        return {name: size for name, size in every.items() if is_tracked(name) and NAME.fullmatch(name)}
 
     # What a run asks for and keeps
 
@@ -189,7 +189,7 @@ class RemoteStore(Store):
     def load_tensors(self, key: str) -> dict[str, Any] | None:
         found = super().load_tensors(key)
         if found is None:
-            self._take([self._name(self.artefact(key))])
+            self._take([self._name(self.artefact_path(key))])
             found = super().load_tensors(key)
         return found
 
@@ -215,7 +215,7 @@ class RemoteStore(Store):
 
     def _take_records(self, key: str) -> None:
         had = -1
-        while had < (had := self.attempts(key)):
+        while had < (had := self.count_attempts(key)):
             self._take([self._name(self.record(key, had + 1))])
 
     def _name(self, path: Path) -> str:

@@ -131,12 +131,12 @@ def test_verify_does_not_mind_and_gc_removes_what_is_of_no_use(
 ) -> None:
     store, _ = ended
     assert maintenance.verify(store).problems == []
-    assert maintenance.unreferenced(store) == []
+    assert maintenance.find_unreferenced(store) == []
     again = cell(store, "badly")
     kept = store.log(again.key)
     save(store, again.model_copy(update={"status": "done", "reason": "", "traceback": ""}))  # as a retry would
     store.log("a" * 32).write_text("of a run that was killed")
-    assert maintenance.unreferenced(store) == sorted([f"logs/{kept.name}", f"logs/{'a' * 32}.txt"])
+    assert maintenance.find_unreferenced(store) == sorted([f"logs/{kept.name}", f"logs/{'a' * 32}.txt"])
     assert CliRunner().invoke(app, ["gc", str(store.root)]).exit_code == 0
     assert not kept.exists()
     assert len(list((store.root / "logs").iterdir())) == 3

@@ -74,7 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
             failed |= {kind: plug(HOSTILE) for kind in parts}
         records.save(store, Record.model_validate(failed))
     tree = [*records.read_plan(store), *({"key": c * 32, "label": c} for c in "ab")]
-    records.write_plan(store, records.planned_grid(store), tree)
+    records.write_plan(store, records.read_planned_grid(store), tree)
     return store
 
 
@@ -256,7 +256,7 @@ def test_a_run_that_was_edited_is_refused_and_one_without_a_ledger_is_not(run: S
         opened([copy.root]).__enter__()
     assert "\n" not in str(caught.value)
     path.write_text(good)
-    (copy.root / ledger.NAME).unlink()
+    (copy.root / ledger.LEDGER_FILE).unlink()
     with opened([copy.root]) as found:
         assert len(joined(found).cells), "a run from before there were ledgers"
 

@@ -27,7 +27,7 @@ from harness.run.plan import execute, plan, relevant
 from harness.run.record_cell import Settings
 from harness.store import ledger, maintenance, records, remote
 from harness.store.folder import Store
-from harness.store.open import opened
+from harness.store.open import open_store
 from harness.store.remote import RemoteStore, working_copy
 
 GRID = {
@@ -82,7 +82,7 @@ def test_what_one_machine_has_done_no_other_does(machine: Machine, tmp_path: Pat
     found = maintenance.verify(other)
     assert (found.problems, len(found.heads)) == ([], 3), "a chain for every machine"
     assert maintenance.verify(Store(other.root)).problems == [], "a working copy is a run like any other"
-    assert isinstance(opened(other.root), RemoteStore)
+    assert isinstance(open_store(other.root), RemoteStore)
 
 
 def test_artefacts_come_when_they_are_asked_for(machine: Machine) -> None:
@@ -102,7 +102,7 @@ def test_a_lease_is_for_one_machine(machine: Machine) -> None:
         assert (mine, theirs) == (True, False)
     with other.claim(KEY, wait=False) as theirs:
         assert theirs, "it was given back"
-    assert one.halves() == [], "and is gone"
+    assert one.leftovers() == [], "and is gone"
 
 
 def test_who_waits_for_a_lease_gets_it_and_the_record_that_was_made(machine: Machine) -> None:
@@ -110,7 +110,7 @@ def test_who_waits_for_a_lease_gets_it_and_the_record_that_was_made(machine: Mac
     run(one, (0, 2))
     key = next(iter(records.load_all(one)))
     with other.claim(key):
-        assert records.settled(other, key), "as it was claimed"
+        assert records.load_settled(other, key), "as it was claimed"
 
 
 def test_a_machine_that_is_gone_loses_its_lease_and_one_that_works_does_not(machine: Machine, monkeypatch: Any) -> None:
@@ -144,7 +144,7 @@ def test_what_a_dead_process_of_this_machine_held_is_taken_at_once(machine: Mach
     assert machine("one")._lease(KEY, wait=False) == 1
     with machine("one").claim(KEY, wait=False) as mine:
         assert mine
-    assert machine("one").halves() == []
+    assert machine("one").leftovers() == []
 
 
 def test_a_file_that_was_cut_short_is_made_whole(machine: Machine) -> None:
@@ -216,10 +216,10 @@ def test_names_that_lead_elsewhere_are_not_taken_over(machine: Machine, tmp_path
 
 
 def test_a_chain_that_names_a_file_outside_is_refused(machine: Machine, tmp_path: Path) -> None:
-    with ledger.opened(tmp_path / "evil") as book:
+    with ledger.open_ledger(tmp_path / "evil") as book:
         book.append("file", path="../outside.txt", sha256="0" * 64)
     run(machine("one"))
-    machine("one")._put(f"{remote.LEDGERS}/evil.jsonl", (tmp_path / "evil" / ledger.NAME).read_bytes())
+    machine("one")._put(f"{remote.LEDGERS}/evil.jsonl", (tmp_path / "evil" / ledger.LEDGER_FILE).read_bytes())
     with pytest.raises(BrokenLedger, match="outside the store"):
         maintenance.merge(Store(tmp_path / "all"), machine("one"))
 

@@ -48,7 +48,7 @@ def test_tensors_are_made_once(store: Store) -> None:
 )
 def test_a_damaged_artefact_is_made_again_with_a_warning(store: Store, damage: Callable[[bytes], bytes]) -> None:
     store.save_tensors(KEY, {"w": torch.ones(50)})
-    path = store.artefact(KEY)
+    path = store.artefact_path(KEY)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.warns(UserWarning, match="damaged artefact"):
         found, new = store.tensors(KEY, lambda: {"w": torch.zeros(2)})
@@ -58,7 +58,7 @@ def test_a_damaged_artefact_is_made_again_with_a_warning(store: Store, damage: C
 
 @pytest.mark.parametrize("key", ["../../etc/passwd", "a" * 31, "A" * 32, "0" * 31 + "/", ""])
 def test_no_key_leaves_the_store(store: Store, key: str) -> None:
-    for place in (store.artefact, store.record, store.findings):
+    for place in (store.artefact_path, store.record, store.findings):
         with pytest.raises(ValueError, match="32 hex digits"):
             place(key)
 
