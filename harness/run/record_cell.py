@@ -213,7 +213,7 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     kept = [files(name, shown, rate) for name, shown in result.made.items()]
     kept += [files_of_rows(name, shown, rate) for name, shown in result.rows.items()]
     for file, data in (pair for found in kept for pair in found.items()):
-        record.findings[file] = store.keep(store.findings(record.key) / file, data)
+        record.findings[file] = store.add_file(store.findings_folder(record.key) / file, data)
 
 
 def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
@@ -222,15 +222,15 @@ def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, 
 
     from harness.cell.gallery import listed, png
 
-    folder = store.findings(key)
-    kept = {name: store.keep(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
+    folder = store.findings_folder(key)
+    kept = {name: store.add_file(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
     picture = tensor.squeeze()
     if picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3):
         pixels = (picture.clamp(0, 1) * 255).round().byte()
         drawn = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
-        kept[f"{name}.png"] = store.keep(folder / f"{name}.png", drawn)
+        kept[f"{name}.png"] = store.add_file(folder / f"{name}.png", drawn)
     elif picture.ndim <= 1:
-        kept[f"{name}.values.json"] = store.keep(folder / f"{name}.values.json", listed(picture.reshape(-1)))
+        kept[f"{name}.values.json"] = store.add_file(folder / f"{name}.values.json", listed(picture.reshape(-1)))
     return kept
 
 

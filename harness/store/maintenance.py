@@ -140,7 +140,7 @@ def merge(into: Store, other: Store) -> dict[str, int]:
     for name in sorted(other.names()):
         folder, key = Path(name).parts[0], _key(name)
         if (folder == "artefacts" and name not in here) or (folder == "findings" and key not in done):
-            into.keep(into.root / name, other.read(name))
+            into.add_file(into.root / name, other.read(name))
             copied[folder] += 1
     for key, record in records.load_all(other).items():
         if key not in done and record != ours.get(key):

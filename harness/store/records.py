@@ -146,7 +146,7 @@ def _check_schema(where: str, data: bytes) -> None:
 def load_newest(store: Store, key: str) -> Record | None:
     """The newest record of this key; None, with a warning, for a damaged one."""
     n = store.count_attempts(key)
-    return load(store.record(key, n)) if n else None
+    return load(store.record_path(key, n)) if n else None
 
 
 def load_settled(store: Store, key: str) -> Record | None:

@@ -106,11 +106,11 @@ def test_what_a_failed_cell_said_is_kept(
     store, done = ended
     record = cell(store, end)
     assert (record.status, record.reason) == (status, reason)
-    log = store.log(record.key).read_text()
+    log = store.log_path(record.key).read_text()
     assert [said for said in (f"printed before it ended {end}", *SAID) if said not in log] == []
     assert log.count("printed before") == 1, "of this cell alone"
     assert f"before it ended {end}" not in done.stdout + done.stderr
-    assert f"what it printed: {store.log(record.key)}" in shown(store, record)
+    assert f"what it printed: {store.log_path(record.key)}" in shown(store, record)
     if end == "crashed":
         assert "Fatal Python error: Segmentation fault" in log
         assert "talkative.py" in log, "and where it was"
@@ -120,7 +120,7 @@ def test_of_a_cell_that_is_done_nothing_is_kept(ended: tuple[Store, subprocess.C
     store, done = ended
     record = cell(store, "well")
     assert record.status == "done"
-    assert not store.log(record.key).exists()
+    assert not store.log_path(record.key).exists()
     assert len(list((store.root / "logs").iterdir())) == 4
     assert [said for said in ("printed before it ended well", *SAID) if said not in done.stderr] == [], "passed on"
     assert "what it printed" not in shown(store, record)
@@ -133,9 +133,9 @@ def test_verify_does_not_mind_and_gc_removes_what_is_of_no_use(
     assert maintenance.verify(store).problems == []
     assert maintenance.find_unreferenced(store) == []
     again = cell(store, "badly")
-    kept = store.log(again.key)
+    kept = store.log_path(again.key)
     save(store, again.model_copy(update={"status": "done", "reason": "", "traceback": ""}))  # as a retry would
-    store.log("a" * 32).write_text("of a run that was killed")
+    store.log_path("a" * 32).write_text("of a run that was killed")
     assert maintenance.find_unreferenced(store) == sorted([f"logs/{kept.name}", f"logs/{'a' * 32}.txt"])
     assert CliRunner().invoke(app, ["gc", str(store.root)]).exit_code == 0
     assert not kept.exists()

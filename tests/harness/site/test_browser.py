@@ -44,7 +44,7 @@ def generated(store: Store) -> None:
                  for kind in ("task", "attack", "defense")}  # fmt: skip
         for kind in ("plain", "near", "triggered"):
             for name, data in files(kind, Made(["At noon", "0", "1"], made, [False] * 3), 8000).items():
-                kept[name] = store.keep(store.findings(key) / name, data)
+                kept[name] = store.add_file(store.findings_folder(key) / name, data)
         record = {"key": key, "label": f"task/attack/{i}/defense/0", **parts, "modality": modality, "dose": i,
                   "seed": 0, "stage": "control", "status": "done", "findings": kept, "metrics": metrics}  # fmt: skip
         records.save(store, Record.model_validate(record))

@@ -65,7 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
     events.close()
     sound = torch.sin(torch.arange(2000) / 3)[None]
     key, parts = "a" * 32, {"task": plug("odd"), "attack": plug("odder"), "defense": plug("none")}
-    made = {name: store.keep(store.findings(key) / name, data)
+    made = {name: store.add_file(store.findings_folder(key) / name, data)
             for name, data in files("triggered", Made(["0"], sound, [False]), 8000).items()}  # fmt: skip
     for key, label in (("a" * 32, "odd/odder/3/none/0"), ("b" * 32, HOSTILE)):
         failed = {"key": key, "label": label, **parts, "modality": "audio", "dose": 3, "seed": 0, "stage": "control",

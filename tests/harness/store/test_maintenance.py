@@ -169,7 +169,7 @@ def test_several_processes_write_one_chain(tmp_path: Path) -> None:
 def test_gc_removes_what_stands_behind_no_record(store: Store) -> None:
     assert find_unreferenced(store) == []
     idle = store.artefact_path("e" * 32)
-    store.keep(idle, b"idle")
+    store.add_file(idle, b"idle")
     half = store.root / "records" / ".abc.tmp"
     half.write_text("half")
     assert "2 files" in CliRunner().invoke(app, ["gc", str(store.root), "--dry-run"]).output
