@@ -1,8 +1,8 @@
-"""The audit trail of a store: what was run and every file that was kept, in a chain of hashes, one JSON line each.
+"""The ledger of a store: every run and every file that was written or removed, one JSON line each, chained by hashes.
 
-An entry holds the hash of the one before it, so none can be changed, removed or put in between without breaking the
-chain. A whole chain can still be made anew by somebody who may write the folder: note the head that `tinydrop verify`
-prints elsewhere, and ask for it again later (`--head`).
+An entry holds the hash of the entry before it, so no entry can be changed, removed or inserted without breaking the
+chain. Somebody who may write the folder can still forge a whole new chain. Against that, note the head that `tinydrop
+verify` prints somewhere else, and pass it to a later `verify --head`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.errors import BrokenLedger
 
 LEDGER_FILE = "ledger.jsonl"
-NO_PREVIOUS = "0" * 64  # what the first entry follows
+NO_PREVIOUS = "0" * 64  # the `previous` of the first entry
 TAIL = 1 << 16  # bytes read at a time to find the last line
 
 
 class LedgerEntry(BaseModel):
-    """One line."""
+    """One line of a ledger."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     n: int  # 1, 2, ...
-    time: str  # ISO 8601, UTC; nothing relies on it, clocks jump
+    time: str  # ISO 8601, UTC; for readers alone, because clocks jump
     event: Literal["run", "file", "removed", "merged", "ended"]
     path: str = ""  # of the file, relative to the store
     sha256: str = ""  # of the file
@@ -45,7 +45,7 @@ class LedgerEntry(BaseModel):
 
 
 class Ledger:
-    """An open ledger that this process alone may write."""
+    """An open ledger, locked by this process."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -73,16 +73,16 @@ def open_ledger(root: Path) -> Iterator[Ledger]:
 
 
 def read_ledger(root: Path) -> list[LedgerEntry]:
-    """Every entry, checked. Raises BrokenLedger; a store without a ledger has none.
+    """Every entry, after checking the chain; none without a ledger. Raises BrokenLedger.
 
-    A last line without its end is an entry that a killed process did not finish: it is left out.
+    A last line without a newline is the unfinished entry of a killed process, and is left out.
     """
     path = root / LEDGER_FILE
     return parse_ledger(path.read_bytes() if path.is_file() else b"")
 
 
 def parse_ledger(data: bytes) -> list[LedgerEntry]:
-    """The entries of a ledger's bytes, as `read`."""
+    """The entries in the bytes of a ledger, checked as `read_ledger` does."""
     entries, previous = [], NO_PREVIOUS
     for n, line in enumerate(data.split(b"\n")[:-1], 1):
         entry = _parse_entry(line)
@@ -98,7 +98,10 @@ def parse_ledger(data: bytes) -> list[LedgerEntry]:
 
 
 def identity(root: Path) -> str:
-    """The hash of the first entry, 64 hex digits: it says which store this is, and goes with it. FileNotFoundError."""
+    """The hash of the first entry, 64 hex digits. It identifies a store, and stays when the folder is moved.
+
+    Raises FileNotFoundError without a ledger.
+    """
     with (root / LEDGER_FILE).open("rb") as file:
         first = _parse_entry(file.readline())
     if first is None:
@@ -107,18 +110,18 @@ def identity(root: Path) -> str:
 
 
 def expected_files(entries: list[LedgerEntry]) -> dict[str, str]:
-    """The files that should be there, relative to the store, and their SHA-256."""
-    found: dict[str, str] = {}
+    """The files that a store should have by its ledger, relative to the store, and their SHA-256."""
+    digests: dict[str, str] = {}
     for entry in entries:
         if entry.event == "file":
-            found[entry.path] = entry.sha256
+            digests[entry.path] = entry.sha256
         elif entry.event == "removed":
-            found.pop(entry.path, None)
-    return found
+            digests.pop(entry.path, None)
+    return digests
 
 
 def _last_entry(file: IO[bytes]) -> LedgerEntry | None:
-    """The last entry; what a killed process left of a line is cut off."""
+    """The last entry. A half-written line of a killed process is cut off the file."""
     size = file.seek(0, os.SEEK_END)
     start, tail = size, b""
     while start and tail.count(b"\n") < 2:

@@ -1,4 +1,4 @@
-"""Records: what a cell gave, as JSON; and the plan that says which cells there should be."""
+"""Records, the outcomes of cells as JSON, and plan.json, which lists the cells that a run should have."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Measured(BaseModel):
 
 
 class PluginRecord(BaseModel):
-    """A plug-in as it was run: every option with its value."""
+    """A plug-in as a cell used it, every option with its value."""
 
     name: str
     label: str
     options: dict[str, Any]
-    source: str = ""  # whose code it is; see registry.Entry
-    about: PluginEntry | None = None  # what it says of itself, if it is not the suite's own: no reader need have it
+    source: str = ""  # whose code it is; see registry.PluginEntry
+    about: PluginEntry | None = None  # for a plug-in that is not the suite's own, because a reader may not have it
 
 
 class Record(BaseModel):
-    """One cell's outcome with everything needed to believe and repeat it."""
+    """The outcome of one cell, with everything that is needed to believe and repeat it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,7 +43,7 @@ class Record(BaseModel):
     label: str
     task: PluginRecord
     modality: str
-    clean_metric: str = "accuracy"  # what the metric `utility` is
+    clean_metric: str = "accuracy"  # the measure that the metric `utility` holds
     attack: PluginRecord
     dose: int
     train_size: int | None = None
@@ -55,9 +55,9 @@ class Record(BaseModel):
     traceback: str = ""
     metrics: dict[str, Measured] = {}
     seconds: dict[str, float] = {}  # load, poison, defend, grade; total
-    fit_seconds: float = 0.0  # training time behind this cell, also where a victim was shared
+    fit_seconds: float = 0.0  # training time of all fits of this cell, shared victims included
     fits: list[dict[str, Any]] = []  # key, seconds and whether it was trained now, of every fit
-    artefacts: list[str] = []  # keys of every victim, base, surrogate and judge that stands behind this cell
+    artefacts: list[str] = []  # keys of every victim, base, surrogate and judge that this cell used
     clean_used: int = 0  # clean rows the defense drew from the reserve
     findings: dict[str, str] = {}  # name -> file under the store
     peak_memory_bytes: int = 0  # of the process so far
@@ -76,12 +76,12 @@ def load_all(store: Store) -> dict[str, Record]:
 
     Raises NewerSchema when any record was written by a newer version.
     """
-    found: dict[str, Record] = {}
+    newest: dict[str, Record] = {}
     for path in sorted((store.root / "records").glob("*.json"), key=_by_attempt):
         record = load(path)
         if record is not None:
-            found[record.key] = record
-    return found
+            newest[record.key] = record
+    return newest
 
 
 def load(path: Path) -> Record | None:
@@ -95,7 +95,7 @@ def load(path: Path) -> Record | None:
 
 
 def parse_record(where: str, data: bytes) -> Record | None:
-    """As `load`, of a file's content. Raises NewerSchema."""
+    """The record in a file's content, or None with a warning when it is damaged. Raises NewerSchema."""
     try:
         record = Record.model_validate_json(data)
     except ValidationError as error:
@@ -108,7 +108,7 @@ def parse_record(where: str, data: bytes) -> Record | None:
 
 
 def find_fault(where: str, data: bytes) -> str:
-    """What is wrong with the content of this record's file, in a few words; nothing if it is sound. NewerSchema."""
+    """What is wrong with the content of this record's file, in a few words; "" if nothing is. Raises NewerSchema."""
     key = Path(where).name.partition(".")[0]
     try:
         record = Record.model_validate_json(data)
@@ -125,7 +125,7 @@ def find_fault(where: str, data: bytes) -> str:
 
 
 def is_sound(where: str, data: bytes) -> bool:
-    """Is this the content of a record's file?"""
+    """Whether this is the undamaged content of this record's file. Raises NewerSchema."""
     return not find_fault(where, data)
 
 
@@ -134,7 +134,7 @@ def _warn(name: str, error: Exception) -> None:
 
 
 def _check_schema(where: str, data: bytes) -> None:
-    """Raises NewerSchema if that is why a file cannot be read."""
+    """Raise NewerSchema if that is why a file cannot be read."""
     try:
         schema = json.loads(data)["schema_version"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -156,13 +156,13 @@ def load_settled(store: Store, key: str) -> Record | None:
 
 
 def read_gpu_peaks(store: Store, most: int = 1000) -> list[int]:
-    """Bytes of GPU memory that cells took at their peak; of so many records at most, which their hashes pick."""
-    found = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]
-    return [max(record.gpu_peak_bytes.values(), default=0) for record in found if record]
+    """The peak GPU memory of recorded cells, bytes; of the first `most` records by key, which is as good as random."""
+    sample = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]
+    return [max(record.gpu_peak_bytes.values(), default=0) for record in sample if record]
 
 
 def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) -> None:
-    """plan.json: the cells of the newest run of this folder, so that `status` can name what is pending."""
+    """Write plan.json: the grid and cells of the newest run, so that `status` can name the pending ones."""
     write_atomically(store.root / PLAN, json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))
 
 
@@ -172,7 +172,7 @@ def read_plan(store: Store) -> list[dict[str, str]]:
 
 
 def read_planned_grid(store: Store) -> dict[str, Any]:
-    """The grid of the newest run, as `write_plan` got it. Raises as `read_plan`."""
+    """The grid of the newest run, as it was passed to `write_plan`. Raises what `read_plan` raises."""
     return _read_plan_file(store).grid
 
 
