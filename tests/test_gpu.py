@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import CLASSIFIED, tiny
+from helpers import CLASSIFIED, tiny
 
 from harness.cell.steps import run
 from harness.cell.train import train_victim

@@ -8,7 +8,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers import ROOT
+
 RANKS = {  # a part of the harness imports parts of lower ranks and itself; two of one rank never import each other
     "errors": 0, "console": 0, "keys": 0,
     "plugins": 1,

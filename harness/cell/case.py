@@ -67,7 +67,7 @@ class Fitter:
         if key in self.memory:
             (state, seconds), made = self.memory[key], False
         else:
-            tensors, made = self.store.tensors(key, make)
+            tensors, made = self.store.load_or_make_tensors(key, make)
             state = {k: v for k, v in tensors.items() if k != "tinydrop.seconds"}
             seconds = float(tensors["tinydrop.seconds"])
             self.memory[key] = state, seconds

@@ -1,4 +1,4 @@
-"""The commands about plug-ins: what there is, a new one, and whether it keeps its contract."""
+"""The commands about plug-ins: list them, start a new one, check one against its contract."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Kind = Literal["tasks", "attacks", "defenses"]
 
 
 def list_(
-    kind: Annotated[Kind | None, typer.Argument(help="tasks, attacks or defenses; all without it.")] = None,
+    kind: Annotated[Kind | None, typer.Argument(help="tasks, attacks or defenses; all three if left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for scripts.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="A catalogue page, options included.")] = False,
 ) -> None:
-    """What there is: name, modality, kind, needs, paper and one line.
+    """List the plug-ins: name, modality, kind, needs, paper and one line about each.
 
     Example:  tinydrop list defenses
     """
@@ -29,32 +29,34 @@ def list_(
     from harness.plugins.catalogue import catalogue
     from harness.plugins.registry import KINDS, entries
 
-    chosen = [e for k in ([kind] if kind else KINDS) for e in entries(k).values()]
+    kinds = [kind] if kind else KINDS
+    chosen = [entry for each in kinds for entry in entries(each).values()]
     if as_json:
-        print(json.dumps([asdict(e) for e in chosen], indent=1))
+        print(json.dumps([asdict(entry) for entry in chosen], indent=1))
         return
     if as_markdown:
         print(catalogue(chosen), end="")
         return
-    for k in [kind] if kind else KINDS:
-        table = Table(title=k, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for each in kinds:
+        table = Table(title=each, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.add_column("name", no_wrap=True)
         for column in ("modality", "kind", "needs"):
             table.add_column(column)
         table.add_column("paper", no_wrap=True, max_width=17)
         table.add_column("what it does", ratio=1)
-        for e in entries(k).values():
-            table.add_row(e.name, ", ".join(e.modalities), e.stage, ", ".join(e.needs), e.paper, e.summary)
+        for entry in entries(each).values():
+            modalities, needs = ", ".join(entry.modalities), ", ".join(entry.needs)
+            table.add_row(entry.name, modalities, entry.stage, needs, entry.paper, entry.summary)
         out.print(table)
         out.print()
 
 
 def new(
-    kind: Annotated[Literal["defense", "attack", "task"], typer.Argument(help="What it is to be.")],
+    kind: Annotated[Literal["defense", "attack", "task"], typer.Argument(help="The kind of plug-in.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name: a Python module's, e.g. my_defense.")],
     to: Annotated[Path | None, typer.Option("--out", help="Folder to write.", show_default="NAME")] = None,
 ) -> None:
-    """A package for a plug-in of your own: one file with one method, a test of its contract, an entry point, a grid.
+    """Write a package for a plug-in of your own: one file with one method, a test, an entry point and a grid.
 
     Example:  tinydrop new defense my_defense
     """
@@ -71,7 +73,7 @@ def new(
 def check(
     plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="A plug-in's name, a Python file, or module:Class.")],
 ) -> None:
-    """Does a plug-in keep its contract? Seconds on a CPU; a breach says what to change. Exit code 1 if there is one.
+    """Check a plug-in against its contract, in seconds on a CPU. A breach says what to change; the exit code is then 1.
 
     Example:  tinydrop check my_defense.py
     """

@@ -77,8 +77,8 @@ def show(
     planned = {planned["key"] for planned in read_plan(store)} if (store.root / PLAN).is_file() else set()
     record, *older = sorted(hits, key=lambda record: (record.key in planned, record.started), reverse=True)
     _show(record)
-    if record.status not in SETTLED and KEY.fullmatch(record.key) and store.log(record.key).is_file():
-        out.print(f"what it printed: {store.log(record.key)}", highlight=False, soft_wrap=True)
+    if record.status not in SETTLED and KEY.fullmatch(record.key) and store.log_path(record.key).is_file():
+        out.print(f"what it printed: {store.log_path(record.key)}", highlight=False, soft_wrap=True)
     if older:
         keys = ", ".join(record.key for record in older)
         out.print(f"by other code there are, under the same label: {keys}", highlight=False, soft_wrap=True)

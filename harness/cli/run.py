@@ -32,22 +32,22 @@ MOST = 10  # runs named to somebody who asked for another
 
 def local(text: str) -> Path:
     """The folder of a run; of a URL the working copy, with all that others have recorded."""
-    from harness.store.open import is_url, opened
+    from harness.store.open import is_url, open_store
 
     if not is_url(text):
         return Path(text)
-    store = opened(text)
+    store = open_store(text)
     store.pull()
     return store.root
 
 
 def stored(folder: Path) -> Store:
     """The store of a run's folder. Raises FileNotFoundError for one that is none, naming the runs that are here."""
-    from harness.store.folder import KEPT, PLAN
-    from harness.store.open import opened
+    from harness.store.folder import PLAN, TRACKED
+    from harness.store.open import open_store
 
-    store = opened(folder)
-    if not any((folder / name).exists() for name in (*KEPT, PLAN)):
+    store = open_store(folder)
+    if not any((folder / name).exists() for name in (*TRACKED, PLAN)):
         here = [str(path.parent) for path in sorted(Path("runs").glob(f"*/{PLAN}"))]
         way = f"runs here: {', '.join(here[:MOST])}" if here else "start one with `tinydrop run`"
         raise FileNotFoundError(f"DIR: {store.address!r} holds no run; {way}")
@@ -149,11 +149,11 @@ def run(
     from harness.grid.select import parse_shard
     from harness.run.budget import Limits, parse_duration
     from harness.run.plan import chosen_gpus, default_jobs, estimate, folder, plan, settings_of
-    from harness.store.open import opened
+    from harness.store.open import open_store
 
     add_plugins(plugins)
     chosen = grids.read(grid, changes or [])
-    store = opened(folder(grid, to))
+    store = open_store(folder(grid, to))
     store.pull()
     limits = Limits(None if time_budget is None else parse_duration(time_budget), max_failures)
     part = (0, 1) if shard is None else parse_shard(shard)
@@ -208,7 +208,7 @@ def retry(
     add_plugins(plugins)
     store = stored(dir_)
     planned = {cell["label"]: cell["key"] for cell in records.read_plan(store)}
-    chosen = grids.planned(records.planned_grid(store))
+    chosen = grids.planned(records.read_planned_grid(store))
     both = failed == timed_out  # neither was asked for, or both
     wanted = {"failed", "timed out"} if both else {"failed"} if failed else {"timed out"}
     found = records.load_all(store)
@@ -292,7 +292,7 @@ def _carry_out(
     bad = int(done.status.isin(["failed", "timed out"]).sum()) if len(done) else 0
     if bad:
         own = "".join(
-            f" --plugin {shlex.quote(source)}" for source in custom.sources(grids.plugin_names(todo.cells), 0)
+            f" --plugin {shlex.quote(source)}" for source in custom.worker_sources(grids.plugin_names(todo.cells), 0)
         )
         where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}{own}` runs them again"
         err.print(f"{bad} cells failed: {where}", soft_wrap=True)

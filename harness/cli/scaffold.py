@@ -1,4 +1,4 @@
-"""A package for a plug-in of one's own: an entry point, one file with one method, a test and a README."""
+"""A new package for a plug-in: an entry point, one file with one method, a test and a README."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands about a run's folder: is it as it was written, what can go, and two made one."""
+"""The commands about a run's folder: verify it, remove what nothing needs, merge two runs, export to DVC."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import typer
 from harness.cli.run import Dir, Plugins, add_plugins, local, stored
 from harness.console import err, out
 
-SHOWN = 20  # problems printed
+MOST_PROBLEMS = 20  # printed; the others are counted
 
 
 def verify(
     dir_: Dir,
     head: Annotated[
         str | None,
-        typer.Option("--head", help="A head noted earlier (its first digits do): it must be in the ledger still."),
+        typer.Option("--head", help="A head noted earlier, or its first digits: it must still be in the ledger."),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove what is damaged; the next run makes it again.")
     ] = False,
 ) -> None:
-    """Check every record, artefact and finding against the ledger: nothing altered, removed or put there by hand.
+    """Check every record, artefact and finding against the ledger: nothing was altered, removed or put there by hand.
 
-    Prints the ledger's head. Note it elsewhere: with it, nobody can make a new ledger unseen.
+    Prints the ledger's head. Note it somewhere else: whoever has it notices a forged ledger.
 
     Example:  tinydrop verify runs/quickstart
     """
@@ -36,66 +36,66 @@ def verify(
     if head is not None and not head.strip():
         raise BadGrid("--head '': is empty; give the first digits of a head that `tinydrop verify` printed earlier")
     store = stored(dir_)
-    store.heal()
-    found = maintenance.verify(store, head or "")
-    (store.root / NAME).unlink(missing_ok=True)  # a copy, in no ledger: made anew of the records
-    for problem in found.problems[:SHOWN]:
+    store.restore_damaged()
+    result = maintenance.verify(store, head or "")
+    (store.root / NAME).unlink(missing_ok=True)  # a copy of the records in no ledger; it is written again
+    for problem in result.problems[:MOST_PROBLEMS]:
         err.print(problem, highlight=False, soft_wrap=True, markup=False)
-    if len(found.problems) > SHOWN:
-        err.print(f"... and {len(found.problems) - SHOWN} more", highlight=False)
-    words = f"{found.files} files, {found.entries} entries in the ledger, head {', '.join(found.heads) or 'none'}"
-    out.print(f"{words}: {len(found.problems)} problems" if found.problems else f"{words}: all as written",
+    if len(result.problems) > MOST_PROBLEMS:
+        err.print(f"... and {len(result.problems) - MOST_PROBLEMS} more", highlight=False)
+    summary = f"{result.files} files, {result.entries} entries in the ledger, head {', '.join(result.heads) or 'none'}"
+    out.print(f"{summary}: {len(result.problems)} problems" if result.problems else f"{summary}: all as written",
               highlight=False, soft_wrap=True)  # fmt: skip
-    if repair and found.damaged:
-        gone = maintenance.repair(store, found)
-        out.print(f"{len(gone)} files removed; `tinydrop run` the grid again to make them anew", highlight=False)
-    elif found.problems:
+    if repair and result.damaged:
+        removed = maintenance.repair(store, result)
+        out.print(f"{len(removed)} files removed; `tinydrop run` the grid again to make them anew", highlight=False)
+    elif result.problems:
         raise typer.Exit(1)
 
 
 def gc(
     dir_: Dir,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
-    """Remove artefacts that stand behind no record: of older code, other options, failed cells and killed processes.
+    """Remove artefacts that no record used: those of older code, other options, failed cells and killed processes.
 
-    And the logs of cells that failed once and are done now. A cell that needs an artefact again trains it again. Do not
-    run it beside a run of the same folder.
+    Also removes the logs of cells that failed once and are done now. A cell that needs a removed artefact trains it
+    again. Do not use it while a run of the same folder is going on.
 
     Example:  tinydrop gc runs/quickstart --dry-run
     """
     from harness.store import maintenance
 
     store = stored(dir_)
-    going = maintenance.unreferenced(store)
-    size = sum(map(store.size, going))
+    unused = maintenance.find_unreferenced(store)
+    size = sum(map(store.size, unused))
     if not dry_run:
-        maintenance.collect(store, going)
-    out.print(f"{len(going)} files, {size / 1e6:.1f} MB {'would go' if dry_run else 'removed'}", highlight=False)
+        maintenance.remove_files(store, unused)
+    out.print(f"{len(unused)} files, {size / 1e6:.1f} MB {'would go' if dry_run else 'removed'}", highlight=False)
 
 
 def merge(
-    into: Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder or URL that gets what it lacks.")],
-    other: Annotated[Path, typer.Argument(metavar="OTHER", parser=local, help="Folder or URL that is read.")],
+    into: Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder or URL to copy into.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", parser=local, help="Folder or URL to copy from.")],
 ) -> None:
-    """Join two runs: records, artefacts and findings of OTHER go into DIR where that has none. OTHER is verified first.
+    """Merge two runs: copy the records, artefacts and findings of OTHER that DIR lacks. OTHER is verified first.
 
     Example:  tinydrop merge runs/all runs/from_the_other_machine
     """
     from harness.store import maintenance
-    from harness.store.open import opened
+    from harness.store.open import open_store
 
-    to = opened(into)
-    copied = maintenance.merge(to, stored(other))
-    out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {to.address}",
+    target = open_store(into)
+    copied = maintenance.merge(target, stored(other))
+    out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {target.address}",
               highlight=False, soft_wrap=True)  # fmt: skip
 
 
 def dvc(dir_: Dir, plugins: Plugins = None) -> None:
     """Write dvc.yaml, grid.yaml and data.lock into a run's folder, for `dvc repro`, `dvc metrics` and `dvc plots`.
 
-    The folder must lie in a DVC repository (`git init && dvc init`). A grid.yaml that is there stays as it is; without
-    one the grid of the newest run is written, all of it, whatever --only and --skip said.
+    The folder must be in a DVC repository (`git init && dvc init`). An existing grid.yaml is not changed; without one,
+    the whole grid of the newest run is written, whatever --only and --skip said.
 
     Example:  tinydrop dvc runs/quickstart
     """

@@ -272,7 +272,7 @@ def _spec(kind: str, item: Any) -> Spec:
     if item is not None and not isinstance(item, dict | list | int | float):  # what YAML holds
         from harness.plugins import custom
 
-        return custom.spec(kind, item)
+        return custom.spec_of(kind, item)
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise BadGrid(f"{kind}: {item!r} is neither a name nor a mapping with `name` and options")
     name = item["name"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-from harness.plugins.registry import Entry
+from harness.plugins.registry import PluginEntry
 
 
-def catalogue(entries: Iterable[Entry]) -> str:
+def catalogue(entries: Iterable[PluginEntry]) -> str:
     """A heading for each kind and each stage, a paragraph and a table of options for each plug-in."""
     lines: list[str] = []
     for kind, of_kind in groupby(entries, key=lambda e: e.kind):
@@ -23,7 +23,7 @@ def catalogue(entries: Iterable[Entry]) -> str:
     return "\n".join(lines)
 
 
-def facts(e: Entry) -> str:
+def facts(e: PluginEntry) -> str:
     known = {"modalities": ", ".join(e.modalities), "paper": e.paper, "needs": ", ".join(e.needs), "not for": e.why_not}
     return "; ".join(f"{name}: {escaped(value)}" for name, value in known.items() if value) + "."
 

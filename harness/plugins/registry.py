@@ -1,4 +1,4 @@
-"""The registry is the folder: a plug-in's name is its file's name. Looking does not run plug-in code (nor torch)."""
+"""The plug-ins by name: every file of a kind's sub-folders is one. Reading the registry runs no plug-in (nor torch)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("tasks", "attacks", "defenses")
+DESCRIBING = ("modality", "modalities", "needs", "paper", "why_not", "stage")  # class variables that an entry shows
 PRESETS = {file.stem: file for file in sorted((ROOT / "harness" / "presets").glob("*.yaml"))}  # grids by name
 
 
 @dataclass(frozen=True)
-class Entry:
+class PluginEntry:
     """One plug-in, described by its source file alone."""
 
     kind: str  # tasks, attacks or defenses
@@ -43,7 +44,7 @@ class Entry:
 
 
 def fits(modality: str, modalities: Iterable[str]) -> bool:
-    """Is a plug-in for these modalities one for this one? "any" is for all."""
+    """Whether a plug-in for these modalities is usable with this one; "any" stands for all."""
     return not {modality, "any"}.isdisjoint(modalities)
 
 
@@ -66,25 +67,25 @@ def without_option(label: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Given:
-    """A plug-in that lies in no folder and has no entry point; see harness.plugins.custom."""
+class CustomPlugin:
+    """A plug-in that has neither a file in this project nor an entry point; see harness.plugins.custom."""
 
     kind: str
     cls: type[Plugin]
     source: str  # a file, or module:Class
 
 
-given: dict[str, Given] = {}  # by name
+CUSTOM: dict[str, CustomPlugin] = {}  # by name
 
 
-def forget() -> None:
-    """Look again: `given` has changed."""
+def clear_caches() -> None:
+    """Forget what was read; call it when CUSTOM has changed."""
     entries.cache_clear()
     load_class.cache_clear()
 
 
 def suggest(field: str, value: object, valid: Iterable[str]) -> str:
-    """The one-line complaint for an unknown name: the field, the value, what is valid, the nearest known name."""
+    """One line about an unknown name: the field, the value, the nearest valid name, and all valid ones."""
     names = sorted(valid)
     near = get_close_matches(str(value), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -92,12 +93,12 @@ def suggest(field: str, value: object, valid: Iterable[str]) -> str:
 
 
 @cache
-def entries(kind: str) -> dict[str, Entry]:
-    """Every plug-in of a kind by name: this project's files, the entry points `tinydrop.<kind>` of others, those given.
+def entries(kind: str) -> dict[str, PluginEntry]:
+    """The plug-ins of a kind by name: this project's files, other packages' entry points `tinydrop.<kind>`, and CUSTOM.
 
-    Raises BadPlugin for a name that two have.
+    Raises BadPlugin if two have one name.
     """
-    found: dict[str, Entry] = {}
+    known: dict[str, PluginEntry] = {}
     places = [
         (file.stem, ".".join(file.relative_to(ROOT).with_suffix("").parts), file, "")
         for file in sorted((ROOT / kind).rglob("*.py"))
@@ -109,11 +110,11 @@ def entries(kind: str) -> dict[str, Entry]:
             source = f"{point.dist.name} {point.dist.version}" if point.dist else point.module
             places.append((point.name, point.module, Path(spec.origin), source))
     for name, module, file, source in places:
-        if name in found:
-            raise BadPlugin(f"two {kind} are called {name!r}: {found[name].module} and {module}; rename or remove one")
-        found[name] = replace(_describe(kind, name, module, file), source=source)
-    found |= {name: _described(name, its) for name, its in given.items() if its.kind == kind}
-    return dict(sorted(found.items()))
+        if name in known:
+            raise BadPlugin(f"two {kind} are called {name!r}: {known[name].module} and {module}; rename or remove one")
+        known[name] = replace(_entry_of_file(kind, name, module, file), source=source)
+    known |= {name: _entry_of_class(name, plugin) for name, plugin in CUSTOM.items() if plugin.kind == kind}
+    return dict(sorted(known.items()))
 
 
 def _is_plugin(file: Path) -> bool:
@@ -121,7 +122,7 @@ def _is_plugin(file: Path) -> bool:
     return len(file.parts) > 1 and not any(part.startswith("_") for part in file.parts)
 
 
-def entry(kind: str, name: str) -> Entry:
+def entry(kind: str, name: str) -> PluginEntry:
     """The entry of a name. Raises UnknownName with a suggestion."""
     known = entries(kind)
     if name not in known:
@@ -132,11 +133,11 @@ def entry(kind: str, name: str) -> Entry:
 
 @cache
 def load_class(kind: str, name: str) -> type[Plugin]:
-    """Import a plug-in's file and return the one plug-in class defined there, or the class that was given."""
+    """The class of a plug-in: a custom one, or the only plug-in class that its module defines, which is imported."""
     from tasks.plugin import Plugin
 
-    if name in given and given[name].kind == kind:
-        return given[name].cls
+    if name in CUSTOM and CUSTOM[name].kind == kind:
+        return CUSTOM[name].cls
     module = import_module(entry(kind, name).module)
     classes = [
         c
@@ -172,7 +173,7 @@ def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugi
         raise BadInput(f"{kind}.{name}.{where}={first['input']!r}: {first['msg']}") from None
 
 
-def _describe(kind: str, name: str, module: str, file: Path) -> Entry:
+def _entry_of_file(kind: str, name: str, module: str, file: Path) -> PluginEntry:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     if not classes:
@@ -183,21 +184,14 @@ def _describe(kind: str, name: str, module: str, file: Path) -> Entry:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         if ast.unparse(node.annotation).startswith("ClassVar"):
-            if node.value is not None and node.target.id in (
-                "modality",
-                "modalities",
-                "needs",
-                "paper",
-                "why_not",
-                "stage",
-            ):
+            if node.value is not None and node.target.id in DESCRIBING:
                 literals[node.target.id] = ast.literal_eval(node.value)
         else:
             default = f" = {ast.unparse(node.value)}" if node.value is not None else ""
             options[node.target.id] = ast.unparse(node.annotation) + default
     folder = file.parent.name
     modality = literals.get("modality") or _modality_of_base(tree, classes[-1])
-    return Entry(
+    return PluginEntry(
         kind=kind,
         name=name,
         module=module,
@@ -212,7 +206,7 @@ def _describe(kind: str, name: str, module: str, file: Path) -> Entry:
 
 
 def _modality_of_base(tree: ast.Module, cls: ast.ClassDef) -> str:
-    """The folder under tasks/ that the base class of a task is imported from: tasks are there by modality."""
+    """The folder under tasks/ that a task's base class is imported from, which is the modality."""
     bases = {ast.unparse(base) for base in cls.bases}
     for node in tree.body:
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("tasks."):
@@ -222,28 +216,27 @@ def _modality_of_base(tree: ast.Module, cls: ast.ClassDef) -> str:
     return ""
 
 
-def _described(name: str, its: Given) -> Entry:
-    """The same of a class, whose source may be nowhere to be read."""
-    cls: Any = its.cls
-    stage = cls.modality if its.kind == "tasks" else getattr(cls, "stage", "") or "own"
+def _entry_of_class(name: str, plugin: CustomPlugin) -> PluginEntry:
+    """The entry of a class, whose source file may not be readable."""
+    cls: Any = plugin.cls
+    task = plugin.kind == "tasks"
     options = {}
     for field in fields(cls):
-        plain: Any = field.type
-        plain = plain.__origin__ if hasattr(plain, "__metadata__") else plain  # float of Annotated[float, ...]
-        kind = plain if isinstance(plain, str) else getattr(plain, "__name__", str(plain))
-        options[field.name] = kind + ("" if field.default is MISSING else f" = {field.default!r}")
-    modalities = (cls.modality,) if its.kind == "tasks" else tuple(cls.modalities)
-    summary = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
-    return Entry(
-        its.kind,
-        name,
-        its.source,
-        stage,
-        modalities,
-        tuple(cls.needs),
-        cls.paper,
-        cls.why_not,
-        summary,
-        options,
-        its.source,
+        annotation: Any = field.type
+        if hasattr(annotation, "__metadata__"):
+            annotation = annotation.__origin__  # float of Annotated[float, ...]
+        shown = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+        options[field.name] = shown + ("" if field.default is MISSING else f" = {field.default!r}")
+    return PluginEntry(
+        kind=plugin.kind,
+        name=name,
+        module=plugin.source,
+        stage=cls.modality if task else getattr(cls, "stage", "") or "own",
+        modalities=(cls.modality,) if task else tuple(cls.modalities),
+        needs=tuple(cls.needs),
+        paper=cls.paper,
+        why_not=cls.why_not,
+        summary=" ".join((cls.__doc__ or "").split("\n\n")[0].split()),
+        options=options,
+        source=plugin.source,
     )

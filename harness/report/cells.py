@@ -62,7 +62,7 @@ def _read(folder: Path, files: pd.DataFrame) -> pd.DataFrame:
     def read() -> Iterator[Record]:  # one by one: a hundred thousand at once would be gigabytes
         for file in files.sort_values("file").itertuples(index=False):
             if (record := records.load(folder / file.file)) is not None:
-                sound.append((*file, records.attempt(file.file)))
+                sound.append((*file, records.attempt_number(file.file)))
                 yield record
 
     frame = cells_frame(read())

@@ -60,7 +60,7 @@ def write(store: Store, plugins: list[str]) -> list[Path]:
     repository above it.
     """
     folder = store.root
-    grid = as_written(records.planned_grid(store))
+    grid = as_written(records.read_planned_grid(store))
     home = _repository(folder)
     data = [path for path in data_of(store) if path.is_relative_to(home)]
     files = {
@@ -93,7 +93,7 @@ def data_of(store: Store) -> list[Path]:
 
     found: set[Path] = set()
     data.read_from.clear()
-    grid = planned(records.planned_grid(store))
+    grid = planned(records.read_planned_grid(store))
     for spec in dict.fromkeys(spec for part in (grid, *grid.also) for spec in part.tasks):
         with suppress(BadInput):
             task = cast(Task, create("tasks", spec.name, dict(spec.options)))

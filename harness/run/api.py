@@ -10,7 +10,7 @@ from harness.errors import BadGrid
 from harness.grid.grid import Grid, parse, tree_of, written
 from harness.run.budget import Limits
 from harness.run.plan import chosen_gpus, execute, execute_adaptive, folder, plan, relevant, settings_of
-from harness.store.open import opened
+from harness.store.open import open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def run(
         if further:
             here = tree.get(kind, [])
             tree[kind] = [*(here if isinstance(here, list | tuple) else [here]), *further]
-    store = opened(folder(name, str(out or "")))
+    store = open_store(folder(name, str(out or "")))
     store.pull()
     todo = plan(parse(tree), store, retry)
     settings = settings_of(todo, store, jobs, device, gpus=chosen_gpus(device))

@@ -31,7 +31,7 @@ def logged(events: Iterator[Event], store: Store) -> Iterator[Event]:
     """
     for begun in events:
         yield begun
-        path, failed = store.log(begun.cell.key), False
+        path, failed = store.log_path(begun.cell.key), False
         try:
             with _into(path):
                 ended = next(events)

@@ -19,7 +19,7 @@ from harness.run.event import Event
 from harness.run.record_cell import Settings, code
 from harness.store import ledger, records
 from harness.store.folder import Store
-from harness.store.open import opened
+from harness.store.open import open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def settings_of(
         raise BadGrid(f"device={device!r}: valid are {', '.join(get_args(memory.Device))}")
     return Settings(
         store=str(store.root), device=device, timeout=todo.grid.timeout, deterministic=deterministic,
-        compiled=compiled, plugins=custom.sources(plugin_names(todo.todo), jobs), gpus=gpus,
+        compiled=compiled, plugins=custom.worker_sources(plugin_names(todo.todo), jobs), gpus=gpus,
     )  # fmt: skip
 
 
@@ -87,10 +87,10 @@ def execute(
 
     Records are on disk when their event comes. None: for a second nothing has happened.
     """
-    store, missing = opened(settings.store), list(groups(todo.todo))
+    store, missing = open_store(settings.store), list(groups(todo.todo))
     cells = [{"key": c.key, "label": c.label} for c in todo.cells]
     records.write_plan(store, asdict(todo.grid), cells)
-    with ledger.opened(store.root) as book:
+    with ledger.open_ledger(store.root) as book:
         book.append("run", about={"by": by(), "grid": asdict(todo.grid), "to_run": len(todo.todo), **code()})
     store.push()
     outcome: Counter[str] = Counter()
@@ -102,7 +102,7 @@ def execute(
                 datasets[event.record.task.label] = event.record.dataset_fingerprint
             yield event
     finally:
-        with ledger.opened(store.root) as book:
+        with ledger.open_ledger(store.root) as book:
             book.append("ended", about={"by": by(), "cells": dict(outcome), "datasets": datasets})
         store.push()
         store.pull()
@@ -134,7 +134,7 @@ def execute_adaptive(
     """Run only the cells that `harness.run.adaptive` asks for, round after round; the plan on disk grows with them."""
     from harness.run import adaptive
 
-    store = opened(settings.store)
+    store = open_store(settings.store)
     while True:
         found = records.load_all(store)
         following = adaptive.wanted(todo.cells, found)
@@ -175,7 +175,7 @@ def default_jobs(gpus: tuple[str, ...], store: Store) -> int:
     if not gpus:
         return min(8, os.cpu_count() or 1)
     room = min((gpu.total - gpu.used for gpu in memory.gpus(gpus)), default=0)
-    fit = len(gpus) * memory.workers_that_fit(records.gpu_peaks(store), room)
+    fit = len(gpus) * memory.workers_that_fit(records.read_gpu_peaks(store), room)
     return min(os.cpu_count() or 1, 8 * len(gpus), fit)
 
 

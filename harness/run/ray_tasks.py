@@ -23,7 +23,7 @@ from harness.run.cell_log import logged
 from harness.run.event import Event
 from harness.run.record_cell import Settings, prepare
 from harness.run.workers import Batch, alone_at_last, run_group
-from harness.store.open import opened
+from harness.store.open import open_store
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def run_ray(groups: list[list[Cell]], settings: Settings, jobs: int, cluster: Cl
     iterator early kills the tasks; what they had not finished is not recorded. None: as of `run_workers`. Raises NoRay.
     """
     ray = _connected(jobs, cluster)
-    settings = replace(settings, store=opened(settings.store).address, threads=settings.threads or 1)
+    settings = replace(settings, store=open_store(settings.store).address, threads=settings.threads or 1)
     try:
         yield from alone_at_last(partial(_run, ray, settings, cluster), groups)
     finally:
@@ -139,7 +139,7 @@ def _room(ray: Any, settings: Settings) -> int:
 
 
 def _serve(cells: list[Cell], settings: Settings, crowded: bool) -> Iterator[Event]:
-    yield from logged(run_group(cells, settings, _prepared(settings), crowded), opened(settings.store))
+    yield from logged(run_group(cells, settings, _prepared(settings), crowded), open_store(settings.store))
 
 
 @cache

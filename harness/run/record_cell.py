@@ -26,8 +26,8 @@ from harness.grid.grid import Cell
 from harness.plugins import custom
 from harness.plugins.registry import Spec, create, entry
 from harness.store.folder import DISK_FULL
-from harness.store.open import opened
-from harness.store.records import Measured, Plugged, Record
+from harness.store.open import open_store
+from harness.store.records import Measured, PluginRecord, Record
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
     from harness.cell import steps as way
     from tasks.plugin import BadInput, NotApplicable
 
-    store = opened(settings.store)
+    store = open_store(settings.store)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     record = blank_record(cell, started)
     try:
@@ -121,7 +121,7 @@ def blank_record(cell: Cell, started: str = "") -> Record:
         options = _plugin(kind, spec).options()
         e = entry(kind, spec.name)
         about = e if e.source else None
-        plugged[kind] = Plugged(name=spec.name, label=spec.label, options=options, source=e.source, about=about)
+        plugged[kind] = PluginRecord(name=spec.name, label=spec.label, options=options, source=e.source, about=about)
     return Record(
         key=cell.key, label=cell.label, dose=cell.dose, seed=cell.seed, status="failed", started=started,
         task=plugged["tasks"], attack=plugged["attacks"], defense=plugged["defenses"],
@@ -213,7 +213,7 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     kept = [files(name, shown, rate) for name, shown in result.made.items()]
     kept += [files_of_rows(name, shown, rate) for name, shown in result.rows.items()]
     for file, data in (pair for found in kept for pair in found.items()):
-        record.findings[file] = store.keep(store.findings(record.key) / file, data)
+        record.findings[file] = store.add_file(store.findings_folder(record.key) / file, data)
 
 
 def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
@@ -222,15 +222,15 @@ def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, 
 
     from harness.cell.gallery import listed, png
 
-    folder = store.findings(key)
-    kept = {name: store.keep(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
+    folder = store.findings_folder(key)
+    kept = {name: store.add_file(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
     picture = tensor.squeeze()
     if picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3):
         pixels = (picture.clamp(0, 1) * 255).round().byte()
         drawn = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
-        kept[f"{name}.png"] = store.keep(folder / f"{name}.png", drawn)
+        kept[f"{name}.png"] = store.add_file(folder / f"{name}.png", drawn)
     elif picture.ndim <= 1:
-        kept[f"{name}.values.json"] = store.keep(folder / f"{name}.values.json", listed(picture.reshape(-1)))
+        kept[f"{name}.values.json"] = store.add_file(folder / f"{name}.values.json", listed(picture.reshape(-1)))
     return kept
 
 

@@ -20,8 +20,8 @@ from harness.grid.grid import Cell
 from harness.run.cell_log import logged
 from harness.run.event import Event
 from harness.run.record_cell import OUT_OF_MEMORY, Settings, blank_record, code, prepare, run_cell
-from harness.store.open import opened
-from harness.store.records import Status, save, settled
+from harness.store.open import open_store
+from harness.store.records import Status, load_settled, save
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ def run_group(cells: list[Cell], settings: Settings, device: torch.device, crowd
     By then it is recorded there, and not run again here. crowded: other workers use the same memory, so a cell that
     runs out of it is put off and not recorded.
     """
-    store, others = opened(settings.store), []
+    store, others = open_store(settings.store), []
     try:
         for cell in cells:
             with store.claim(cell.key, wait=False) as mine:
@@ -56,12 +56,12 @@ def run_group(cells: list[Cell], settings: Settings, device: torch.device, crowd
             with store.claim(cell.key):
                 yield from _once(cell, settings, device, store, crowded)
     finally:
-        store.hand_over()
+        store.push_ledger()
 
 
 def _once(cell: Cell, settings: Settings, device: torch.device, store: Store, crowded: bool) -> Iterator[Event]:
     yield Event(cell)
-    record = settled(store, cell.key)
+    record = load_settled(store, cell.key)
     if record is None:
         record = run_cell(cell, settings, device)
         if crowded and record.reason in OUT_OF_MEMORY:
@@ -140,7 +140,7 @@ class Batch:
         self.since = 0.0
         record = blank_record(cell, datetime.now(UTC).isoformat(timespec="seconds"))
         record.status, record.reason, record.provenance = status, reason, dict(code())
-        save(opened(self.settings.store), record)
+        save(open_store(self.settings.store), record)
         return Event(cell, record)
 
     def put_off(self) -> Event:
@@ -238,7 +238,7 @@ def _serve(pipe: Connection, settings: Settings, crowded: bool) -> None:
     """A worker: cells in, events out, until the driver closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     threading.Thread(target=_die_with_driver, daemon=True).start()
-    store = opened(settings.store)
+    store = open_store(settings.store)
     device = prepare(settings)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

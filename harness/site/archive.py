@@ -61,7 +61,7 @@ def pack(store: Store, to: Path) -> Manifest:
     data = {path: (store.root / path).read_bytes() for path in paths if packed(path)}
     if not any(path.startswith("records/") for path in data):
         raise BadSubmission(f"DIR: {str(store.root)!r} has no record yet; see `tinydrop status {store.root}`")
-    head = ledger.read(store.root)[-1].hash
+    head = ledger.read_ledger(store.root)[-1].hash
     hashes = {path: hashlib.sha256(held).hexdigest() for path, held in data.items()}
     manifest = Manifest(tinydrop=harness.__version__, head=head, files=hashes)
     out = io.BytesIO()
@@ -153,7 +153,7 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[str]:
     found = maintenance.verify(store, only=packed)
     yield from found.problems
     if found.heads != [manifest.head]:
-        yield f"{ledger.NAME}: does not end with the head that {MANIFEST} names; it was cut"
+        yield f"{ledger.LEDGER_FILE}: does not end with the head that {MANIFEST} names; it was cut"
     for path in sorted((store.root / "records").glob("*.json")):
         record = records.load(path)
         why = doubt(record) if record else "is no record"

@@ -235,7 +235,7 @@ class _Site:
         rows = self.cells.sort_values(["dose", "seed"], ascending=[False, True], kind="stable")
         for row in rows.itertuples():
             store = self.joined.store(str(row.source)) if row.key in self.paged else None
-            if store is None or (record := records.newest(store, str(row.key))) is None:
+            if store is None or (record := records.load_newest(store, str(row.key))) is None:
                 continue
             made = samples.of(record, store)
             for path in (p for s in made for p in (*s.pictures, *s.sounds)):

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.plugins.registry import Entry
+from harness.plugins.registry import PluginEntry
 from harness.report.summary import LOWER_IS_BETTER
 from harness.site.headline import COUNTS, Column, Field, Listing, bounded, coverage, decimals, number
 from harness.site.overview import middle, protected, working
 from harness.site.ranks import LEVEL, Ranking
-from harness.store.records import Plugged, Record
+from harness.store.records import PluginRecord, Record
 
 TASK, ATTACK, DEFENSE = (Column(name, choose=True) for name in ("task", "attack", "defense"))
 P = Column("p", True, "lower ASR than undefended: one-sided paired t test over seeds, Holm-corrected over the defenses")
@@ -181,7 +181,9 @@ def _between(row: Any) -> str:
     return f"{row.low:.2f} to {row.high:.2f}" if row.low == row.low else "one seed"
 
 
-def plugins(kind: str, cells: pd.DataFrame, head: pd.DataFrame, at: Pages, described: dict[str, Entry]) -> Listing:
+def plugins(
+    kind: str, cells: pd.DataFrame, head: pd.DataFrame, at: Pages, described: dict[str, PluginEntry]
+) -> Listing:
     """The index of attacks or defenses: what each is, how far it was run, and what came of it in the median."""
     column = kind.removesuffix("s")
     plain, defended = working(head), protected(head)
@@ -225,7 +227,7 @@ def tasks(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, at: Pa
     return Listing("tasks", "Tasks of this leaderboard", columns, rows)
 
 
-def facts(e: Entry | None) -> list[tuple[str, Field]]:
+def facts(e: PluginEntry | None) -> list[tuple[str, Field]]:
     """What the registry, or a record, knows of a plug-in."""
     if e is None:
         return [("source", Field("a plug-in that is not installed where this page was made"))]
@@ -296,7 +298,7 @@ def rerun(record: Record) -> str:
     return f"echo {shlex.quote(json.dumps(grid))} > cell.yaml && tinydrop run cell.yaml --out runs/cell{plugins}"
 
 
-def _spec(plugged: Plugged) -> Any:
+def _spec(plugged: PluginRecord) -> Any:
     """As a grid has it: the options that the label names."""
     words = plugged.label.partition("(")[2]
     options = {k: v for k, v in plugged.options.items() if f"{k}=" in words}

@@ -14,7 +14,7 @@ from functools import cache
 from tokenize import COMMENT
 from typing import Any
 
-from harness.plugins.registry import Entry, entries, load_class
+from harness.plugins.registry import PluginEntry, entries, load_class
 from harness.site.headline import Field
 
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
@@ -36,7 +36,7 @@ class Option:
     meaning: str  # the comment beside it, where there is one
 
 
-def options(kind: str, entry: Entry | None) -> list[Option]:
+def options(kind: str, entry: PluginEntry | None) -> list[Option]:
     """All that a grid may set, inherited ones last; what the registry knows where the plug-in cannot be imported."""
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
@@ -60,14 +60,14 @@ def options(kind: str, entry: Entry | None) -> list[Option]:
     ]
 
 
-def details(kind: str, entry: Entry | None) -> list[str]:
+def details(kind: str, entry: PluginEntry | None) -> list[str]:
     """What a docstring says below its summary: the source's sections, deviations, figures; paragraph by paragraph."""
     cls = _class(kind, entry) if entry else None
     paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n") if cls else []
     return [" ".join(paragraph.split()) for paragraph in paragraphs[1:]]
 
 
-def _class(kind: str, entry: Entry) -> Any:
+def _class(kind: str, entry: PluginEntry) -> Any:
     """None where this plug-in is not installed, or an extra that it needs."""
     if entry != entries(kind).get(entry.name):
         return None
@@ -122,7 +122,7 @@ def _comments(cls: type) -> dict[str, str]:
     }
 
 
-def data(entry: Entry | None) -> list[tuple[str, Field]]:
+def data(entry: PluginEntry | None) -> list[tuple[str, Field]]:
     """A task's data: where it is from, at which version, under which licence, and what is measured on it."""
     cls = _class("tasks", entry) if entry else None
     if cls is None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.errors import BadSubmission
 from harness.grid.grid import Grid, planned
-from harness.plugins.registry import KINDS, Entry, entries
+from harness.plugins.registry import KINDS, PluginEntry, entries
 from harness.report.cells import cell_table, ordered, read_cells
 from harness.site import archive
 from harness.site.plausibility import doubt_table
@@ -87,13 +87,13 @@ def _published(path: Path) -> pd.DataFrame:
 
 def _as_written(store: Store) -> Store:
     """This store, if what a site shows of it is what its ledger says. One from before there were ledgers has none."""
-    if (store.root / ledger.NAME).is_file():
+    if (store.root / ledger.LEDGER_FILE).is_file():
         maintenance.refuse_damaged(store, only=lambda name: not name.startswith("artefacts/"))  # gigabytes, of no page
     return store
 
 
 def _run(name: str, store: Store) -> Source:
-    entries = ledger.read(store.root)
+    entries = ledger.read_ledger(store.root)
     head = entries[-1].hash if entries else ""
     if not (store.root / PLAN).is_file():
         return Source(name, cell_table(store, anew=True), store, head)
@@ -101,7 +101,7 @@ def _run(name: str, store: Store) -> Source:
     cells = cell_table(store, (cell["key"] for cell in plan), anew=True)
     known = set(cells.key) if len(cells) else set()
     labels = [cell["label"] for cell in plan if cell["key"] not in known]
-    missing = _parsed(labels, planned(records.planned_grid(store))) if labels else None
+    missing = _parsed(labels, planned(records.read_planned_grid(store))) if labels else None
     return Source(name, cells, store, head, missing)
 
 
@@ -140,7 +140,7 @@ def joined(sources: Sequence[Source]) -> Joined:
     return Joined(ordered(cells), missing, _repeated(every, cells), tuple(sources))
 
 
-def described(found: Joined) -> dict[str, dict[str, Entry]]:
+def described(found: Joined) -> dict[str, dict[str, PluginEntry]]:
     """By kind and name: the plug-ins known here, and of others what they said of themselves when they were run."""
     known = {kind: dict(entries(kind)) for kind in KINDS}
     for kind in KINDS:
@@ -148,7 +148,7 @@ def described(found: Joined) -> dict[str, dict[str, Entry]]:
         names = found.cells[column].str.partition("(")[0]
         for _, row in found.cells[~names.isin(known[kind])].drop_duplicates([column, "source"]).iterrows():
             store = found.store(row.source)
-            record = records.newest(store, row.key) if store else None
+            record = records.load_newest(store, row.key) if store else None
             plugged = getattr(record, column, None)
             if plugged and plugged.about:
                 known[kind].setdefault(plugged.name, plugged.about)

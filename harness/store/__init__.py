@@ -1,4 +1,4 @@
-"""What a run keeps, in a folder or at a URL."""
+"""The files of a run, in a folder or at a URL."""
 
 from harness.store.folder import Store
 

@@ -1,4 +1,4 @@
-"""A folder of artefacts and records. Every file is written atomically and stands in the ledger; none is unpickled."""
+"""A store in a folder. Every file is written atomically and entered in the ledger; none is ever unpickled."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEY = re.compile(r"[0-9a-f]{32}")
-KEPT = ("records", "artefacts", "findings")  # folders whose every file stands in the ledger
+TRACKED = ("records", "artefacts", "findings")  # folders of which every file is in the ledger
 PLAN = "plan.json"
 DIGEST = "tinydrop.digest"  # of an artefact's tensors, in its header
-ORIGIN = "origin"  # a file with the URL that a folder is the working copy of
+ORIGIN = "origin"  # a file of a working copy: the URL that it belongs to
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """All of the file or none of it, also when the process is killed or the disk is full."""
-    with _written(path.parent, data.encode() if isinstance(data, str) else data) as temporary:
+    with _temporary_file(path.parent, data.encode() if isinstance(data, str) else data) as temporary:
         os.replace(temporary, path)
 
 
 @contextmanager
-def _written(folder: Path, data: bytes) -> Iterator[str]:
-    """A temporary file of that folder, on the disk; it goes unless it is given a name."""
+def _temporary_file(folder: Path, data: bytes) -> Iterator[str]:
+    """A temporary file in this folder with this content, flushed to the disk; removed unless the block renames it."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = str(folder / f".{uuid4().hex}.tmp")
     try:
-        with open(temporary, "xb") as f:  # not tempfile's: others may read it if the umask lets them
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
+        with open(temporary, "xb") as file:  # not tempfile's, which nobody else may read, whatever the umask says
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         yield temporary
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -55,88 +55,92 @@ class Store:
     """root/artefacts/ab/<key>.safetensors, root/records/<key>.json, root/findings/<key>/...,
     root/locks/<key>, root/logs/<key>.txt.
 
-    A file is entered in root/ledger.jsonl before it is written: a kill in between leaves an entry without its file,
-    which the next run makes, and never a file that nobody entered.
+    A file is entered in root/ledger.jsonl before it is written. A kill in between leaves an entry without its file,
+    which the next run makes, and never a file without an entry.
+
+    A folder shares its files by being one; pull, push, push_ledger and restore_damaged are for a store whose files are
+    copies of others elsewhere (harness.store.remote), and do nothing here.
     """
 
     root: Path
 
     @property
     def address(self) -> str:
-        """What `opened` makes the same store of, on other machines too if that can be."""
+        """What `open_store` makes the same store of, on another machine too where that is possible."""
         return str(self.root)
 
     def pull(self) -> None:
-        """Take over what others have recorded. In a folder it is there already; see harness.store.remote."""
+        """Copy what others have recorded. Called before a grid is planned and after its last cell."""
 
     def push(self) -> None:
-        """Hand over what was kept here and has not been. In a folder others see it already."""
+        """Send what others do not have yet. Called before the first cell of a run and after its last."""
 
-    def heal(self) -> None:
-        """Throw copies away that are damaged, and take them again. A folder holds no copies."""
+    def restore_damaged(self) -> None:
+        """Replace damaged copies by their originals. Called before files are verified."""
 
-    def hand_over(self) -> None:
-        """The ledger and the plan of `push` alone."""
+    def push_ledger(self) -> None:
+        """Send the ledger and the plan. Called after a victim's cells, and when files were removed or merged."""
 
     def names(self) -> list[str]:
-        """Every kept file, relative to the store."""
-        found = [p for top in KEPT for p in (self.root / top).rglob("*") if p.is_file() and p.suffix != ".tmp"]
-        return [p.relative_to(self.root).as_posix() for p in found]
+        """Every file of the TRACKED folders, relative to the store."""
+        paths = [p for top in TRACKED for p in (self.root / top).rglob("*") if p.is_file() and p.suffix != ".tmp"]
+        return [path.relative_to(self.root).as_posix() for path in paths]
 
     def read(self, name: str) -> bytes:
         """The content of one of `names`."""
         return (self.root / name).read_bytes()
 
     def ledgers(self) -> dict[str, bytes]:
-        """The chains that speak of these files, by name: of a folder its own."""
-        path = self.root / ledger.NAME
-        return {ledger.NAME: path.read_bytes()} if path.is_file() else {}
+        """The bytes of every ledger that enters files of this store, by name; a folder has one."""
+        path = self.root / ledger.LEDGER_FILE
+        return {ledger.LEDGER_FILE: path.read_bytes()} if path.is_file() else {}
 
-    def halves(self) -> list[str]:
-        """What killed processes left behind, relative to the store; in no ledger."""
-        found = [p for top in KEPT for p in (self.root / top).rglob(".*.tmp")]
-        return [p.relative_to(self.root).as_posix() for p in found]
+    def leftovers(self) -> list[str]:
+        """Names of the half-written temporary files of killed processes. They are in no ledger."""
+        paths = [p for top in TRACKED for p in (self.root / top).rglob(".*.tmp")]
+        return [path.relative_to(self.root).as_posix() for path in paths]
 
     def remove(self, name: str) -> None:
-        """Remove a file, and say so in the ledger if it stands there."""
-        with ledger.opened(self.root) as book:
-            if inside(name) and not name.endswith(".tmp"):
+        """Remove a file, and enter that in the ledger unless the file was never in it."""
+        with ledger.open_ledger(self.root) as book:
+            if is_tracked(name) and not name.endswith(".tmp"):
                 book.append("removed", path=name)
             (self.root / name).unlink(missing_ok=True)
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """The bytes of a file."""
         return (self.root / name).stat().st_size
 
-    def artefact(self, key: str) -> Path:
-        """Where the tensors of this key lie. ValueError for anything but 32 hex digits: no key leaves the store."""
-        return self.root / "artefacts" / _checked(key)[:2] / f"{key}.safetensors"
+    def artefact_path(self, key: str) -> Path:
+        """The file for this key's tensors. ValueError for a key that is not 32 hex digits: none leaves the store."""
+        return self.root / "artefacts" / _check_key(key)[:2] / f"{key}.safetensors"
 
-    def record(self, key: str, attempt: int = 1) -> Path:
-        return self.root / "records" / (f"{_checked(key)}.json" if attempt == 1 else f"{_checked(key)}.{attempt}.json")
+    def record_path(self, key: str, attempt: int = 1) -> Path:
+        number = "" if attempt == 1 else f".{attempt}"
+        return self.root / "records" / f"{_check_key(key)}{number}.json"
 
-    def attempts(self, key: str) -> int:
-        """How many records there are of this key; the last is the newest. Looks at no other file of the folder."""
-        n = 0
-        while self.record(key, n + 1).exists():
-            n += 1
-        return n
+    def count_attempts(self, key: str) -> int:
+        """How many records this key has; the last is the newest. Does not list the folder."""
+        count = 0
+        while self.record_path(key, count + 1).exists():
+            count += 1
+        return count
 
-    def findings(self, key: str) -> Path:
-        """A folder for what the defense of this cell wants kept."""
-        return self.root / "findings" / _checked(key)
+    def findings_folder(self, key: str) -> Path:
+        """The folder for what the defense of this cell saves."""
+        return self.root / "findings" / _check_key(key)
 
-    def log(self, key: str) -> Path:
-        """What this cell said in a worker, where it failed. In no ledger."""
-        return self.root / "logs" / f"{_checked(key)}.txt"
+    def log_path(self, key: str) -> Path:
+        """The file with the output of a failed cell. It is in no ledger."""
+        return self.root / "logs" / f"{_check_key(key)}.txt"
 
-    def keep(self, path: Path, data: bytes) -> str:
-        """Enter a file in the ledger and write it; its path relative to the store."""
-        return self._keep(lambda: path, path.parent, data)
+    def add_file(self, path: Path, data: bytes) -> str:
+        """Enter a file in the ledger and write it; returns its path relative to the store."""
+        return self._add_file(lambda: path, path.parent, data)
 
-    def _keep(self, path: Callable[[], Path], folder: Path, data: bytes) -> str:
-        # Others wait for the ledger's lock, so what can be done before it is; `path` is asked for under it.
-        with _written(folder, data) as temporary, ledger.opened(self.root) as book:
+    def _add_file(self, path: Callable[[], Path], folder: Path, data: bytes) -> str:
+        # The data is written before the ledger is locked, for others wait for the lock. `path` is called under it.
+        with _temporary_file(folder, data) as temporary, ledger.open_ledger(self.root) as book:
             relative = path().relative_to(self.root).as_posix()
             book.append("file", path=relative, sha256=hashlib.sha256(data).hexdigest())
             os.replace(temporary, self.root / relative)
@@ -148,57 +152,60 @@ class Store:
         from harness.keys.content import digest
 
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        self.keep(self.artefact(key), save(plain, {DIGEST: digest(plain)}))
+        self.add_file(self.artefact_path(key), save(plain, {DIGEST: digest(plain)}))
 
     def load_tensors(self, key: str) -> dict[str, Tensor] | None:
-        """The tensors of this key, or None; a damaged file is removed with a warning, so that it is made again."""
-        path = self.artefact(key)
+        """The tensors of this key, or None. A damaged file is removed with a warning, so that it is made again."""
+        path = self.artefact_path(key)
         try:
-            return _unsealed(path.read_bytes())
+            return _load_verified(path.read_bytes())
         except FileNotFoundError:
             return None
-        except Exception as error:  # whatever safetensors says of a file it cannot read
+        except Exception as error:  # safetensors has no error class of its own for every damage
             warnings.warn(f"damaged artefact {path.name} ({error}): it is computed again", stacklevel=2)
             path.unlink(missing_ok=True)
             return None
 
     @contextmanager
     def claim(self, key: str, wait: bool = True) -> Iterator[bool]:
-        """One process at a time makes an artefact or runs a cell; whether this one may. False only without `wait`.
+        """A lock, so that one process at a time makes an artefact or runs a cell; yields whether this process has it.
 
-        The lock goes with the process that held it, however that ends.
+        False only without `wait`. The lock ends with the process that holds it, however that ends.
         """
-        path = self.root / "locks" / _checked(key)
+        path = self.root / "locks" / _check_key(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as f:
+        with path.open("w") as file:
             try:
-                fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
             else:
                 yield True
 
-    def tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], bool]:
-        """The tensors of this key, made and kept if they are not there; and whether they were made now."""
-        found = self.load_tensors(key)
-        if found is not None:
-            return found, False
+    def load_or_make_tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], bool]:
+        """The tensors of this key, made and saved if there are none, and whether they were made now."""
+        tensors = self.load_tensors(key)
+        if tensors is not None:
+            return tensors, False
         with self.claim(key):
-            found = self.load_tensors(key)  # another process may have made it while this one waited
-            if found is not None:
-                return found, False
-            made = make()
-            self.save_tensors(key, made)
-            return made, True
+            tensors = self.load_tensors(key)  # another process may have made them while this one waited
+            if tensors is not None:
+                return tensors, False
+            tensors = make()
+            self.save_tensors(key, tensors)
+            return tensors, True
 
     def write_record(self, record: dict[str, Any]) -> Path:
         """Append a record; an older one of the same key stays as it is."""
         key, data = record["key"], json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode()
-        return self.root / self._keep(lambda: self.record(key, self.attempts(key) + 1), self.record(key).parent, data)
+        name = self._add_file(
+            lambda: self.record_path(key, self.count_attempts(key) + 1), self.record_path(key).parent, data
+        )
+        return self.root / name
 
 
-def _unsealed(data: bytes) -> dict[str, Tensor]:
-    """The tensors of a file, if they are those that were saved: safetensors itself sees no bit that fell over."""
+def _load_verified(data: bytes) -> dict[str, Tensor]:
+    """The tensors of a file, if they are those that were saved; safetensors itself does not notice a flipped bit."""
     from safetensors.torch import load
 
     from harness.keys.content import digest
@@ -210,13 +217,13 @@ def _unsealed(data: bytes) -> dict[str, Tensor]:
     return tensors
 
 
-def inside(name: str) -> bool:
-    """Does a name of the ledger lie where a store keeps its files?"""
+def is_tracked(name: str) -> bool:
+    """Whether a name from a ledger is in one of the TRACKED folders."""
     parts = Path(name).parts
-    return bool(parts) and parts[0] in KEPT and ".." not in parts
+    return bool(parts) and parts[0] in TRACKED and ".." not in parts
 
 
-def _checked(key: str) -> str:
+def _check_key(key: str) -> str:
     if not KEY.fullmatch(key):
         raise ValueError(f"store key {key!r} is not 32 hex digits")
     return key

@@ -1,8 +1,8 @@
-"""The audit trail of a store: what was run and every file that was kept, in a chain of hashes, one JSON line each.
+"""The ledger of a store: every run and every file that was written or removed, one JSON line each, chained by hashes.
 
-An entry holds the hash of the one before it, so none can be changed, removed or put in between without breaking the
-chain. A whole chain can still be made anew by somebody who may write the folder: note the head that `tinydrop verify`
-prints elsewhere, and ask for it again later (`--head`).
+An entry holds the hash of the entry before it, so no entry can be changed, removed or inserted without breaking the
+chain. Somebody who may write the folder can still forge a whole new chain. Against that, note the head that `tinydrop
+verify` prints somewhere else, and pass it to a later `verify --head`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import BrokenLedger
 
-NAME = "ledger.jsonl"
-NONE = "0" * 64  # what the first entry follows
+LEDGER_FILE = "ledger.jsonl"
+NO_PREVIOUS = "0" * 64  # the `previous` of the first entry
 TAIL = 1 << 16  # bytes read at a time to find the last line
 
 
-class Entry(BaseModel):
-    """One line."""
+class LedgerEntry(BaseModel):
+    """One line of a ledger."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     n: int  # 1, 2, ...
-    time: str  # ISO 8601, UTC; nothing relies on it, clocks jump
+    time: str  # ISO 8601, UTC; for readers alone, because clocks jump
     event: Literal["run", "file", "removed", "merged", "ended"]
     path: str = ""  # of the file, relative to the store
     sha256: str = ""  # of the file
@@ -45,16 +45,16 @@ class Entry(BaseModel):
 
 
 class Ledger:
-    """An open ledger that this process alone may write."""
+    """An open ledger, locked by this process."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        self.last = _last(file)
+        self.last = _last_entry(file)
 
-    def append(self, event: str, **rest: Any) -> Entry:
-        n, previous = (self.last.n, self.last.hash) if self.last else (0, NONE)
+    def append(self, event: str, **rest: Any) -> LedgerEntry:
+        n, previous = (self.last.n, self.last.hash) if self.last else (0, NO_PREVIOUS)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = Entry.model_validate({"n": n + 1, "time": now, "event": event, "previous": previous, **rest})
+        entry = LedgerEntry.model_validate({"n": n + 1, "time": now, "event": event, "previous": previous, **rest})
         entry = entry.model_copy(update={"hash": entry.digest()})
         self.file.write(_canonical(entry.model_dump()) + b"\n")
         self.file.flush()
@@ -64,61 +64,64 @@ class Ledger:
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[Ledger]:
+def open_ledger(root: Path) -> Iterator[Ledger]:
     """The ledger of a store, locked until the block ends or the process does."""
     root.mkdir(parents=True, exist_ok=True)
-    with (root / NAME).open("a+b") as file:
+    with (root / LEDGER_FILE).open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield Ledger(file)
 
 
-def read(root: Path) -> list[Entry]:
-    """Every entry, checked. Raises BrokenLedger; a store without a ledger has none.
+def read_ledger(root: Path) -> list[LedgerEntry]:
+    """Every entry, after checking the chain; none without a ledger. Raises BrokenLedger.
 
-    A last line without its end is an entry that a killed process did not finish: it is left out.
+    A last line without a newline is the unfinished entry of a killed process, and is left out.
     """
-    path = root / NAME
-    return parse(path.read_bytes() if path.is_file() else b"")
+    path = root / LEDGER_FILE
+    return parse_ledger(path.read_bytes() if path.is_file() else b"")
 
 
-def parse(data: bytes) -> list[Entry]:
-    """The entries of a ledger's bytes, as `read`."""
-    entries, previous = [], NONE
+def parse_ledger(data: bytes) -> list[LedgerEntry]:
+    """The entries in the bytes of a ledger, checked as `read_ledger` does."""
+    entries, previous = [], NO_PREVIOUS
     for n, line in enumerate(data.split(b"\n")[:-1], 1):
-        entry = _parsed(line)
+        entry = _parse_entry(line)
         if entry is None:
-            raise BrokenLedger(f"{NAME}: line {n} is no entry")
+            raise BrokenLedger(f"{LEDGER_FILE}: line {n} is no entry")
         if entry.n != n or entry.previous != previous:
-            raise BrokenLedger(f"{NAME}: line {n} does not follow line {n - 1}: something was removed or put in")
+            raise BrokenLedger(f"{LEDGER_FILE}: line {n} does not follow line {n - 1}: something was removed or put in")
         if entry.hash != entry.digest():
-            raise BrokenLedger(f"{NAME}: line {n} was changed")
+            raise BrokenLedger(f"{LEDGER_FILE}: line {n} was changed")
         previous = entry.hash
         entries.append(entry)
     return entries
 
 
 def identity(root: Path) -> str:
-    """The hash of the first entry, 64 hex digits: it says which store this is, and goes with it. FileNotFoundError."""
-    with (root / NAME).open("rb") as file:
-        first = _parsed(file.readline())
+    """The hash of the first entry, 64 hex digits. It identifies a store, and stays when the folder is moved.
+
+    Raises FileNotFoundError without a ledger.
+    """
+    with (root / LEDGER_FILE).open("rb") as file:
+        first = _parse_entry(file.readline())
     if first is None:
-        raise BrokenLedger(f"{NAME}: line 1 is no entry")
+        raise BrokenLedger(f"{LEDGER_FILE}: line 1 is no entry")
     return first.hash
 
 
-def files(entries: list[Entry]) -> dict[str, str]:
-    """The files that should be there, relative to the store, and their SHA-256."""
-    found: dict[str, str] = {}
+def expected_files(entries: list[LedgerEntry]) -> dict[str, str]:
+    """The files that a store should have by its ledger, relative to the store, and their SHA-256."""
+    digests: dict[str, str] = {}
     for entry in entries:
         if entry.event == "file":
-            found[entry.path] = entry.sha256
+            digests[entry.path] = entry.sha256
         elif entry.event == "removed":
-            found.pop(entry.path, None)
-    return found
+            digests.pop(entry.path, None)
+    return digests
 
 
-def _last(file: IO[bytes]) -> Entry | None:
-    """The last entry; what a killed process left of a line is cut off."""
+def _last_entry(file: IO[bytes]) -> LedgerEntry | None:
+    """The last entry. A half-written line of a killed process is cut off the file."""
     size = file.seek(0, os.SEEK_END)
     start, tail = size, b""
     while start and tail.count(b"\n") < 2:
@@ -132,15 +135,15 @@ def _last(file: IO[bytes]) -> Entry | None:
     lines = tail[:whole].splitlines()
     if not lines:
         return None
-    entry = _parsed(lines[-1])
+    entry = _parse_entry(lines[-1])
     if entry is None:
-        raise BrokenLedger(f"{NAME}: the last line is no entry; `tinydrop verify` says more")
+        raise BrokenLedger(f"{LEDGER_FILE}: the last line is no entry; `tinydrop verify` says more")
     return entry
 
 
-def _parsed(line: bytes) -> Entry | None:
+def _parse_entry(line: bytes) -> LedgerEntry | None:
     try:
-        return Entry.model_validate_json(line)
+        return LedgerEntry.model_validate_json(line)
     except ValidationError:
         return None
 

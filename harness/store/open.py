@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.store.folder import ORIGIN, Store
 
-if TYPE_CHECKING:
-    pass
 
-
-def opened(address: str | Path) -> Store:
-    """The store at a folder or a URL; a folder that is the working copy of a URL is that URL's."""
+def open_store(address: str | Path) -> Store:
+    """The store at a folder or a URL. The working copy of a URL opens as that URL's store."""
     if is_url(str(address)):
-        from harness.store.remote import working_copy
+        from harness.store.remote import open_url  # imported late: fsspec, which a folder does not need
 
-        return working_copy(str(address))
+        return open_url(str(address))
     if (Path(address) / ORIGIN).is_file():
-        from harness.store.remote import of_folder
+        from harness.store.remote import open_working_copy  # imported late: as above
 
-        return of_folder(Path(address))
+        return open_working_copy(Path(address))
     return Store(Path(address))
 
 

@@ -1,4 +1,4 @@
-"""Records: what a cell gave, as JSON; and the plan that says which cells there should be."""
+"""Records, the outcomes of cells as JSON, and plan.json, which lists the cells that a run should have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import DamagedPlan, NewerSchema
-from harness.plugins.registry import Entry
+from harness.plugins.registry import PluginEntry
 from harness.store.folder import PLAN, Store, write_atomically
 
 SCHEMA = 1
@@ -23,31 +23,31 @@ class Measured(BaseModel):
     n: int
 
 
-class Plugged(BaseModel):
-    """A plug-in as it was run: every option with its value."""
+class PluginRecord(BaseModel):
+    """A plug-in as a cell used it, every option with its value."""
 
     name: str
     label: str
     options: dict[str, Any]
-    source: str = ""  # whose code it is; see registry.Entry
-    about: Entry | None = None  # what it says of itself, if it is not the suite's own: no reader need have it
+    source: str = ""  # whose code it is; see registry.PluginEntry
+    about: PluginEntry | None = None  # for a plug-in that is not the suite's own, because a reader may not have it
 
 
 class Record(BaseModel):
-    """One cell's outcome with everything needed to believe and repeat it."""
+    """The outcome of one cell, with everything that is needed to believe and repeat it."""
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = SCHEMA
     key: str
     label: str
-    task: Plugged
+    task: PluginRecord
     modality: str
-    clean_metric: str = "accuracy"  # what the metric `utility` is
-    attack: Plugged
+    clean_metric: str = "accuracy"  # the measure that the metric `utility` holds
+    attack: PluginRecord
     dose: int
     train_size: int | None = None
-    defense: Plugged
+    defense: PluginRecord
     stage: str
     seed: int
     status: Status
@@ -55,9 +55,9 @@ class Record(BaseModel):
     traceback: str = ""
     metrics: dict[str, Measured] = {}
     seconds: dict[str, float] = {}  # load, poison, defend, grade; total
-    fit_seconds: float = 0.0  # training time behind this cell, also where a victim was shared
+    fit_seconds: float = 0.0  # training time of all fits of this cell, shared victims included
     fits: list[dict[str, Any]] = []  # key, seconds and whether it was trained now, of every fit
-    artefacts: list[str] = []  # keys of every victim, base, surrogate and judge that stands behind this cell
+    artefacts: list[str] = []  # keys of every victim, base, surrogate and judge that this cell used
     clean_used: int = 0  # clean rows the defense drew from the reserve
     findings: dict[str, str] = {}  # name -> file under the store
     peak_memory_bytes: int = 0  # of the process so far
@@ -76,12 +76,12 @@ def load_all(store: Store) -> dict[str, Record]:
 
     Raises NewerSchema when any record was written by a newer version.
     """
-    found: dict[str, Record] = {}
+    newest: dict[str, Record] = {}
     for path in sorted((store.root / "records").glob("*.json"), key=_by_attempt):
         record = load(path)
         if record is not None:
-            found[record.key] = record
-    return found
+            newest[record.key] = record
+    return newest
 
 
 def load(path: Path) -> Record | None:
@@ -91,11 +91,11 @@ def load(path: Path) -> Record | None:
     except OSError as error:
         _warn(path.name, error)
         return None
-    return parsed(str(path), data)
+    return parse_record(str(path), data)
 
 
-def parsed(where: str, data: bytes) -> Record | None:
-    """As `load`, of a file's content. Raises NewerSchema."""
+def parse_record(where: str, data: bytes) -> Record | None:
+    """The record in a file's content, or None with a warning when it is damaged. Raises NewerSchema."""
     try:
         record = Record.model_validate_json(data)
     except ValidationError as error:
@@ -107,8 +107,8 @@ def parsed(where: str, data: bytes) -> Record | None:
     return record
 
 
-def fault(where: str, data: bytes) -> str:
-    """What is wrong with the content of this record's file, in a few words; nothing if it is sound. NewerSchema."""
+def find_fault(where: str, data: bytes) -> str:
+    """What is wrong with the content of this record's file, in a few words; "" if nothing is. Raises NewerSchema."""
     key = Path(where).name.partition(".")[0]
     try:
         record = Record.model_validate_json(data)
@@ -124,9 +124,9 @@ def fault(where: str, data: bytes) -> str:
     return ""
 
 
-def sound(where: str, data: bytes) -> bool:
-    """Is this the content of a record's file?"""
-    return not fault(where, data)
+def is_sound(where: str, data: bytes) -> bool:
+    """Whether this is the undamaged content of this record's file. Raises NewerSchema."""
+    return not find_fault(where, data)
 
 
 def _warn(name: str, error: Exception) -> None:
@@ -134,7 +134,7 @@ def _warn(name: str, error: Exception) -> None:
 
 
 def _check_schema(where: str, data: bytes) -> None:
-    """Raises NewerSchema if that is why a file cannot be read."""
+    """Raise NewerSchema if that is why a file cannot be read."""
     try:
         schema = json.loads(data)["schema_version"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -143,37 +143,37 @@ def _check_schema(where: str, data: bytes) -> None:
         raise NewerSchema(f"{where}: schema {schema}, this tinydrop reads up to {SCHEMA}; upgrade it")
 
 
-def newest(store: Store, key: str) -> Record | None:
+def load_newest(store: Store, key: str) -> Record | None:
     """The newest record of this key; None, with a warning, for a damaged one."""
-    n = store.attempts(key)
-    return load(store.record(key, n)) if n else None
+    n = store.count_attempts(key)
+    return load(store.record_path(key, n)) if n else None
 
 
-def settled(store: Store, key: str) -> Record | None:
+def load_settled(store: Store, key: str) -> Record | None:
     """The newest record of this key, if the cell need not be run again."""
-    record = newest(store, key)
+    record = load_newest(store, key)
     return record if record and record.status in SETTLED else None
 
 
-def gpu_peaks(store: Store, most: int = 1000) -> list[int]:
-    """Bytes of GPU memory that cells took at their peak; of so many records at most, which their hashes pick."""
-    found = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]
-    return [max(record.gpu_peak_bytes.values(), default=0) for record in found if record]
+def read_gpu_peaks(store: Store, most: int = 1000) -> list[int]:
+    """The peak GPU memory of recorded cells, bytes; of the first `most` records by key, which is as good as random."""
+    sample = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]
+    return [max(record.gpu_peak_bytes.values(), default=0) for record in sample if record]
 
 
 def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) -> None:
-    """plan.json: the cells of the newest run of this folder, so that `status` can name what is pending."""
+    """Write plan.json: the grid and cells of the newest run, so that `status` can name the pending ones."""
     write_atomically(store.root / PLAN, json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))
 
 
 def read_plan(store: Store) -> list[dict[str, str]]:
     """The planned cells (key and label each). Raises FileNotFoundError with the way out."""
-    return _plan(store).cells
+    return _read_plan_file(store).cells
 
 
-def planned_grid(store: Store) -> dict[str, Any]:
-    """The grid of the newest run, as `write_plan` got it. Raises as `read_plan`."""
-    return _plan(store).grid
+def read_planned_grid(store: Store) -> dict[str, Any]:
+    """The grid of the newest run, as it was passed to `write_plan`. Raises what `read_plan` raises."""
+    return _read_plan_file(store).grid
 
 
 class _PlanFile(BaseModel):
@@ -181,7 +181,7 @@ class _PlanFile(BaseModel):
     cells: list[dict[str, str]]  # key and label
 
 
-def _plan(store: Store) -> _PlanFile:
+def _read_plan_file(store: Store) -> _PlanFile:
     path = store.root / PLAN
     if not path.is_file():
         raise FileNotFoundError(f"DIR: {store.address!r} holds no run (no plan.json); start one with `tinydrop run`")
@@ -197,11 +197,11 @@ def _plan(store: Store) -> _PlanFile:
     return plan
 
 
-def attempt(name: str) -> int:
+def attempt_number(name: str) -> int:
     """1 of <key>.json, 2 of <key>.2.json, ..."""
     _, _, number = name.removesuffix(".json").partition(".")
     return int(number) if number.isdigit() else 1
 
 
 def _by_attempt(path: Path) -> tuple[str, int]:
-    return path.name.partition(".")[0], attempt(path.name)
+    return path.name.partition(".")[0], attempt_number(path.name)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from harness.errors import Broken
 from harness.keys.bytecode import lives_here
-from harness.plugins.custom import called, undecorated
+from harness.plugins.custom import assign_name, missing_decorator
 from tasks.plugin import NotApplicable, Plugin
 
 
@@ -45,8 +45,8 @@ def check_options(plugin: Plugin) -> None:
     """Options round-trip and plug-ins can be hashed, or nothing could be kept under a key."""
     cls = type(plugin)
     if lives_here(cls):
-        called(cls)
-    need(not undecorated(cls), f"{plugin.name}: {undecorated(cls)}")
+        assign_name(cls)
+    need(not missing_decorator(cls), f"{plugin.name}: {missing_decorator(cls)}")
     typed = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
     for name, value in vars(cls).items():
         plain = name in typed or name.startswith("_") or not isinstance(value, int | float | str | tuple)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny
+from helpers import tiny
 
 from attacks._crafting.blocks import Job
 from attacks._crafting.gradients import flat_gradient

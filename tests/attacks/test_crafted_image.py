@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny
+from helpers import tiny
 
 from attacks._crafting.gradients import (
     craft,

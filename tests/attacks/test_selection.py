@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from conftest import tiny
+from helpers import tiny
 
 from attacks._crafting.selection import by_forgetting
 from attacks.base import Scene

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny
+from helpers import tiny
 from pytest_benchmark.fixture import BenchmarkFixture
 from scale import write_records
 

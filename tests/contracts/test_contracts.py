@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import task_names, tiny
+from helpers import task_names, tiny
 
 from attacks.base import Attack
 from defenses.base import Defense

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny
+from helpers import tiny
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from conftest import needs_data
+from helpers import needs_data
 from sklearn.metrics import roc_auc_score
 
 from attacks.base import Scene

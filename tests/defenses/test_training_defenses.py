@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSIFIED, tiny
+from helpers import CLASSIFIED, tiny
 from torch import Tensor
 
 from defenses.training.abl import Abl, row_losses

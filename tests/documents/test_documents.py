@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from helpers import ROOT
 from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.cli.scaffold import scaffold
-from harness.plugins import custom, registry
-from harness.plugins.registry import ROOT
+from harness.plugins import registry
 
 GUIDES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
 DOCUMENTS = [*GUIDES, *sorted((ROOT / "results").rglob("README.md")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
@@ -110,6 +110,6 @@ def small(words: list[str]) -> list[str]:
 
 
 def _forget(name: str) -> None:
-    custom.given.clear()
-    registry.forget()
+    registry.CUSTOM.clear()
+    registry.clear_caches()
     sys.modules.pop(name, None)

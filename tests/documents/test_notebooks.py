@@ -8,12 +8,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers import ROOT
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.plugins.registry import ROOT
 
 FOLDER = ROOT / "notebooks"
 NAMES = ["01_quickstart", "02_dose_response", "03_write_a_defense", "04_publish_a_leaderboard"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import needs_data
+from helpers import needs_data
 from torch import Tensor
 
 from attacks.audio.ambient import Ambient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import CLASSIFIED
+from helpers import CLASSIFIED
 from torch import Tensor
 
 from harness.plugins.registry import create

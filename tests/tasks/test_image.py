@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import needs_data
+from helpers import needs_data
 from PIL import Image
 from torch import Tensor
 

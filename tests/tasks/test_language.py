@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import needs_data
+from helpers import needs_data
 
 from attacks.base import Attack
 from defenses.base import Defense

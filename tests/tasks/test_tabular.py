@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import needs_data
+from helpers import needs_data
 from sklearn.linear_model import LogisticRegression
 
 from attacks.base import Scene

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import needs_data
+from helpers import needs_data
 
 from attacks.base import Scene
 from harness.cell.train import train_victim

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import needs_data, tiny
+from helpers import needs_data, tiny
 from typer.testing import CliRunner
 
 from attacks.targeted import FROZEN, TargetedAttack, find_trial

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from helpers import tinydrop
 from typer.testing import CliRunner
 
 import harness
@@ -18,18 +18,12 @@ from harness.cli.records import _called
 from harness.cli.usage import UsageError, complaint
 from harness.errors import BadGrid, UnknownName
 from harness.grid.grid import expand, read
-from harness.plugins.registry import ROOT
 from harness.run import record_cell
 from harness.run.record_cell import blank_record
 from harness.store.folder import Store
 from harness.store.records import write_plan
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app.app).commands  # type: ignore[attr-defined]
-
-
-def tinydrop(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.cli", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +74,9 @@ def test_the_commit_is_of_no_repository_around_an_installed_tinydrop(
     name = ("-c", "user.name=a", "-c", "user.email=a@b.c")
     for words in (["init", "-q"], [*name, "commit", "-q", "--allow-empty", "-m", "somebody else's"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    (tmp_path / "site" / "harness").mkdir(parents=True)
-    monkeypatch.setattr(record_cell, "__file__", str(tmp_path / "site" / "harness" / "run" / "record_cell.py"))
+    package = tmp_path / "site" / "harness" / "run"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(record_cell, "__file__", str(package / "record_cell.py"))
     assert record_cell.code.__wrapped__()["commit"] == ""
 
 

@@ -7,16 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
-
-from harness.plugins.registry import ROOT
-
-
-def tinydrop(*words: object) -> CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.cli", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+from helpers import ROOT, tinydrop
 
 
 @pytest.mark.parametrize("kind", ["attack", "task"])
@@ -53,10 +46,7 @@ def test_a_package_that_is_installed_is_found_by_its_entry_point(tmp_path: Path)
     if done.returncode and "setuptools" in done.stderr:
         pytest.skip("building a package needs setuptools in this environment")
     assert done.returncode == 0, done.stderr
-    listed = subprocess.run(
-        [sys.executable, "-m", "harness.cli", "list", "defenses", "--json"],
-        cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(target)},
-    )  # fmt: skip
+    listed = tinydrop("list", "defenses", "--json", path=[target], check=True)
     assert "my_installed" in {row["name"] for row in json.loads(listed.stdout)}
 
 
@@ -68,19 +58,11 @@ def test_a_file_that_is_installed_may_still_be_named(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-installed\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text("[tinydrop.defenses]\nmy_installed = my_installed\n")
-    paths = os.pathsep.join([str(ROOT), str(folder)])
-    words = ["run", "grid.yaml", "--dry-run", "--plugin", "my_installed.py"]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", *words], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
+    words = ("run", "grid.yaml", "--dry-run", "--plugin")
+    done = tinydrop(*words, "my_installed.py", cwd=folder, path=[folder])
     assert done.returncode == 0, done.stderr
     (tmp_path / "my_installed.py").write_text((folder / "my_installed.py").read_text())
-    words[-1] = str(tmp_path / "my_installed.py")
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", *words], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
+    done = tinydrop(*words, tmp_path / "my_installed.py", cwd=folder, path=[folder])
     assert done.returncode == 2
     assert "'my_installed' is already my_installed" in " ".join(done.stderr.split()), "another file of that name"
 

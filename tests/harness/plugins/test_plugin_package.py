@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import helpers
 import pytest
 import yaml
-
-from harness.plugins.registry import ROOT
 
 PACKAGE = Path(__file__).parent / "plugin_package"
 GRID = {
@@ -35,10 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tinydrop(site: Path, *words: object) -> CompletedProcess[str]:
-    paths = os.pathsep.join([str(ROOT), str(site)])
-    command = [sys.executable, "-m", "harness.cli", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200"}
-    return subprocess.run(command, cwd=site.parent, env=environment, capture_output=True, text=True, check=False)
+    return helpers.tinydrop(*words, cwd=site.parent, path=[site])
 
 
 def test_it_is_listed_and_runs_and_its_helpers_count(site: Path, tmp_path: Path) -> None:

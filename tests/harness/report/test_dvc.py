@@ -13,16 +13,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from helpers import ROOT
 from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.grid import grid as grids
-from harness.plugins.registry import ROOT, create
+from harness.plugins.registry import create
 from harness.report.dvc_export import fingerprints
 from harness.run.plan import execute, plan
 from harness.run.record_cell import Settings
 from harness.store.folder import Store
-from harness.store.records import planned_grid, read_plan
+from harness.store.records import read_plan, read_planned_grid
 from tasks.plugin import BadInput
 
 TASK = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60, "reserve_size": 60}
@@ -84,7 +85,7 @@ def test_repro_metrics_and_plots_of_a_run(tmp_path: Path, repository: tuple[Path
 
     store = measured(folder)
     assert CliRunner().invoke(app, ["dvc", str(folder)]).exit_code == 0
-    assert grids.read(str(folder / "grid.yaml")) == grids.planned(planned_grid(store))
+    assert grids.read(str(folder / "grid.yaml")) == grids.planned(read_planned_grid(store))
     assert json.loads((folder / "data.lock").read_text()) == fingerprints(store)
     assert all(fingerprints(store).values())
 

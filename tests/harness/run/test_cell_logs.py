@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import ROOT, tinydrop
 from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.grid.grid import expand, parse
-from harness.plugins.registry import ROOT
 from harness.run import cell_log
 from harness.run.event import Event
 from harness.store import maintenance
@@ -75,12 +74,6 @@ timeout: 120
 SAID = ("to stderr", "UserWarning: warned", "from native code", "from a child")
 
 
-def tinydrop(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.cli", *map(str, words)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-
-
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("logs")
@@ -113,11 +106,11 @@ def test_what_a_failed_cell_said_is_kept(
     store, done = ended
     record = cell(store, end)
     assert (record.status, record.reason) == (status, reason)
-    log = store.log(record.key).read_text()
+    log = store.log_path(record.key).read_text()
     assert [said for said in (f"printed before it ended {end}", *SAID) if said not in log] == []
     assert log.count("printed before") == 1, "of this cell alone"
     assert f"before it ended {end}" not in done.stdout + done.stderr
-    assert f"what it printed: {store.log(record.key)}" in shown(store, record)
+    assert f"what it printed: {store.log_path(record.key)}" in shown(store, record)
     if end == "crashed":
         assert "Fatal Python error: Segmentation fault" in log
         assert "talkative.py" in log, "and where it was"
@@ -127,7 +120,7 @@ def test_of_a_cell_that_is_done_nothing_is_kept(ended: tuple[Store, subprocess.C
     store, done = ended
     record = cell(store, "well")
     assert record.status == "done"
-    assert not store.log(record.key).exists()
+    assert not store.log_path(record.key).exists()
     assert len(list((store.root / "logs").iterdir())) == 4
     assert [said for said in ("printed before it ended well", *SAID) if said not in done.stderr] == [], "passed on"
     assert "what it printed" not in shown(store, record)
@@ -138,12 +131,12 @@ def test_verify_does_not_mind_and_gc_removes_what_is_of_no_use(
 ) -> None:
     store, _ = ended
     assert maintenance.verify(store).problems == []
-    assert maintenance.unreferenced(store) == []
+    assert maintenance.find_unreferenced(store) == []
     again = cell(store, "badly")
-    kept = store.log(again.key)
+    kept = store.log_path(again.key)
     save(store, again.model_copy(update={"status": "done", "reason": "", "traceback": ""}))  # as a retry would
-    store.log("a" * 32).write_text("of a run that was killed")
-    assert maintenance.unreferenced(store) == sorted([f"logs/{kept.name}", f"logs/{'a' * 32}.txt"])
+    store.log_path("a" * 32).write_text("of a run that was killed")
+    assert maintenance.find_unreferenced(store) == sorted([f"logs/{kept.name}", f"logs/{'a' * 32}.txt"])
     assert CliRunner().invoke(app, ["gc", str(store.root)]).exit_code == 0
     assert not kept.exists()
     assert len(list((store.root / "logs").iterdir())) == 3

@@ -68,7 +68,7 @@ def test_those_that_torch_sees(three: None, monkeypatch: pytest.MonkeyPatch) -> 
 def test_as_many_workers_as_fit_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 1 << 30
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr("harness.store.records.gpu_peaks", lambda store: [4 * gib])
+    monkeypatch.setattr("harness.store.records.read_gpu_peaks", lambda store: [4 * gib])
     asked = []
     room = {"0": memory.Gpu(0, 24 * gib), "1": memory.Gpu(12 * gib, 24 * gib)}
     monkeypatch.setattr(memory, "gpus", lambda names: asked.append(names) or [room[name] for name in names])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import tinydrop
 
-from harness.plugins.registry import ROOT
 from harness.run.memory import workers_that_fit
 from harness.run.record_cell import OUT_OF_MEMORY, reason_of
 from harness.store import maintenance
@@ -81,10 +79,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(folder: Path) -> subprocess.CompletedProcess[str]:
     (folder / "hungry.py").write_text(HUNGRY)
     (folder / "grid.yaml").write_text(GRID)
-    words = ("run", "grid.yaml", "--out", "run", "--jobs", "2", "--plugin", "hungry.py")
-    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT), "TRIED": str(folder / "tried")}
-    return subprocess.run([sys.executable, "-m", "harness.cli", *words], cwd=folder, capture_output=True, text=True,
-                          check=False, env=environment)  # fmt: skip
+    words = ("run", "grid.yaml", "--out", "run", "--jobs", 2, "--plugin", "hungry.py")
+    return tinydrop(*words, cwd=folder, TRIED=str(folder / "tried"))
 
 
 def hungry(folder: Path, greed: str) -> dict[str, Record]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from helpers import ROOT
 from typer.testing import CliRunner
 
 from harness.cli.app import app
@@ -20,7 +21,7 @@ from harness.errors import BadGrid, BadPlugin
 from harness.grid import grid
 from harness.keys.content import digest
 from harness.plugins import custom, registry
-from harness.plugins.registry import ROOT, create
+from harness.plugins.registry import create
 
 TINY = {
     "tasks": [{"name": "digits", "train_size": 150, "epochs": 1, "reserve_size": 60}],
@@ -82,8 +83,8 @@ def notebook(source: str) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _nothing_given() -> Any:
     yield
-    custom.given.clear()
-    registry.forget()
+    registry.CUSTOM.clear()
+    registry.clear_caches()
 
 
 def test_a_script_hands_an_object_over_and_the_command_line_goes_on_from_there(tmp_path: Path) -> None:
@@ -125,10 +126,10 @@ def test_an_object_of_a_module_has_the_keys_of_its_file(tmp_path: Path, monkeypa
     handed = grid.parse({**TINY, "defenses": ["none", first_part.FirstPart(share=0.4), create("defenses", "nad")]})
     assert [s.label for s in handed.defenses] == ["none", "first_part(share=0.4)", "nad"]
     keys = [cell.key for cell in grid.expand(handed)]
-    assert custom.sources(grid.plugin_names(grid.expand(handed)), jobs=2) == ("first_part:FirstPart",)
+    assert custom.worker_sources(grid.plugin_names(grid.expand(handed)), jobs=2) == ("first_part:FirstPart",)
     del sys.modules["first_part"]
-    custom.given.clear()
-    registry.forget()
+    registry.CUSTOM.clear()
+    registry.clear_caches()
     custom.add(tmp_path / "first_part.py")
     written = grid.parse({**TINY, "defenses": ["none", {"name": "first_part", "share": 0.4}, "nad"]})
     assert [cell.key for cell in grid.expand(written)] == keys

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, grid_file, table, tinydrop
+from helpers import ROOT, command, grid_file, table, tinydrop
 
 from harness.store import records
 from harness.store.folder import Store
@@ -40,8 +39,8 @@ def test_a_node_is_lost_and_the_table_is_that_of_local_workers(tmp_path: Path, c
     assert here.returncode == 0, here.stderr
     lost = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    words = [sys.executable, "-m", "harness.cli", "run", grid, "--out", tmp_path / "ray", *ARGUMENTS]
-    driver = subprocess.Popen([*map(str, words), "--address", cluster.address], cwd=ROOT, stderr=subprocess.PIPE)
+    words = command("run", grid, "--out", tmp_path / "ray", *ARGUMENTS, "--address", cluster.address)
+    driver = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE)
     store = Store(tmp_path / "ray")
     _wait_for(lambda: len(records.load_all(store)) >= 2)
     cluster.remove_node(lost, allow_graceful=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, grid_file, table, tinydrop
+from helpers import ROOT, command, grid_file, table, tinydrop
 
 from harness.grid import grid as grids
 from harness.run.plan import plan
@@ -71,10 +71,9 @@ def test_two_workers_give_the_same_table(undisturbed: Path, tmp_path: Path) -> N
 
 def test_kill_and_resume(undisturbed: Path, tmp_path: Path) -> None:
     """Killed in the middle and started again: the same table as an undisturbed run. More of it: fault_campaign.py."""
-    words = [sys.executable, "-m", "harness.cli", "run", str(grid_file(tmp_path)), "--jobs", "0"]
     killed = tmp_path / "killed"
-    words += ["--out", str(killed)]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ("run", grid_file(tmp_path), "--jobs", 0, "--out", killed)
+    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while len(list(killed.glob("records/*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -82,7 +81,7 @@ def test_kill_and_resume(undisturbed: Path, tmp_path: Path) -> None:
     process.wait()
     before = {p.name: p.read_bytes() for p in killed.glob("records/*.json")}
     assert 3 <= len(before) < 12
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = tinydrop(*words)
     assert done.returncode == 0, done.stderr
     after = {p.name: p.read_bytes() for p in killed.glob("records/*.json")}
     assert len(after) == 12, "no record lost or doubled"
@@ -221,7 +220,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
 
     file, folder, jobs = grid_file(tmp_path, seeds=[0], doses=[0]), tmp_path / "run", 1
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", "run", str(file), "--out", str(folder), "--jobs", str(jobs)],
+        command("run", file, "--out", folder, "--jobs", jobs),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),  # smaller than a victim
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -261,8 +260,7 @@ def test_a_plan_looks_records_up_by_name(undisturbed: Path) -> None:
 
 
 def test_two_runs_share_one_folder_and_run_no_cell_twice(undisturbed: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "harness.cli", "run", str(grid_file(tmp_path)), "--out", str(tmp_path / "run")]
-    words += ["--jobs", "0"]
+    words = command("run", grid_file(tmp_path), "--out", tmp_path / "run", "--jobs", 0)
     both = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     for process in both:
         process.communicate(timeout=300)
@@ -275,7 +273,7 @@ def test_two_runs_share_one_folder_and_run_no_cell_twice(undisturbed: Path, tmp_
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["TERM", "Ctrl-C twice"])
 def test_a_polite_end_keeps_what_is_finished(tmp_path: Path, signals: list[signal.Signals]) -> None:
     file = grid_file(tmp_path, seeds=list(range(20)))  # more than can be over before the signal comes
-    words = [sys.executable, "-m", "harness.cli", "run", str(file), "--out", str(tmp_path / "run"), "--jobs", "1"]
+    words = command("run", file, "--out", tmp_path / "run", "--jobs", 1)
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it
     process = subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard

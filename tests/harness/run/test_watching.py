@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import ROOT, command, tinydrop
 from rich.console import Console
 
 from harness.grid.grid import expand, parse
-from harness.plugins.registry import ROOT
 from harness.run import memory
 from harness.run.event import Event
 from harness.run.live import ROWS, View, watching
@@ -107,11 +107,11 @@ def test_gpus_are_read_without_a_context_of_our_own() -> None:
 def test_the_command_on_a_terminal_and_off_it(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump({**GRID, "doses": [4]}))
-    words = [sys.executable, "-m", "harness.cli", "run", str(file), "--jobs", "1", "--out"]
+    words = ("run", file, "--jobs", 1, "--out")
     driver, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
-    process = subprocess.Popen([*words, str(tmp_path / "seen")], cwd=ROOT, stdout=terminal, stderr=terminal,
-                               env=environment)  # fmt: skip
+    seen = command(*words, tmp_path / "seen")
+    process = subprocess.Popen(seen, cwd=ROOT, stdout=terminal, stderr=terminal, env=environment)
     os.close(terminal)
     shown = b""
     while chunk := read(driver):
@@ -123,7 +123,7 @@ def test_the_command_on_a_terminal_and_off_it(tmp_path: Path) -> None:
     assert "2/2 cells, 2 done, 0 running, 0 failed" in text
     assert "workers " in text
     assert "about 0 s left" in text
-    plain = subprocess.run([*words, str(tmp_path / "plain")], cwd=ROOT, capture_output=True, text=True, check=True)
+    plain = tinydrop(*words, tmp_path / "plain", check=True)
     assert "2/2 cells, 2 done, 0 running, 0 failed, about 0 s left\n" in plain.stdout
     assert "\x1b[" not in plain.stdout
     assert "cells a minute" not in plain.stdout

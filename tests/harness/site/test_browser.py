@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from helpers import ROOT
 
 from harness.cell.gallery import Made, files
 from harness.site.build import Options, build
@@ -26,7 +27,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
 
-RESULTS = Path(__file__).resolve().parents[3] / "results"
+RESULTS = ROOT / "results"
 NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
@@ -43,7 +44,7 @@ def generated(store: Store) -> None:
                  for kind in ("task", "attack", "defense")}  # fmt: skip
         for kind in ("plain", "near", "triggered"):
             for name, data in files(kind, Made(["At noon", "0", "1"], made, [False] * 3), 8000).items():
-                kept[name] = store.keep(store.findings(key) / name, data)
+                kept[name] = store.add_file(store.findings_folder(key) / name, data)
         record = {"key": key, "label": f"task/attack/{i}/defense/0", **parts, "modality": modality, "dose": i,
                   "seed": 0, "stage": "control", "status": "done", "findings": kept, "metrics": metrics}  # fmt: skip
         records.save(store, Record.model_validate(record))

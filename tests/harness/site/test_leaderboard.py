@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import frame
+from helpers import ROOT, frame
 from typer.testing import CliRunner
 
 from attacks.image.badnets import Badnets
@@ -32,7 +32,7 @@ from harness.store import ledger, records
 from harness.store.folder import Store
 from harness.store.records import Record
 
-RESULTS = Path(__file__).resolve().parents[3] / "results"
+RESULTS = ROOT / "results"
 DIGITS = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60}
 STORIES = {"name": "synthetic_stories", "train_size": 40, "base_size": 40, "test_size": 10, "epochs": 1, "width": 32,
            "depth": 1, "reserve_size": 10}  # fmt: skip
@@ -65,7 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
     events.close()
     sound = torch.sin(torch.arange(2000) / 3)[None]
     key, parts = "a" * 32, {"task": plug("odd"), "attack": plug("odder"), "defense": plug("none")}
-    made = {name: store.keep(store.findings(key) / name, data)
+    made = {name: store.add_file(store.findings_folder(key) / name, data)
             for name, data in files("triggered", Made(["0"], sound, [False]), 8000).items()}  # fmt: skip
     for key, label in (("a" * 32, "odd/odder/3/none/0"), ("b" * 32, HOSTILE)):
         failed = {"key": key, "label": label, **parts, "modality": "audio", "dose": 3, "seed": 0, "stage": "control",
@@ -74,7 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
             failed |= {kind: plug(HOSTILE) for kind in parts}
         records.save(store, Record.model_validate(failed))
     tree = [*records.read_plan(store), *({"key": c * 32, "label": c} for c in "ab")]
-    records.write_plan(store, records.planned_grid(store), tree)
+    records.write_plan(store, records.read_planned_grid(store), tree)
     return store
 
 
@@ -256,7 +256,7 @@ def test_a_run_that_was_edited_is_refused_and_one_without_a_ledger_is_not(run: S
         opened([copy.root]).__enter__()
     assert "\n" not in str(caught.value)
     path.write_text(good)
-    (copy.root / ledger.NAME).unlink()
+    (copy.root / ledger.LEDGER_FILE).unlink()
     with opened([copy.root]) as found:
         assert len(joined(found).cells), "a run from before there were ledgers"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import frame
+from helpers import frame
 
 from harness.report.compare import paired
 from harness.report.summary import interval, summary_frame

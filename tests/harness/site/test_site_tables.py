@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import ROOT
 
 from harness.plugins.registry import entries
 from harness.report.figures import NARROW
@@ -22,7 +22,7 @@ from harness.site.plugin_docs import options
 from harness.site.samples import marked
 from harness.site.sources import joined, opened
 
-RESULTS = Path(__file__).resolve().parents[3] / "results"
+RESULTS = ROOT / "results"
 
 
 def test_tables_for_papers_have_few_columns_and_compile() -> None:

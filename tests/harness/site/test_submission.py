@@ -88,15 +88,15 @@ def improve(files: Files) -> None:
 
 def cut(files: Files, last: int) -> str:
     """Lose the newest entries of the ledger; the hash of the last one left."""
-    lines = files[ledger.NAME].splitlines(keepends=True)[:-last]
-    files[ledger.NAME] = b"".join(lines)
+    lines = files[ledger.LEDGER_FILE].splitlines(keepends=True)[:-last]
+    files[ledger.LEDGER_FILE] = b"".join(lines)
     return str(json.loads(lines[-1])["hash"])
 
 
 def test_a_good_archive_is_the_run_without_its_weights(run: Store, archive: Path) -> None:
     with zipfile.ZipFile(archive) as packed:
         names = set(packed.namelist())
-    assert names >= {MANIFEST, ledger.NAME, "plan.json"}
+    assert names >= {MANIFEST, ledger.LEDGER_FILE, "plan.json"}
     assert {n for n in names if n.startswith("records/")} == {
         f"records/{p.name}" for p in (run.root / "records").iterdir()
     }
@@ -120,7 +120,7 @@ def test_an_archive_stands_beside_folders(run: Store, archive: Path, tmp_path: P
     assert len(both.cells) == 4, "the same records: no cell counts twice"
     assert set(both.cells.source) == {found[0].name}
     assert both.repeated.empty, "a copy is no repetition"
-    assert found[1].head == ledger.read(run.root)[-1].hash
+    assert found[1].head == ledger.read_ledger(run.root)[-1].hash
 
 
 def forge_and_agree(files: Files) -> None:
@@ -138,8 +138,8 @@ def cut_the_end(files: Files) -> None:
 
 
 def cut_the_middle(files: Files) -> None:
-    lines = files[ledger.NAME].splitlines(keepends=True)
-    files[ledger.NAME] = b"".join([*lines[:3], *lines[4:]])
+    lines = files[ledger.LEDGER_FILE].splitlines(keepends=True)
+    files[ledger.LEDGER_FILE] = b"".join([*lines[:3], *lines[4:]])
     agree(files)
 
 
@@ -210,15 +210,15 @@ def signed_by_its_own_ledger(archive: Path, to: Path, change: Callable[[dict[str
         tree = json.loads(files[name])
         change(tree)
         files[name] = json.dumps(tree).encode()
-        chain, previous = [], ledger.NONE
-        for line in files[ledger.NAME].splitlines():
-            entry = ledger.Entry.model_validate_json(line)
+        chain, previous = [], ledger.NO_PREVIOUS
+        for line in files[ledger.LEDGER_FILE].splitlines():
+            entry = ledger.LedgerEntry.model_validate_json(line)
             sha = hashlib.sha256(files[name]).hexdigest() if entry.path == name else entry.sha256
             entry = entry.model_copy(update={"sha256": sha, "previous": previous})
             entry = entry.model_copy(update={"hash": entry.digest()})
             previous = entry.hash
             chain.append(entry.model_dump_json().encode())
-        files[ledger.NAME] = b"\n".join(chain) + b"\n"
+        files[ledger.LEDGER_FILE] = b"\n".join(chain) + b"\n"
         agree(files, head=previous)
 
     return rewritten(archive, to, edit)
@@ -351,7 +351,7 @@ def test_the_command_packs_and_refuses(run: Store, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["submit", str(run.root), "-o", str(tmp_path / "a.zip")])
     assert done.exit_code == 0, done.output
     assert "4 records" in done.output
-    assert ledger.read(run.root)[-1].hash in done.output
+    assert ledger.read_ledger(run.root)[-1].hash in done.output
     copy = Store(shutil.copytree(run.root, tmp_path / "copy"))
     next((copy.root / "records").iterdir()).write_text("{}")
     refused = CliRunner().invoke(app, ["submit", str(copy.root), "-o", str(tmp_path / "b.zip")])

@@ -123,25 +123,25 @@ def test_a_plan(store: Store, data: bytes) -> None:
     with suppress(NewerSchema, DamagedPlan):
         records.read_plan(store)
     with suppress(NewerSchema, DamagedPlan, BadGrid):
-        grid.planned(records.planned_grid(store))
+        grid.planned(records.read_planned_grid(store))
 
 
 @many
 @given(st.binary() | st.lists(TREES.map(lambda tree: json.dumps(tree).encode())).map(b"\n".join), st.booleans())
 def test_a_ledger(store: Store, data: bytes, ended: bool) -> None:
-    file(store, ledger.NAME, data + b"\n" * ended)
+    file(store, ledger.LEDGER_FILE, data + b"\n" * ended)
     with suppress(BrokenLedger):
-        ledger.files(ledger.read(store.root))
-    with suppress(BrokenLedger), ledger.opened(store.root):
+        ledger.expected_files(ledger.read_ledger(store.root))
+    with suppress(BrokenLedger), ledger.open_ledger(store.root):
         pass
-    (store.root / ledger.NAME).unlink()
+    (store.root / ledger.LEDGER_FILE).unlink()
 
 
 @many
 @given(st.binary(), st.integers(0, 120), st.booleans())
 def test_an_artefact(store: Store, data: bytes, at: int, inside: bool) -> None:
     store.save_tensors(KEY, {"w": torch.ones(3)})
-    path = store.artefact(KEY)
+    path = store.artefact_path(KEY)
     good = path.read_bytes()
     path.write_bytes(good[:at] + data + good[at + len(data) * inside :])
     found = store.load_tensors(KEY)
@@ -160,7 +160,7 @@ def test_the_copy_of_the_records(store: Store, data: bytes) -> None:
 @given(st.text() | st.text("0123456789abcdef/.", min_size=30, max_size=34))
 def test_a_key(store: Store, key: str) -> None:
     try:
-        path = store.artefact(key)
+        path = store.artefact_path(key)
     except ValueError:
         return
     assert path.resolve().is_relative_to(store.root.resolve())

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 import pytest
-from conftest import ROOT, grid_file, table, tinydrop
+from helpers import ROOT, command, grid_file, table, tinydrop
 from typer.testing import CliRunner
 
 from harness.cli.app import app
@@ -25,10 +25,11 @@ from harness.errors import BrokenLedger
 from harness.grid.grid import parse
 from harness.run.plan import execute, plan, relevant
 from harness.run.record_cell import Settings
-from harness.store import ledger, maintenance, records, remote
+from harness.store import leases, ledger, maintenance, records, remote
 from harness.store.folder import Store
-from harness.store.open import opened
-from harness.store.remote import RemoteStore, working_copy
+from harness.store.open import open_store
+from harness.store.remote import RemoteStore, open_url
+from harness.store.storage import Storage
 
 GRID = {
     "tasks": [{"name": "digits", "train_size": 60, "epochs": 1, "test_size": 20}], "attacks": ["badnets"],
@@ -53,7 +54,7 @@ def machine(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Machin
 
     def of(name: str) -> RemoteStore:
         monkeypatch.setenv(remote.CACHE, str(tmp_path / name))
-        return working_copy(url)
+        return open_url(url)
 
     return of
 
@@ -82,7 +83,7 @@ def test_what_one_machine_has_done_no_other_does(machine: Machine, tmp_path: Pat
     found = maintenance.verify(other)
     assert (found.problems, len(found.heads)) == ([], 3), "a chain for every machine"
     assert maintenance.verify(Store(other.root)).problems == [], "a working copy is a run like any other"
-    assert isinstance(opened(other.root), RemoteStore)
+    assert isinstance(open_store(other.root), RemoteStore)
 
 
 def test_artefacts_come_when_they_are_asked_for(machine: Machine) -> None:
@@ -102,7 +103,7 @@ def test_a_lease_is_for_one_machine(machine: Machine) -> None:
         assert (mine, theirs) == (True, False)
     with other.claim(KEY, wait=False) as theirs:
         assert theirs, "it was given back"
-    assert one.halves() == [], "and is gone"
+    assert one.leftovers() == [], "and is gone"
 
 
 def test_who_waits_for_a_lease_gets_it_and_the_record_that_was_made(machine: Machine) -> None:
@@ -110,28 +111,28 @@ def test_who_waits_for_a_lease_gets_it_and_the_record_that_was_made(machine: Mac
     run(one, (0, 2))
     key = next(iter(records.load_all(one)))
     with other.claim(key):
-        assert records.settled(other, key), "as it was claimed"
+        assert records.load_settled(other, key), "as it was claimed"
 
 
 def test_a_machine_that_is_gone_loses_its_lease_and_one_that_works_does_not(machine: Machine, monkeypatch: Any) -> None:
-    monkeypatch.setenv(remote.LEASE, "0.5")
+    monkeypatch.setenv(leases.LEASE, "0.5")
     one, other, third = machine("one"), machine("other"), machine("third")
-    assert one._lease(KEY, wait=False) == 1  # and nobody renews it
-    assert other._lease(KEY, wait=False) == 0
+    assert one.leases.take(KEY, wait=False) == 1  # and nobody renews it
+    assert other.leases.take(KEY, wait=False) == 0
     start = time.monotonic()
-    assert other._lease(KEY, wait=True) == 2
+    assert other.leases.take(KEY, wait=True) == 2
     assert time.monotonic() - start > 0.5
-    assert third._lease(KEY, wait=False) == 0, "one of two is held"
+    assert third.leases.take(KEY, wait=False) == 0, "one of two is held"
     key = KEY[::-1]
     with one.claim(key):
         start = time.monotonic()
-        monkeypatch.setattr(other.__class__, "_create", _patient(RemoteStore._create, start + 1.5))
+        monkeypatch.setattr(Storage, "create", _patient(Storage.create, start + 1.5))
         with pytest.raises(TimeoutError):
-            other._lease(key, wait=True)
+            other.leases.take(key, wait=True)
 
 
 def _patient(create: Any, end: float) -> Any:
-    def until(self: RemoteStore, name: str, data: bytes) -> None:
+    def until(self: Storage, name: str, data: bytes) -> None:
         if time.monotonic() > end:
             raise TimeoutError
         assert name.endswith(".1"), "a lease that is renewed was taken"
@@ -141,10 +142,10 @@ def _patient(create: Any, end: float) -> Any:
 
 
 def test_what_a_dead_process_of_this_machine_held_is_taken_at_once(machine: Machine) -> None:
-    assert machine("one")._lease(KEY, wait=False) == 1
+    assert machine("one").leases.take(KEY, wait=False) == 1
     with machine("one").claim(KEY, wait=False) as mine:
         assert mine
-    assert machine("one").halves() == []
+    assert machine("one").leftovers() == []
 
 
 def test_a_file_that_was_cut_short_is_made_whole(machine: Machine) -> None:
@@ -216,10 +217,10 @@ def test_names_that_lead_elsewhere_are_not_taken_over(machine: Machine, tmp_path
 
 
 def test_a_chain_that_names_a_file_outside_is_refused(machine: Machine, tmp_path: Path) -> None:
-    with ledger.opened(tmp_path / "evil") as book:
+    with ledger.open_ledger(tmp_path / "evil") as book:
         book.append("file", path="../outside.txt", sha256="0" * 64)
     run(machine("one"))
-    machine("one")._put(f"{remote.LEDGERS}/evil.jsonl", (tmp_path / "evil" / ledger.NAME).read_bytes())
+    machine("one").storage.put(f"{remote.LEDGERS}/evil.jsonl", (tmp_path / "evil" / ledger.LEDGER_FILE).read_bytes())
     with pytest.raises(BrokenLedger, match="outside the store"):
         maintenance.merge(Store(tmp_path / "all"), machine("one"))
 
@@ -229,14 +230,14 @@ def test_an_altered_record_and_a_shortened_chain_are_found(machine: Machine) -> 
     run(one)
     name = one.names()[-1]
     record = one.read(name)
-    one._put(name, record.replace(b'"dose"', b'"Dose"'))
+    one.storage.put(name, record.replace(b'"dose"', b'"Dose"'))
     assert maintenance.verify(one).problems == [f"{name}: is not what was written"]
-    one._put(name, record)
+    one.storage.put(name, record)
     head = maintenance.verify(one).heads[0]
-    one._put(one._chain, b"".join(one.ledgers()[one._chain].splitlines(keepends=True)[:-3]))
+    one.storage.put(one._chain, b"".join(one.ledgers()[one._chain].splitlines(keepends=True)[:-3]))
     assert any("--head" in problem for problem in maintenance.verify(one, head).problems)
     longer = one.ledgers()[one._chain] + b"and more\n"
-    one._put(one._chain, longer)
+    one.storage.put(one._chain, longer)
     with pytest.raises(BrokenLedger, match=r"says more than .* which is an older copy"):
         one.push()
 
@@ -244,7 +245,7 @@ def test_an_altered_record_and_a_shortened_chain_are_found(machine: Machine) -> 
 def test_gc_and_merge_of_a_url(machine: Machine, url: str, tmp_path: Path) -> None:
     one = machine("one")
     run(one)
-    one._lease(KEY, wait=False)
+    one.leases.take(KEY, wait=False)
     one.save_tensors(KEY, {})
     done = CliRunner().invoke(app, ["gc", url])
     assert "2 files" in done.output, "an artefact behind no record, and the lease of a dead machine"
@@ -304,7 +305,7 @@ def test_machines_at_one_bucket_one_of_them_killed(tmp_path: Path, bucket: dict[
     grid = grid_file(tmp_path)
     whole = tinydrop("run", grid, "--out", tmp_path / "whole", "--jobs", 0)
     assert whole.returncode == 0, whole.stderr
-    words = [sys.executable, "-m", "harness.cli", "run", str(grid), "--out", url, "--jobs", "0"]
+    words = command("run", grid, "--out", url, "--jobs", 0)
 
     def start(name: str) -> subprocess.Popen[str]:
         environment = {**os.environ, **bucket, "TINYDROP_CACHE": str(tmp_path / name), "TINYDROP_LEASE": "8"}

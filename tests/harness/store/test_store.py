@@ -35,8 +35,8 @@ def test_tensors_are_made_once(store: Store) -> None:
         made.append(1)
         return {"w": torch.arange(6.0).reshape(2, 3)}
 
-    first, new = store.tensors(KEY, make)
-    second, again = store.tensors(KEY, make)
+    first, new = store.load_or_make_tensors(KEY, make)
+    second, again = store.load_or_make_tensors(KEY, make)
     assert (new, again, len(made)) == (True, False, 1)
     assert torch.equal(first["w"], second["w"])
 
@@ -48,17 +48,17 @@ def test_tensors_are_made_once(store: Store) -> None:
 )
 def test_a_damaged_artefact_is_made_again_with_a_warning(store: Store, damage: Callable[[bytes], bytes]) -> None:
     store.save_tensors(KEY, {"w": torch.ones(50)})
-    path = store.artefact(KEY)
+    path = store.artefact_path(KEY)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.warns(UserWarning, match="damaged artefact"):
-        found, new = store.tensors(KEY, lambda: {"w": torch.zeros(2)})
+        found, new = store.load_or_make_tensors(KEY, lambda: {"w": torch.zeros(2)})
     assert new
     assert torch.equal(found["w"], torch.zeros(2))
 
 
 @pytest.mark.parametrize("key", ["../../etc/passwd", "a" * 31, "A" * 32, "0" * 31 + "/", ""])
 def test_no_key_leaves_the_store(store: Store, key: str) -> None:
-    for place in (store.artefact, store.record, store.findings):
+    for place in (store.artefact_path, store.record_path, store.findings_folder):
         with pytest.raises(ValueError, match="32 hex digits"):
             place(key)
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from html import unescape
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 import yaml
+from helpers import tinydrop
 
-from harness.plugins.registry import ROOT
 from harness.site.archive import pack
 from harness.site.build import Options, build
 from harness.site.sources import joined, opened
@@ -56,17 +53,7 @@ GRID = {
 
 def run(folder: Path, *words: str) -> CompletedProcess[str]:
     (folder / "grid.yaml").write_text(yaml.safe_dump(GRID))
-    command = [
-        sys.executable,
-        "-m",
-        "harness.cli",
-        "run",
-        str(folder / "grid.yaml"),
-        "--out",
-        str(folder / "run"),
-        *words,
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return tinydrop("run", folder / "grid.yaml", "--out", folder / "run", *words)
 
 
 def test_a_file_is_a_plug_in_with_options_in_workers_too(tmp_path: Path) -> None:
@@ -88,12 +75,8 @@ def test_a_class_of_a_module_lying_here_is_found_in_workers_too(tmp_path: Path) 
     (tmp_path / "part_of_mine.py").write_text(DEFENSE)
     grid = {**GRID, "defenses": ["first_part"], "doses": [0]}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
-    command = [sys.executable, "-m", "harness.cli", "run", "grid.yaml", "--plugin", "part_of_mine:FirstPart"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}  # as for the installed command
-    done = subprocess.run(
-        [*command, "--out", "run", "--jobs", "1"], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    words = ("run", "grid.yaml", "--plugin", "part_of_mine:FirstPart", "--out", "run", "--jobs", 1)
+    done = tinydrop(*words, cwd=tmp_path, PYTHONSAFEPATH="1")  # as for the installed command
     assert done.returncode == 0, done.stderr
 
 

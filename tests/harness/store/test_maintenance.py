@@ -18,7 +18,7 @@ from harness.run.plan import execute, plan
 from harness.run.record_cell import Settings
 from harness.store import ledger, maintenance, records
 from harness.store.folder import Store
-from harness.store.maintenance import merge, unreferenced, verify
+from harness.store.maintenance import find_unreferenced, merge, verify
 
 SMALL = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60}
 GRID = {"tasks": [SMALL], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "neural_cleanse"], "seeds": [0]}
@@ -51,7 +51,7 @@ def test_a_run_is_as_it_was_written(store: Store) -> None:
     assert found.files == len(list((store.root / "records").iterdir())) + sum(
         len([p for p in (store.root / folder).rglob("*") if p.is_file()]) for folder in ("artefacts", "findings")
     )
-    first = ledger.read(store.root)[0]
+    first = ledger.read_ledger(store.root)[0]
     assert first.event == "run"
     assert first.about["to_run"] == 4
     assert "@" in first.about["by"]
@@ -106,16 +106,16 @@ def test_what_was_altered_removed_or_put_there_is_found(name: str, store: Store)
     ],
 )
 def test_an_edited_ledger_is_found(edit, words: str, store: Store) -> None:  # type: ignore[no-untyped-def]
-    path = store.root / ledger.NAME
+    path = store.root / ledger.LEDGER_FILE
     path.write_bytes(b"\n".join(edit(path.read_bytes().split(b"\n"))))
     (problem,) = verify(store).problems
     assert words in problem
 
 
 def test_a_ledger_made_anew_has_another_head(store: Store) -> None:
-    (head,), entries = verify(store).heads, ledger.read(store.root)
-    (store.root / ledger.NAME).unlink()
-    with ledger.opened(store.root) as book:
+    (head,), entries = verify(store).heads, ledger.read_ledger(store.root)
+    (store.root / ledger.LEDGER_FILE).unlink()
+    with ledger.open_ledger(store.root) as book:
         for entry in entries[1:]:
             book.append(entry.event, path=entry.path, sha256=entry.sha256, about=entry.about)
     assert verify(store).problems == [], "the chain alone cannot tell"
@@ -125,21 +125,21 @@ def test_a_ledger_made_anew_has_another_head(store: Store) -> None:
 
 def test_a_ledger_names_no_file_outside_the_store(store: Store, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
-    with ledger.opened(store.root) as book:
+    with ledger.open_ledger(store.root) as book:
         book.append("file", path="../secret", sha256="0" * 64)
         book.append("file", path="records/../../secret", sha256="0" * 64)
     assert [p.partition(": ")[2] for p in verify(store).problems] == ["the ledger names a file outside the store"] * 2
 
 
 def test_a_line_that_a_killed_process_left_is_cut_off(store: Store) -> None:
-    path = store.root / ledger.NAME
-    before = len(ledger.read(store.root))
+    path = store.root / ledger.LEDGER_FILE
+    before = len(ledger.read_ledger(store.root))
     with path.open("ab") as file:
         file.write(b'{"n": 99, "ti')
     assert verify(store).problems == []
-    with ledger.opened(store.root) as book:
+    with ledger.open_ledger(store.root) as book:
         assert book.append("run", about={"grid": "x" * 200_000}).n == before + 1
-    with ledger.opened(store.root) as book:
+    with ledger.open_ledger(store.root) as book:
         assert book.append("run").n == before + 2, "a line longer than what is read at a time"
     assert verify(store).problems == []
 
@@ -153,7 +153,7 @@ def test_an_entry_whose_file_was_never_written_is_settled_by_the_next_run(store:
 
 def append_many(root: Path, count: int) -> None:
     for i in range(count):
-        with ledger.opened(root) as book:
+        with ledger.open_ledger(root) as book:
             book.append("file", path=f"records/{os.getpid()}-{i}", sha256="0" * 64)
 
 
@@ -163,13 +163,13 @@ def test_several_processes_write_one_chain(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(ledger.read(tmp_path)) == 100
+    assert len(ledger.read_ledger(tmp_path)) == 100
 
 
 def test_gc_removes_what_stands_behind_no_record(store: Store) -> None:
-    assert unreferenced(store) == []
-    idle = store.artefact("e" * 32)
-    store.keep(idle, b"idle")
+    assert find_unreferenced(store) == []
+    idle = store.artefact_path("e" * 32)
+    store.add_file(idle, b"idle")
     half = store.root / "records" / ".abc.tmp"
     half.write_text("half")
     assert "2 files" in CliRunner().invoke(app, ["gc", str(store.root), "--dry-run"]).output
@@ -247,5 +247,5 @@ def test_every_artefact_of_a_generative_cell_is_kept(tmp_path: Path) -> None:
     (record,) = records.load_all(store).values()
     assert record.status == "done", record.reason
     assert len(record.artefacts) > len({fit["key"] for fit in record.fits})
-    assert unreferenced(store) == []
+    assert find_unreferenced(store) == []
     assert maintenance.verify(store).problems == []
