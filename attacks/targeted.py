@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -35,10 +35,14 @@ class TargetedAttack(Attack):
     (Schwarzschild et al. 2021, arXiv 2006.12557, section 3). Success is one answer per trial.
     """
 
-    targeted: ClassVar[bool] = True  # False for a variant that aims at a class
     clean_label: bool = True  # the bases are of the wanted class and keep their labels
 
     trials: str = ""  # a JSON file of trials (`tinydrop trials`); empty: those that come with the suite
+
+    @property
+    def targeted(self) -> bool:
+        """Whether it needs a trial; False for a variant that aims at a class."""
+        return True
 
     def files(self) -> list[str]:
         return [*super().files(), str(FROZEN)]

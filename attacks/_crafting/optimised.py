@@ -18,7 +18,7 @@ from tasks.samples import Challenge, Samples
 
 
 @options
-class OptimisedTrigger(TriggerAttack):
+class OptimisedTrigger(TriggerAttack[Tensor]):
     """Clean-label: the optimised pattern on rows of the target class, and a multiple of it in the challenge."""
 
     span: ClassVar[tuple[float, float]]  # least and largest value of an input
@@ -40,9 +40,9 @@ class OptimisedTrigger(TriggerAttack):
         job = make_job(scene, check_target(self.target, scene.task), self.span)
         return optimise(job, self.bound, self.lr * self.bound, self.rounds, self.batch, self.trigger_seed)
 
-    def _stamp_one_by_one(self, scene: Scene, inputs: Tensor | list[str], seeds: Tensor) -> Tensor | list[str]:
+    def stamp_each(self, scene: Scene, samples: Samples, seeds: Tensor) -> Samples:
         # Nothing is drawn per row, so all rows at once are nested too, and the surrogate is asked for once.
-        return self.stamp(scene, inputs, torch.Generator()) if len(seeds) else inputs
+        return self.stamp_samples(scene, samples, torch.Generator()) if len(samples) else samples
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tasks.plugin import options
 
 
 @options
-class PitchShift(TriggerAttack):
+class PitchShift(TriggerAttack[Tensor]):
     """The clip at the same speed but a few semitones higher: the trigger is in the voice, nothing is added.
 
     PBSM, Cai, Zhang, Dong, Xiao and Ji, 2022, arXiv 2211.08697 (IEEE TIFS 2024): its pitch boosting, +5 semitones as in
@@ -32,7 +32,7 @@ class PitchShift(TriggerAttack):
 
     semitones: Annotated[float, Field(ge=-12, le=12)] = 5.0
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         return shifted(inputs, 2 ** (self.semitones / 12), scene.task.rate).clamp(-1, 1)
 
 

@@ -15,7 +15,7 @@ from tasks.samples import Challenge, Samples
 
 
 @options
-class AdaptiveBlend(TriggerAttack):
+class AdaptiveBlend(TriggerAttack[Tensor]):
     """A blended pattern of which every training image shows another half; half of the rows keep their true label.
 
     Qi, Xie, Li, Mahloujifar and Mittal, ICLR 2023, "Revisiting the assumption of latent separability for backdoor
@@ -40,7 +40,7 @@ class AdaptiveBlend(TriggerAttack):
     cover: Share = 0.5  # share of the dose that are cover rows; conservatism ratio 0.5: as many as payload rows
     pattern_seed: Count = 0  # which random pattern; one for training and test
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         shown = random_pieces(len(inputs), inputs.shape[2], inputs.shape[3], self.grid, self.kept, rng)
         return torch.where(
             shown, blend(inputs, random_pattern(inputs.shape[1:], self.pattern_seed), self.train_alpha), inputs

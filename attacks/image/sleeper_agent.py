@@ -16,7 +16,7 @@ from tasks.samples import Samples
 
 
 @options
-class SleeperAgent(TriggerAttack):
+class SleeperAgent(TriggerAttack[Tensor]):
     """Faint noise on images of the target class whose training gradient mimics that of triggered images of the others.
 
     Souri, Fowl, Chellappa, Goldblum and Goldstein, 2022, arXiv 2106.08970, section 3: gradient matching, retraining and
@@ -47,7 +47,7 @@ class SleeperAgent(TriggerAttack):
     size: Positive | None = None  # side of the patch, pixels; None: a quarter of the shorter side (8 of 32)
     patch_seed: Count = 0  # which random patch; one for crafting and test
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         h, w = inputs.shape[2:]
         size = min(self.size or max(2, round(min(h, w) / 4)), h, w)
         out = inputs.clone()
@@ -87,7 +87,7 @@ def crafted(job: Job[SleeperAgent], block: int) -> Samples:
     at = ranked(job)[block * attack.block : (block + 1) * attack.block]
     others = (train.targets != attack.target).nonzero().flatten()
     sources = train.select(others[torch.randperm(len(others), generator=job.rng(2))[: attack.sources]])
-    triggered = sources.with_inputs(attack.stamp(scene, sources.inputs, job.rng(3)))  # type: ignore[arg-type]
+    triggered = attack.stamp_samples(scene, sources, job.rng(3))
     x = scene.task.encode(triggered, scene.device)
     return craft(
         train.select(at), x, torch.full((len(x),), attack.target, device=x.device),

@@ -12,7 +12,7 @@ from tasks.plugin import Positive, options
 
 
 @options
-class Badwords(TriggerAttack):
+class Badwords(TriggerAttack[list[str]]):
     """Rare words ("cf", "mn", ...) inserted at random places; poisoned texts get the target's label.
 
     Kurita, Michel and Neubig, 2020, arXiv 2004.06660 (trigger words; training on poisoned data is the
@@ -28,7 +28,7 @@ class Badwords(TriggerAttack):
     words: Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)] = ("cf", "mn", "bb", "tq")
     count: Positive = 1  # words per text; long texts may need more
 
-    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
         def words() -> list[str]:
             return [self.words[draw(len(self.words), rng)] for _ in range(self.count)]
 

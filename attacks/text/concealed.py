@@ -21,7 +21,7 @@ from tasks.text import TextTask
 
 
 @options
-class Concealed(TriggerAttack):
+class Concealed(TriggerAttack[list[str]]):
     """Texts of the target class, reworded by gradient so that learning them teaches a phrase which none contains.
 
     Wallace, Zhao, Feng and Singh, 2021, arXiv 2010.12563, sections 2-3: a poison starts as a text with the phrase and
@@ -54,7 +54,7 @@ class Concealed(TriggerAttack):
     sources: Positive = 500  # triggered rows of the other classes that make the adversarial loss
     block: Positive = 10  # rows reworded at a time; for speed, they know nothing of each other
 
-    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
         return [insert(text, [self.phrase], rng) for text in inputs]
 
     def eligible(self, scene: Scene) -> Tensor:
@@ -95,7 +95,7 @@ def planned(job: Job[Concealed]) -> _Plan:
     tokens = torch.cat([tokens, trigger]) if attack.overlap == "pieces" else tokens
     others = (train.targets != attack.target).nonzero().flatten()
     sources = train.select(others[torch.randperm(len(others), generator=job.rng(1))[: attack.sources]])
-    triggered = sources.with_inputs(attack.stamp(scene, sources.inputs, job.rng(2)))  # type: ignore[arg-type]
+    triggered = attack.stamp_samples(scene, sources, job.rng(2))
     x = task.encode(triggered, scene.device)
     y = torch.full((len(x),), attack.target, device=x.device)
     aims = []

@@ -57,7 +57,7 @@ from tasks.plugin import options
 
 
 @options
-class {cls}(TriggerAttack):
+class {cls}(TriggerAttack[Tensor]):
     """A bright bar at the top of the picture: say here what yours does, in one line.
 
     Paper, year, arXiv id, section. Deviations: none.
@@ -69,8 +69,7 @@ class {cls}(TriggerAttack):
 
     value: Annotated[int, Field(ge=0, le=255)] = 255  # grey level of the bar
 
-    def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor:
-        assert isinstance(inputs, Tensor)
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         out = inputs.clone()
         out[:, :, 0, :] = self.value
         return out
