@@ -62,12 +62,11 @@ def test_private_gradient_is_that_of_a_plain_loop(modality: str, clip: float) ->
         expected = [e + g * min(1.0, clip / norms[-1]) / N for e, g in zip(expected, slopes)]
     assert max(norms) > clip, "nothing would be clipped"
     recipe = changed(task.recipe(), {"dp_clip": clip, "dp_noise": 0.0, "lr": 1e-9})
-    hooks, optimizer = privatise(module, optimiser(module, recipe), recipe, N, 1, seed=0)
-    task.loss(module, batch).mean().backward()
-    optimizer.step()
-    for (name, p), e in zip(module.named_parameters(), expected):
-        assert torch.allclose(p.grad, torch.as_tensor(e), atol=1e-5), name  # type: ignore[arg-type]
-    hooks.to_standard_module()
+    with privatise(module, optimiser(module, recipe), recipe, N, 1, seed=0) as optimizer:
+        task.loss(module, batch).mean().backward()
+        optimizer.step()
+        for (name, p), e in zip(module.named_parameters(), expected):
+            assert torch.allclose(p.grad, torch.as_tensor(e), atol=1e-5), name  # type: ignore[arg-type]
     assert not any(hasattr(p, "grad_sample") for p in module.parameters())
 
 
@@ -75,9 +74,9 @@ def test_private_noise_has_the_stated_size_and_is_seeded() -> None:
     def step(seed: int) -> Tensor:
         module, batch = net_and_batch("image", dp=True)
         recipe = changed(tiny("digits").recipe(), {"dp_clip": 1e-4, "dp_noise": 5.0})
-        _, optimizer = privatise(module, optimiser(module, recipe), recipe, N, 1, seed)
-        (0 * tiny("digits").loss(module, batch).mean()).backward()
-        optimizer.step()
+        with privatise(module, optimiser(module, recipe), recipe, N, 1, seed) as optimizer:
+            (0 * tiny("digits").loss(module, batch).mean()).backward()
+            optimizer.step()
         return torch.cat([p.grad.flatten() for p in module.parameters()])  # type: ignore[union-attr]
 
     noise = step(0)

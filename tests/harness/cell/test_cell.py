@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -147,7 +148,16 @@ def test_divergence_and_empty_sets_are_named() -> None:
         train_victim(task, train.select([]), recipe=task.recipe(), seed=0, device=CPU)
 
 
-class Misbehaving(TriggerAttack):
+def test_a_head_on_cached_features_is_not_compiled() -> None:
+    task = tiny("digits")
+    recipe = replace(task.recipe(), frozen="body", augment=False)
+    plain, compiled = (
+        train_victim(task, task.load().train, recipe=recipe, seed=0, device=CPU, compiled=c) for c in (False, True)
+    )
+    assert torch.equal(plain.module.head.weight, compiled.module.head.weight)
+
+
+class Misbehaving(TriggerAttack[Tensor]):
     how: str = ""
 
     def stamp(self, scene: Scene, inputs: Any, rng: torch.Generator) -> Any:
