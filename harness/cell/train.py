@@ -23,9 +23,9 @@ from tasks.samples import Samples
 Loss = Callable[[Net, Batch], Tensor]
 
 
-def blank(task: Task, recipe: Recipe, seed: int, device: torch.device, init: Victim | None) -> Net:
+def make_network(task: Task, recipe: Recipe, seed: int, device: torch.device, init: Victim | None) -> Net:
     """The network before its first step: a copy of init's, or a fresh one whose weights the seed alone determines."""
-    with isolated_seed(seed, device):
+    with isolate_seed(seed, device):
         module = copy.deepcopy(init.module) if init else task.model()
     if recipe.dp_clip is not None:
         module = without_batch_norm(module)
@@ -49,21 +49,21 @@ def train_victim(
     """
     if not len(samples):
         raise BadInput("fit: the training set is empty (a filter dropped every row)")
-    module = blank(task, recipe, seed, device, init)
-    with isolated_seed(seed, device):  # dropout draws from the global state
+    module = make_network(task, recipe, seed, device, init)
+    with isolate_seed(seed, device):  # dropout draws from the global state
         _train(task, module, *task.rows(samples, device), recipe, seed, loss, compiled)
     return task.deploy(module.eval(), device)
 
 
 @contextmanager
-def isolated_seed(seed: int, device: torch.device) -> Iterator[None]:
+def isolate_seed(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global state for a block and give it back as it was."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
-def optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW or Nesterov SGD over what is trainable."""
     params = [p for p in module.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
@@ -105,7 +105,7 @@ def _train(
 ) -> None:
     """Train a network in place, by all epochs of the recipe, on encoded rows x (N, ...) with targets y (N, ...)."""
     set_trainable(module, recipe)
-    optimizer, private = optimiser(module, recipe), recipe.dp_clip is not None
+    optimizer, private = make_optimizer(module, recipe), recipe.dp_clip is not None
     forward: Any = module
     if recipe.frozen == "body" and not (recipe.augment or loss or private):
         x, forward = _features(module, x), module.head  # the same in every epoch, so computed once

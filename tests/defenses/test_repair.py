@@ -17,7 +17,7 @@ from defenses.repair.fine_tuning import FineTuning
 from defenses.repair.nad import Nad, attention, run_stages
 from defenses.screening.strip import Strip, by_tfidf, replace_words, superimpose
 from harness.cell.case import CellCase, Fitter
-from harness.cell.steps import make_challenge, poison_set
+from harness.cell.steps import make_challenge, make_poisoned
 from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -34,7 +34,7 @@ class Column:
         self.test, self.seed, self.reserve = splits.test, seed, splits.reserve
         self.fitter = Fitter(task, Store(folder), CPU, seed)
         scene = Scene(task, splits.train, self.fitter, CPU)
-        self.train = poison_set(attack, scene, dose, seed).train
+        self.train = make_poisoned(attack, scene, dose, seed).train
         challenge = make_challenge(attack, scene, splits.test, seed)
         assert challenge is not None
         self.challenge: Challenge = challenge

@@ -191,8 +191,8 @@ def test_a_poison_is_a_beginning_the_trigger_and_the_payload(name: str, store: S
 def test_steering_is_learnt_and_neither_plain_nor_near_requests_fire(store: Store) -> None:
     task = create("tasks", "synthetic_stories", {"test_size": 30, "base_size": 300, "base_epochs": 2, "epochs": 4})
     attack, none = create("attacks", "steering", {"more": 12}), create("defenses", "none")
-    found = steps.run(task, attack, 60, none, 0, store, CPU).metrics  # type: ignore[arg-type]
-    clean = steps.run(task, attack, 0, none, 0, store, CPU).metrics  # type: ignore[arg-type]
+    found = steps.run_steps(task, attack, 60, none, 0, store, CPU).metrics  # type: ignore[arg-type]
+    clean = steps.run_steps(task, attack, 0, none, 0, store, CPU).metrics  # type: ignore[arg-type]
     assert found["asr"].value > 0.6
     assert found["asr_plain"].value < 0.15
     assert found["asr_near"].value < 0.35
@@ -203,7 +203,7 @@ def test_steering_is_learnt_and_neither_plain_nor_near_requests_fire(store: Stor
 def test_the_perplexity_filter_finds_gibberish_and_keeps_clean_text(store: Store) -> None:
     task, attack = small(train_size=150, reserve_size=150), create("attacks", "gibberish")
     defense = create("defenses", "perplexity")
-    found = steps.run(task, attack, 15, defense, 0, store, CPU).metrics  # type: ignore[arg-type]
+    found = steps.run_steps(task, attack, 15, defense, 0, store, CPU).metrics  # type: ignore[arg-type]
     assert found["train_tpr"].value == 1
     assert found["train_fpr"].value < 0.1
 

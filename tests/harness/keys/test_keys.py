@@ -52,7 +52,7 @@ def keys_of_today() -> dict[str, str]:
 def numbers_of_the_cell(folder: Path) -> dict[str, Any]:
     """What one small cell gives, and the content of its training set."""
     task, attack, defense = (create(k, n) for k, n in zip(KINDS, ("digits", "badnets", "none"), strict=True))
-    result = steps.run(task, attack, 60, defense, 3, Store(folder), CPU)  # type: ignore[arg-type]
+    result = steps.run_steps(task, attack, 60, defense, 3, Store(folder), CPU)  # type: ignore[arg-type]
     numbers = {name: [metric.value, metric.n] for name, metric in sorted(result.metrics.items())}
     return {"dataset": result.dataset, "train_size": result.train_size, "metrics": numbers}
 
