@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses.base import Case, Defense
+from defenses.base import Case, Defense, seed_of
 from tasks.deployed import Guarded, Model
 from tasks.plugin import Above0, Positive, Share, options
 from tasks.samples import Samples
@@ -46,7 +46,7 @@ class Strip(Defense):
         order = torch.randperm(len(clean), generator=case.rng)
         n = min(self.overlays, len(clean) // 2)
         overlays, held_out = clean.select(order[:n]), clean.select(order[n:])
-        seed = int(torch.randint(2**31 - 1, (), generator=case.rng))
+        seed = seed_of(case.rng)
         strength = self.replaced if case.task.modality == "text" else self.alpha
         screen = partial(suspicion, victim, overlays=overlays, strength=strength, seed=seed)
         threshold = torch.quantile(screen(held_out), 1 - self.false_rejection)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from defenses.base import Case, Defense
+from defenses.base import Case, Defense, most_suspicious, refit_without
 from tasks.plugin import Positive, Share, options
 from tasks.deployed import Model
 
@@ -38,9 +38,7 @@ class {cls}(Defense):
         judge = case.fit(case.clean(self.clean_rows))
         scores = judge.predict(case.train).scores
         suspicion = 1 - scores.gather(1, case.train.targets[:, None]).squeeze(1)
-        flagged = suspicion >= suspicion.quantile(1 - self.share)
-        case.report(train=suspicion, flagged=flagged)
-        return case.fit(case.train.drop(flagged))
+        return refit_without(case, most_suspicious(suspicion, self.share), suspicion)
 '''
 ATTACK = '''"""{title}."""
 
