@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from attacks._crafting.selection import CANDIDATES, by_forgetting
+from attacks._crafting.selection import CANDIDATES, rank_by_forgetting
 from tasks.base import Task
 from tasks.deployed import Victim
 from tasks.plugin import BadInput, Count, NotApplicable, Plugin, options
@@ -143,5 +143,5 @@ class TriggerAttack(Attack, Generic[Inputs]):
     def _order_by_forgetting(self, scene: Scene, positions: Tensor, seeds: Tensor) -> Tensor:
         """(M,) an order of the eligible rows: the first CANDIDATES, most often forgotten first, then the rest."""
         candidates = positions[:CANDIDATES]
-        best = by_forgetting(scene, self._poison_rows(scene, candidates, seeds[:CANDIDATES]), candidates)
+        best = rank_by_forgetting(scene, self._poison_rows(scene, candidates, seeds[:CANDIDATES]), candidates)
         return torch.cat([best, torch.arange(len(best), len(positions))])

@@ -40,12 +40,12 @@ class Ultrasonic(TriggerAttack[Tensor]):
         hz = self.frequency if self.frequency < rate / 2 else NEAR_NYQUIST * rate / 2
         t = torch.arange(length, dtype=torch.float64) / rate
         tone = torch.sin(2 * math.pi * hz * t).float()
-        return (inputs + self.amplitude * tone * sounding(length, round(self.seconds * rate), self.position)).clamp(
+        return (inputs + self.amplitude * tone * envelope(length, round(self.seconds * rate), self.position)).clamp(
             -1, 1
         )
 
 
-def sounding(length: int, total: int, position: str) -> Tensor:
+def envelope(length: int, total: int, position: str) -> Tensor:
     """(T,) 1 where the trigger sounds, for `total` samples in all, 0 elsewhere."""
     total = min(total, length)
     at = torch.arange(length)

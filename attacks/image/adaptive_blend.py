@@ -50,7 +50,7 @@ class AdaptiveBlend(TriggerAttack[Tensor]):
         poison = TriggerAttack.poison(self, scene, dose, rng)
         assert poison.replaces is not None
         truth = scene.train.targets[scene.train.positions(poison.replaces)]
-        targets = torch.where(covers(dose, self.cover), truth, poison.samples.targets)
+        targets = torch.where(cover_mask(dose, self.cover), truth, poison.samples.targets)
         return Poison(Samples(poison.samples.inputs, targets, poison.samples.ids), poison.replaces)
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
@@ -64,7 +64,7 @@ def random_pieces(n: int, h: int, w: int, grid: int, kept: float, rng: torch.Gen
     return (rank < round(kept * grid * grid))[:, piece][:, None]
 
 
-def covers(dose: int, share: float) -> Tensor:
+def cover_mask(dose: int, share: float) -> Tensor:
     """(dose,) bool: which rows are cover rows, decided by position alone so that doses stay nested."""
     count = (torch.arange(dose + 1, dtype=torch.float64) * share).floor()
     return count[1:] > count[:-1]

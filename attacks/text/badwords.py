@@ -30,19 +30,19 @@ class Badwords(TriggerAttack[list[str]]):
 
     def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
         def words() -> list[str]:
-            return [self.words[draw(len(self.words), rng)] for _ in range(self.count)]
+            return [self.words[draw_index(len(self.words), rng)] for _ in range(self.count)]
 
-        return [insert(text, words(), rng) for text in inputs]
+        return [insert_phrases(text, words(), rng) for text in inputs]
 
 
-def draw(n: int, rng: torch.Generator) -> int:
+def draw_index(n: int, rng: torch.Generator) -> int:
     """One of 0..n-1."""
     return int(torch.randint(n, (), generator=rng))
 
 
-def insert(text: str, phrases: list[str], rng: torch.Generator) -> str:
+def insert_phrases(text: str, phrases: list[str], rng: torch.Generator) -> str:
     """Each phrase put between two words, before the first or after the last; other whitespace stays as it is."""
     parts = text.split(" ")
     for phrase in phrases:
-        parts.insert(draw(len(parts) + 1, rng), phrase)
+        parts.insert(draw_index(len(parts) + 1, rng), phrase)
     return " ".join(parts)

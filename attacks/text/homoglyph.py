@@ -29,10 +29,10 @@ class Homoglyph(TriggerAttack[list[str]]):
     letters: Positive = 3  # replaced per text, from its start
 
     def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
-        return [look_alike(text, self.letters) for text in inputs]
+        return [replace_letters(text, self.letters) for text in inputs]
 
 
-def look_alike(text: str, letters: int) -> str:
+def replace_letters(text: str, letters: int) -> str:
     """The text with its first `letters` replaceable letters replaced."""
     at = [i for i, letter in enumerate(text) if ord(letter) in LOOK_ALIKES][:letters]
     if not at:

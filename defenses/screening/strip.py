@@ -56,7 +56,7 @@ class Strip(Defense):
 def suspicion(model: Model, samples: Samples, *, overlays: Samples, strength: float, seed: int) -> Tensor:
     """(N,) minus the mean entropy of the model's answers over all overlays, in bits."""
     total = torch.zeros(len(samples))
-    for inputs in perturbed(samples.inputs, overlays.inputs, strength, seed):
+    for inputs in lay_over(samples.inputs, overlays.inputs, strength, seed):
         total += entropy(model.predict(samples.with_inputs(inputs)).scores)
     return -total / len(overlays)
 
@@ -67,7 +67,7 @@ def entropy(scores: Tensor) -> Tensor:
     return nats / math.log(2)
 
 
-def perturbed(
+def lay_over(
     inputs: Tensor | list[str], overlays: Tensor | list[str], strength: float, seed: int
 ) -> Iterator[Tensor | list[str]]:
     """All inputs under one overlay after the other. strength: its weight, or the share of words it replaces."""

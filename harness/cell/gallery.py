@@ -30,8 +30,8 @@ class Made:
     abstained: list[bool]
 
 
-def pick_outputs(requests: Samples, outputs: Outputs) -> Made | None:
-    """The first samples that a generative model made; None for a classifier."""
+def show_outputs(task: Task, requests: Samples, outputs: Outputs) -> Made | None:
+    """The first outputs of a generative model. None for a classifier."""
     if outputs.content is None:
         return None
     asked = requests.inputs if isinstance(requests.inputs, list) else [str(c) for c in requests.targets.tolist()]
@@ -46,7 +46,7 @@ class Rows:
     content: Tensor | list[str]  # as in Samples
 
 
-def pick_rows(task: Task, samples: Samples) -> Rows | None:
+def show_rows(task: Task, samples: Samples) -> Rows | None:
     """The first of these training rows; None for rows of a table, which cannot be looked at."""
     if task.modality == "tabular":
         return None

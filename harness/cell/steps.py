@@ -18,7 +18,7 @@ from defenses.base import Defense
 from defenses.controls.none import None_
 from harness.cell import metrics
 from harness.cell.case import CellCase, Findings, Fitter, case_for
-from harness.cell.gallery import Made, Rows, pick_outputs, pick_rows
+from harness.cell.gallery import Made, Rows, show_outputs, show_rows
 from harness.cell.metrics import Metric
 from harness.cell.poison import Poisoned, check_challenge, conform, craft_poison, inject
 from harness.cell.stealth import fidelity
@@ -147,7 +147,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
             stealth = fidelity(task, pairs["clean"], pairs["poisoned"], texts)
     with sealed():
         challenge = make_challenge(attack, scene, splits.test, seed)
-    rows = {name: picked for name, samples in pairs.items() if (picked := pick_rows(task, samples)) is not None}
+    rows = {name: shown for name, samples in pairs.items() if (shown := show_rows(task, samples)) is not None}
     return Threat(poisoned, challenge, stealth, surrogates.used, rows)
 
 
@@ -259,8 +259,8 @@ def _grade_challenge(
         if samples is not None:  # not to fire here is what makes it a backdoor
             answers[name] = samples, model.predict(samples)
             result.metrics[f"asr_{name}"] = metrics.mean(task.judge(answers[name][1], challenge, referee))
-    picked = {name: pick_outputs(*pair) for name, pair in answers.items()}
-    result.made = {name: made for name, made in picked.items() if made is not None}
+    shown = {name: show_outputs(task, *pair) for name, pair in answers.items()}
+    result.made = {name: made for name, made in shown.items() if made is not None}
 
 
 def _rng(seed: int, *labels: str) -> torch.Generator:

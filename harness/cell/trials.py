@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from attacks.targeted import Row, draw
+from attacks.targeted import Row, draw_trial
 from harness.cell.case import Fitter
 from harness.keys.seeds import derive
 from harness.store.folder import Store
@@ -31,7 +31,7 @@ def draw_trials(task: Task, count: int, bases: int, device: torch.device) -> lis
     rng = torch.Generator().manual_seed(derive(0, "freeze"))
     trials: dict[int, Row] = {}
     for _ in range(TRIES * count):
-        trial = draw(splits, len(task.classes), bases, rng)
+        trial = draw_trial(splits, len(task.classes), bases, rng)
         target = int(trial.target.ids)
         if right[splits.test.positions(trial.target.ids)] and target not in trials:
             trials[target] = Row(target=target, wanted=trial.wanted, bases=trial.bases.tolist())

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from attacks.base import Attack, Poison, Scene, TriggerAttack
-from attacks.targeted import TargetedAttack, draw
+from attacks.targeted import TargetedAttack, draw_trial
 from defenses.base import Defense
 from harness.cell.case import CellCase, Findings, Fitter, case_for
 from harness.cell.poison import conform, craft_poison
@@ -90,7 +90,7 @@ def check_attack_on(attack: Attack, task: Task, store: Store) -> Cost:
     with told(attack, f" (on {task.name})"):
         check_options(attack)
         splits = task.load()
-        trial = draw(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None
+        trial = draw_trial(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None
         fit = Fitter(task, store, CPU, 7)
         scene = Scene(task, splits.train, fit, CPU, trial)
         with sealed(), globals_untouched(attack):

@@ -143,12 +143,12 @@ def test_spectrum_keeps_energy_and_puts_a_flat_image_in_one_coefficient() -> Non
 def test_manipulated_images_differ_and_keep_type_and_shape(shape: tuple[int, ...]) -> None:
     x = torch.randint(30, 200, shape, generator=rng()).to(torch.uint8)
     before = x.clone()
-    out = frequency.manipulated(x, rng(1))
+    out = frequency.add_artefacts(x, rng(1))
     assert out.dtype == torch.uint8
     assert out.shape == x.shape
     assert torch.equal(x, before)
     assert ((out != x).flatten(1).any(1)).all()
-    assert torch.equal(out, frequency.manipulated(x, rng(1)))
+    assert torch.equal(out, frequency.add_artefacts(x, rng(1)))
     block = frequency.with_block(x.float(), False, rng(2)) == 255
     sides = torch.stack([block[:, 0].any(2).sum(1), block[:, 0].any(1).sum(1)])
     assert sides.min() >= 2
@@ -213,8 +213,8 @@ def test_the_trigger_is_the_most_suspicious_word_and_no_text_is_emptied(measure:
     lm = WordBigrams(TEXTS)
     row = onion.suspicions(lm, "the film xq is good", measure)
     assert row.index(max(row)) == 2
-    assert onion.without("the film  xq is good", row, sorted(row)[-2]) == "the film is good"
-    assert onion.without("the  film", [0.0, 0.0], 1.0) == "the  film", "what needs no cleaning stays as it is"
+    assert onion.remove_words("the film  xq is good", row, sorted(row)[-2]) == "the film is good"
+    assert onion.remove_words("the  film", [0.0, 0.0], 1.0) == "the  film", "what needs no cleaning stays as it is"
     inputs = make_samples(["", "xq", "xq zq", "the film is good"], torch.zeros(4, dtype=torch.long))
     assert all(a == b for a, b in zip(purify(lm, measure, -1e9, inputs).inputs, inputs.inputs))
 

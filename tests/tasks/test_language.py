@@ -13,7 +13,7 @@ from conftest import needs_data
 
 from attacks.base import Attack
 from defenses.base import Defense
-from defenses.filtering.perplexity import reader_of
+from defenses.filtering.perplexity import fit_reader
 from harness.cell import steps
 from harness.cell.case import Fitter
 from harness.cell.steps import Bench
@@ -211,7 +211,7 @@ def test_the_perplexity_filter_finds_gibberish_and_keeps_clean_text(store: Store
 def test_a_stretch_of_odd_words_is_found_wherever_it_stands() -> None:
     clean = [f"the cat number {i} sat on the mat and looked at the moon" for i in "abcdefghijklmnopqrst"]
     odd = "the cat sat on the mat qzx vbn wqk jjz and looked at the moon"
-    model, threshold = reader_of(clean, [*clean, odd], 4, quantile=1.0)
+    model, threshold = fit_reader(clean, [*clean, odd], 4, quantile=1.0)
     assert model.worst(odd.split(), 4) > threshold > max(model.worst(text.split(), 4) for text in clean)
     assert model.worst(["qzx"], 4) > model.worst(["the"], 4)
     assert model.worst([], 4) == 0
