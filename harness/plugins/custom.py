@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadGrid, BadPlugin
 from harness.keys.bytecode import MAIN
+from harness.keys.source import find_module_file
 from harness.plugins import registry
 from harness.plugins.registry import KINDS, Given, Spec, entries, given, load_class
 
@@ -55,7 +56,7 @@ def add_file(path: Path) -> str:
         return name
     if not path.is_file() or path.suffix != ".py" or not name.isidentifier():
         raise BadPlugin(f"{where}: not a Python file that could be imported")
-    if any(module_file(taken.module) == path for kind in KINDS if (taken := entries(kind).get(name))):
+    if any(find_module_file(taken.module) == path for kind in KINDS if (taken := entries(kind).get(name))):
         return name  # it is installed, and this is its file
     refuse_taken(where, name, "rename the file", path)
     spec = spec_from_file_location(name, path)
@@ -99,19 +100,14 @@ def called(cls: type[Plugin]) -> str:
     return cls.name
 
 
-def module_file(module: str) -> Path | None:
-    """Where a module's source lies."""
-    spec = find_spec(module)
-    return Path(spec.origin).resolve() if spec and spec.origin else None
-
-
 def refuse_taken(where: str, name: str, advice: str, file: Path | None = None) -> None:
     """Raises BadPlugin if a plug-in is called so, or, of what becomes a module, a module other than this file."""
     for taken in (entries(kind).get(name) for kind in KINDS):
         if taken:
             raise BadPlugin(f"{where}: {name!r} is already {taken.module}; {advice}")
-    if file is not None and find_spec(name) is not None and module_file(name) != file:
-        raise BadPlugin(f"{where}: {name!r} is the name of another module ({module_file(name)}); {advice}")
+    module = find_spec(name) if file is not None else None
+    if module is not None and find_module_file(name) != file:
+        raise BadPlugin(f"{where}: {name!r} is the name of another module ({module.origin}); {advice}")
 
 
 def spec(kind: str, found: Any) -> Spec:
