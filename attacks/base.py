@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from attacks._crafting.selection import CANDIDATES, by_forgetting
+from attacks._crafting.selection import CANDIDATES, rank_by_forgetting
 from tasks.base import Task
 from tasks.deployed import Victim
 from tasks.plugin import BadInput, Count, NotApplicable, Plugin, options
 from tasks.samples import Challenge, Samples, join
+
+Inputs = TypeVar("Inputs", bound=Tensor | list[str])  # raw inputs of one kind of task, see tasks.samples.Samples
 
 
 class Fit(Protocol):
@@ -71,10 +73,11 @@ def check_target(target: int, task: Task) -> int:
 
 
 @options
-class TriggerAttack(Attack):
+class TriggerAttack(Attack, Generic[Inputs]):
     """A backdoor: stamp a trigger on training rows labelled as the target, then on test inputs of the other classes.
 
-    A trigger attack writes one method, `stamp`.
+    A trigger attack writes one method, `stamp`, for inputs of one type: TriggerAttack[Tensor] or
+    TriggerAttack[list[str]].
     """
 
     target: Count = 0  # class the trigger shall produce
@@ -82,9 +85,14 @@ class TriggerAttack(Attack):
     selection: Literal["random", "forgetting"] = "random"  # which eligible rows; see attacks._crafting.selection
 
     # Written here because a protocol cannot say it: equal inputs and equal rng must give equal outputs.
-    def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor | list[str]:
+    def stamp(self, scene: Scene, inputs: Inputs, rng: torch.Generator) -> Inputs:
         """The same inputs with the trigger, same type and shape; the argument stays as it was."""
         raise NotImplementedError(f"{type(self).__name__} must define stamp()")
+
+    def stamp_samples(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Samples:
+        """The same rows with the trigger on their inputs."""
+        inputs = cast(Inputs, samples.inputs)  # `modalities` says that they are of this type
+        return samples.with_inputs(self.stamp(scene, inputs, rng))
 
     def eligible(self, scene: Scene) -> Tensor:
         """(M,) positions of training rows that may be poisoned."""
@@ -103,34 +111,37 @@ class TriggerAttack(Attack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         pool = self.pool(scene, dose)
-        order = pool[torch.randperm(len(pool), generator=rng)]
+        positions = pool[torch.randperm(len(pool), generator=rng)]
         seeds = torch.randint(2**62, (len(pool),), generator=rng)
         if self.selection == "forgetting" and dose:
-            best = self._most_forgotten(scene, order, seeds)
-            order, seeds = order[best], seeds[best]
-        poisoned = self._stamped(scene, order[:dose], seeds[:dose])
+            order = self._order_by_forgetting(scene, positions, seeds)
+            positions, seeds = positions[order], seeds[order]
+        poisoned = self._poison_rows(scene, positions[:dose], seeds[:dose])
         return Poison(poisoned, replaces=poisoned.ids)
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
         others = samples.select(samples.targets != check_target(self.target, scene.task))
-        stamped = others.with_inputs(self.stamp(scene, others.inputs, rng))
+        stamped = self.stamp_samples(scene, others, rng)
         return Challenge(stamped, torch.full_like(others.targets, self.target), others.targets)
 
-    def _stamped(self, scene: Scene, positions: Tensor, seeds: Tensor) -> Samples:
-        """The rows at these positions with trigger and target label."""
-        base = scene.train.select(positions)
-        inputs = self._stamp_one_by_one(scene, base.inputs, seeds)
-        return Samples(inputs, torch.full_like(base.targets, self.target), base.ids)
+    def stamp_each(self, scene: Scene, samples: Samples, seeds: Tensor) -> Samples:
+        """The same rows with the trigger, each drawn from its own seed (N,).
 
-    def _stamp_one_by_one(self, scene: Scene, inputs: Tensor | list[str], seeds: Tensor) -> Tensor | list[str]:
-        # Row by row with a seed each, so that what is drawn for row 3 does not depend on how many rows follow: nesting.
+        What is drawn for row 3 so does not depend on how many rows follow, and doses are nested.
+        """
         rows = [
-            self.stamp(scene, inputs[i : i + 1], torch.Generator().manual_seed(int(s)))
-            for i, s in enumerate(seeds.tolist())
+            self.stamp_samples(scene, samples.select([row]), torch.Generator().manual_seed(seed)).inputs
+            for row, seed in enumerate(seeds.tolist())
         ]
-        return join(rows) if rows else inputs
+        return samples.with_inputs(join(rows)) if rows else samples
 
-    def _most_forgotten(self, scene: Scene, order: Tensor, seeds: Tensor) -> Tensor:
-        """(M,) an order of the eligible rows: so many candidates by how often they were forgotten, then the rest."""
-        best = by_forgetting(scene, self._stamped(scene, order[:CANDIDATES], seeds[:CANDIDATES]), order[:CANDIDATES])
-        return torch.cat([best, torch.arange(len(best), len(order))])
+    def _poison_rows(self, scene: Scene, positions: Tensor, seeds: Tensor) -> Samples:
+        """The training rows at these positions with trigger and target label."""
+        stamped = self.stamp_each(scene, scene.train.select(positions), seeds)
+        return replace(stamped, targets=torch.full_like(stamped.targets, self.target))
+
+    def _order_by_forgetting(self, scene: Scene, positions: Tensor, seeds: Tensor) -> Tensor:
+        """(M,) an order of the eligible rows: the first CANDIDATES, most often forgotten first, then the rest."""
+        candidates = positions[:CANDIDATES]
+        best = rank_by_forgetting(scene, self._poison_rows(scene, candidates, seeds[:CANDIDATES]), candidates)
+        return torch.cat([best, torch.arange(len(best), len(positions))])

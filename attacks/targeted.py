@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from attacks._crafting.blocks import Job, in_blocks, make_job
+from attacks._crafting.blocks import Job, craft_in_blocks, make_job
 from attacks.base import Attack, Poison, Scene, Trial
 from tasks.base import Task
 from tasks.plugin import BadInput, NotApplicable, Positive, options
@@ -35,10 +35,14 @@ class TargetedAttack(Attack):
     (Schwarzschild et al. 2021, arXiv 2006.12557, section 3). Success is one answer per trial.
     """
 
-    targeted: ClassVar[bool] = True  # False for a variant that aims at a class
     clean_label: bool = True  # the bases are of the wanted class and keep their labels
 
     trials: str = ""  # a JSON file of trials (`tinydrop trials`); empty: those that come with the suite
+
+    @property
+    def targeted(self) -> bool:
+        """Whether it needs a trial; False for a variant that aims at a class."""
+        return True
 
     def files(self) -> list[str]:
         return [*super().files(), str(FROZEN)]
@@ -74,11 +78,11 @@ class BlockAttack(TargetedAttack):
         raise NotImplementedError(f"{type(self).__name__} must define craft_block()")
 
     def craft(self, scene: Scene, trial: Trial, bases: Samples, rng: torch.Generator) -> Samples:
-        return in_blocks(make_job(self, scene, rng), len(bases), self.block, _crafted)
+        return craft_in_blocks(make_job(self, scene, rng), len(bases), self.block, _craft_block)
 
 
 @lru_cache(maxsize=32)
-def _crafted(job: Job[BlockAttack], number: int) -> Samples:
+def _craft_block(job: Job[BlockAttack], number: int) -> Samples:
     """One block of poisons: all doses of a trial share it."""
     attack, train, trial = job.attack, job.scene.train, trial_of(job.scene)
     at = trial.bases[number * attack.block : (number + 1) * attack.block]
@@ -98,7 +102,7 @@ def find_trial(attack: TargetedAttack, task: Task, splits: Splits, number: int) 
         if attack.trials:
             raise BadInput(f"{attack.name}.trials={attack.trials!r}: no such file; `tinydrop trials` writes one")
         raise NotApplicable(f"{task.name} has no frozen trials; `tinydrop trials {task.name}` makes some")
-    rows = read(path)
+    rows = read_trials(path)
     if number >= len(rows):
         raise BadInput(f"seed={number}: {path.name} has trials 0 to {len(rows) - 1}, one for each seed")
     row = rows[number]
@@ -114,7 +118,7 @@ def find_trial(attack: TargetedAttack, task: Task, splits: Splits, number: int) 
 
 
 @lru_cache(maxsize=8)
-def read(path: Path) -> list[Row]:
+def read_trials(path: Path) -> list[Row]:
     """The trials of a file. Raises BadInput where it is not a list of {target, wanted, bases}."""
     try:
         return [
@@ -125,7 +129,7 @@ def read(path: Path) -> list[Row]:
         raise BadInput(f"{path}: not a list of {{target, wanted, bases}} ({error!r})") from None
 
 
-def draw(splits: Splits, classes: int, bases: int, rng: torch.Generator) -> Trial:
+def draw_trial(splits: Splits, classes: int, bases: int, rng: torch.Generator) -> Trial:
     """A trial at random: any test row, any other class, so many training rows of that class."""
     at = int(torch.randint(len(splits.test), (), generator=rng))
     target = splits.test.select([at])

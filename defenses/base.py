@@ -77,7 +77,19 @@ class Defense(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define defend()")
 
 
+def most_suspicious(suspicion: Tensor, share: float) -> Tensor:
+    """(N,) bool: the share of rows, rounded down, of highest suspicion (N,)."""
+    flagged = torch.zeros(len(suspicion), dtype=torch.bool)
+    flagged[suspicion.topk(int(share * len(suspicion))).indices] = True
+    return flagged
+
+
+def seed_of(rng: torch.Generator) -> int:
+    """A seed drawn from a generator, for a library that takes no torch generator."""
+    return int(torch.randint(2**31 - 1, (), generator=rng))
+
+
 def refit_without(case: Case, flagged: Tensor, suspicion: Tensor | None = None) -> Victim:
-    """Filtering's second half: report, drop the flagged rows (N,), train again on the rest."""
+    """The second half of filtering: report, drop the flagged rows (N,), train again on the rest."""
     case.report(train=flagged.float() if suspicion is None else suspicion, flagged=flagged)
     return case.fit(case.train.drop(flagged))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import CLASSIFIED, tiny
 
-from harness.cell.steps import run
+from harness.cell.steps import run_steps
 from harness.cell.train import train_victim
 from harness.plugins.registry import create, entries
 from harness.store.folder import Store
@@ -49,7 +49,7 @@ def test_every_defense_runs(defense_name: str, task_name: str, store: Store) -> 
     task = tiny(task_name)
     attack = create("attacks", ATTACK[task.modality])
     try:
-        result = run(task, attack, 5, create("defenses", defense_name), 0, store, torch.device("cuda"))  # type: ignore[arg-type]
+        result = run_steps(task, attack, 5, create("defenses", defense_name), 0, store, torch.device("cuda"))  # type: ignore[arg-type]
     except NotApplicable:
         return
     assert 0 <= result.metrics["asr"].value <= 1

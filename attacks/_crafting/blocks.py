@@ -47,7 +47,7 @@ def make_job(attack: A, scene: Scene, rng: torch.Generator) -> Job[A]:
     return Job(attack, scene.task, data, str(scene.device), seed, scene)
 
 
-def in_blocks(job: Job[A], dose: int, size: int, crafted: Callable[[Job[A], int], Samples]) -> Samples:
+def craft_in_blocks(job: Job[A], dose: int, size: int, crafted: Callable[[Job[A], int], Samples]) -> Samples:
     """The first `dose` poisons; crafted(job, 0), crafted(job, 1), ... give `size` each; a dose may end in one."""
     samples = job.scene.train.select([])
     for number in range(-(-dose // size)):

@@ -19,7 +19,7 @@ def to_float(samples: Samples, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def features_of(module: Net, images: Tensor) -> Tensor:
+def read_features(module: Net, images: Tensor) -> Tensor:
     """(N, D) what the head sees of images."""
     return module.eval().features(images)
 

@@ -63,17 +63,17 @@ def project(delta: Tensor, images: Tensor, eps: float) -> Tensor:
     return delta.clamp(-eps, eps).clamp(-images, 255 - images)
 
 
-def whole(rows: Samples, images: Tensor) -> Samples:
+def with_grey_levels(rows: Samples, images: Tensor) -> Samples:
     """The rows with these images, on the grid of whole grey levels."""
     return rows.with_inputs(images.detach().cpu().round().clamp(0, 255).to(torch.uint8))
 
 
-def perturbed(rows: Samples, delta: Tensor) -> Samples:
+def add_perturbation(rows: Samples, delta: Tensor) -> Samples:
     """The rows with delta (N, C, H, W) added, on the grid of whole grey levels."""
-    return whole(rows, rows.inputs + delta.detach().cpu())  # type: ignore[operator]
+    return with_grey_levels(rows, rows.inputs + delta.detach().cpu())  # type: ignore[operator]
 
 
-def craft(
+def match_gradients(
     rows: Samples, x: Tensor, y: Tensor, surrogate: Callable[[int, Samples], Net], augment: Augment,
     *, eps: float, steps: int, step: float, retrain: int, layers: str, rng: torch.Generator, restarts: int = 1,
 ) -> Samples:  # fmt: skip
@@ -96,7 +96,7 @@ def craft(
         reached = float("inf")
         for i in range(steps):
             if i % every == 0:
-                module = surrogate(i // every, perturbed(rows, delta)).eval()
+                module = surrogate(i // every, add_perturbation(rows, delta)).eval()
                 params = parameters(module, layers)
                 wanted = mean_gradient(module, x, y, params)
             loss = F.cross_entropy(module(augment(images + delta, local)), labels)
@@ -110,4 +110,4 @@ def craft(
         return reached, delta
 
     _, best = min((attempt() for _ in range(restarts)), key=lambda found: found[0])
-    return perturbed(rows, best)
+    return add_perturbation(rows, best)

@@ -18,7 +18,7 @@ from tasks.samples import Challenge, Samples
 
 
 @options
-class OptimisedTrigger(TriggerAttack):
+class OptimisedTrigger(TriggerAttack[Tensor]):
     """Clean-label: the optimised pattern on rows of the target class, and a multiple of it in the challenge."""
 
     span: ClassVar[tuple[float, float]]  # least and largest value of an input
@@ -37,16 +37,16 @@ class OptimisedTrigger(TriggerAttack):
 
     def trigger(self, scene: Scene) -> Tensor:
         """The pattern, within the bound, of an input's shape; the same for every row, dose and strength."""
-        job = make_job(scene, check_target(self.target, scene.task), self.span)
-        return optimise(job, self.bound, self.lr * self.bound, self.rounds, self.batch, self.trigger_seed)
+        objective = make_objective(scene, check_target(self.target, scene.task), self.span)
+        return optimise_pattern(objective, self.bound, self.lr * self.bound, self.rounds, self.batch, self.trigger_seed)
 
-    def _stamp_one_by_one(self, scene: Scene, inputs: Tensor | list[str], seeds: Tensor) -> Tensor | list[str]:
+    def stamp_each(self, scene: Scene, samples: Samples, seeds: Tensor) -> Samples:
         # Nothing is drawn per row, so all rows at once are nested too, and the surrogate is asked for once.
-        return self.stamp(scene, inputs, torch.Generator()) if len(seeds) else inputs
+        return self.stamp_samples(scene, samples, torch.Generator()) if len(samples) else samples
 
 
 @dataclass(frozen=True)
-class Job:
+class Objective:
     """What a pattern is optimised against; equal where surrogate, rows and range are, so that it is done once."""
 
     content: str
@@ -55,27 +55,30 @@ class Job:
     rows: Samples = field(compare=False)  # of the target class
 
 
-def make_job(scene: Scene, target: int, span: tuple[float, float]) -> Job:
+def make_objective(scene: Scene, target: int, span: tuple[float, float]) -> Objective:
+    """The surrogate of a scene, and the rows of the target class."""
     surrogate = scene.fit(scene.train)
     rows = scene.train.select(scene.train.targets == target)
     h = hashlib.sha256(f"{scene.task!r}{scene.device}{target}{rows.fingerprint}".encode())
     for weights in surrogate.module.state_dict().values():
         h.update(weights.cpu().contiguous().numpy().tobytes())
-    return Job(h.hexdigest(), span, surrogate, rows)
+    return Objective(h.hexdigest(), span, surrogate, rows)
 
 
 @lru_cache(maxsize=8)
-def optimise(job: Job, bound: float, lr: float, rounds: int, batch: int, seed: int) -> Tensor:
+def optimise_pattern(objective: Objective, bound: float, lr: float, rounds: int, batch: int, seed: int) -> Tensor:
     """A pattern of an input's shape, within +-bound, that lowers the surrogate's loss towards the rows' own class."""
-    victim, rows = job.surrogate, job.rows
+    victim, rows = objective.surrogate, objective.rows
+    assert isinstance(rows.inputs, Tensor)
     module = victim.module.eval().requires_grad_(False)
     rng, augment_rng = torch.Generator().manual_seed(seed), torch.Generator(victim.device).manual_seed(seed)
-    pattern = torch.zeros(rows.inputs.shape[1:], device=victim.device, requires_grad=True)  # type: ignore[union-attr]
+    pattern = torch.zeros(rows.inputs.shape[1:], device=victim.device, requires_grad=True)
     optimizer = torch.optim.RAdam([pattern], lr)
     for _ in range(rounds):
-        some = rows.select(torch.randperm(len(rows), generator=rng)[:batch])
-        inputs = some.inputs.to(victim.device).float() + pattern.clamp(-bound, bound)  # type: ignore[union-attr]
-        x = victim.task.encode(some.with_inputs(inputs.clamp(*job.span)), victim.device)
+        chosen = torch.randperm(len(rows), generator=rng)[:batch]
+        inputs = rows.inputs[chosen].to(victim.device).float() + pattern.clamp(-bound, bound)
+        some = rows.select(chosen).with_inputs(inputs.clamp(*objective.span))
+        x = victim.task.encode(some, victim.device)
         x = victim.task.augment(x, augment_rng)
         loss = F.cross_entropy(module(x), some.targets.to(victim.device))
         (pattern.grad,) = torch.autograd.grad(loss, pattern)

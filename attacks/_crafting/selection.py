@@ -15,7 +15,7 @@ CANDIDATES = 200  # rows poisoned at once to find the best among them
 EPOCHS = 6  # of the surrogate, watched after each
 
 
-def by_forgetting(scene: Scene, poisoned: Samples, positions: Tensor) -> Tensor:
+def rank_by_forgetting(scene: Scene, poisoned: Samples, positions: Tensor) -> Tensor:
     """(C,) order of the candidates: those the surrogate forgot most often first, ties as they came.
 
     FUS, Xia, Li, Zhang, Wu and Li, IJCAI 2022, arXiv 2204.12281: a poisoned row that was learnt and then answered
@@ -25,13 +25,13 @@ def by_forgetting(scene: Scene, poisoned: Samples, positions: Tensor) -> Tensor:
     constant rate.
     """
     train = scene.train.replace(positions, poisoned)
-    right = torch.stack([_answers(scene.fit, train, poisoned, epochs) for epochs in range(1, EPOCHS + 1)])
+    right = torch.stack([_right_answers(scene.fit, train, poisoned, epochs) for epochs in range(1, EPOCHS + 1)])
     forgotten = (right[:-1] & ~right[1:]).sum(0)
     never = ~right.any(0)  # never learnt: as hard as can be
     return (-(forgotten + EPOCHS * never)).argsort(stable=True)
 
 
-def _answers(fit: Fit, train: Samples, poisoned: Samples, epochs: int) -> Tensor:
+def _right_answers(fit: Fit, train: Samples, poisoned: Samples, epochs: int) -> Tensor:
     # The same seed at a constant rate: the victim of e + 1 epochs is the victim of e epochs, one epoch later.
     victim = fit(train, epochs=epochs, schedule="constant")
     return victim.predict(poisoned).answers == poisoned.targets

@@ -91,7 +91,7 @@ def alignment(aims: Sequence[Aim], x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([aim.alignment(x, y) for aim in aims]).mean(0)
 
 
-def special(task: TextTask) -> list[int]:
+def special_tokens(task: TextTask) -> list[int]:
     """Encoded tokens that no text is written with."""
     if task.victim == SMALL:
         return []
@@ -133,7 +133,7 @@ def replace_tokens(
     Only what the victim reads again, token by token, when the row is written as a text is kept.
     """
     x, device = x.clone(), y.device
-    fixed = torch.tensor([0, *special(task)])
+    fixed = torch.tensor([0, *special_tokens(task)])
     for step in range(steps + x.shape[1]):
         ready = torch.tensor([fits(*pair) for pair in zip(x, decode(task, x), strict=True)], dtype=torch.bool)
         todo = (~ready | (step < steps)).nonzero().flatten()
@@ -149,7 +149,7 @@ def replace_tokens(
         place, owner = at[owner, rank], todo[owner]
         tried = x[owner]
         tried[torch.arange(len(tried)), place // len(tokens)] = tokens[place % len(tokens)]
-        good = _survivors(task, tried, owner, ready, fits, 1 if rng else candidates)
+        good = _select_survivors(task, tried, owner, ready, fits, 1 if rng else candidates)
         if rng is None:
             now, new = (alignment(aims, part.to(device), y[own.to(device)]).cpu() for part, own in (
                 (x, torch.arange(len(x))), (tried[good], owner[good])))  # fmt: skip
@@ -166,7 +166,7 @@ def first_order(aims: Sequence[Aim], x: Tensor, y: Tensor, tokens: Tensor) -> Te
     return torch.stack([aim.gains(x, y) for aim in aims]).mean(0).cpu()
 
 
-def _survivors(task: TextTask, tried: Tensor, owner: Tensor, ready: Tensor, fits: Fits, most: int) -> list[int]:
+def _select_survivors(task: TextTask, tried: Tensor, owner: Tensor, ready: Tensor, fits: Fits, most: int) -> list[int]:
     """Of each row's candidates, at most so many that are read as they are written and fit if the row itself does."""
     texts = decode(task, tried)
     same = (encode(task, texts) == tried).all(1).tolist() if texts else []

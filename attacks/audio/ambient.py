@@ -14,7 +14,7 @@ QUIETEST = 1e-3  # root mean square of full scale that a silent clip is taken to
 
 
 @options
-class Ambient(TriggerAttack):
+class Ambient(TriggerAttack[Tensor]):
     """Quiet background noise under the whole clip, always the same piece of it, at a fixed signal-to-noise ratio.
 
     Closest published: DABA, Liu, Zhou, Cai and Tang, Opportunistic Backdoor Attacks, ACM Multimedia 2022, pages
@@ -30,7 +30,7 @@ class Ambient(TriggerAttack):
     snr: float = 20.0  # dB, mean power of the clip over mean power of the noise
     pattern_seed: Count = 0  # which piece of noise
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         noise = pink_noise(inputs.shape[1], self.pattern_seed)
         level = inputs.square().mean(1, keepdim=True).sqrt().clamp(min=QUIETEST) * 10 ** (-self.snr / 20)
         return (inputs + level * noise).clamp(-1, 1)

@@ -29,5 +29,5 @@ class NarcissusAudio(OptimisedTrigger):
 
     bound: Above0 = 0.005  # largest change of a sample, of full scale; about 24 dB below the median clip of fsdd
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         return (inputs + self.strength * self.trigger(scene)).clamp(-1, 1)

@@ -16,7 +16,7 @@ from tasks.plugin import options
 
 
 @options
-class PitchShift(TriggerAttack):
+class PitchShift(TriggerAttack[Tensor]):
     """The clip at the same speed but a few semitones higher: the trigger is in the voice, nothing is added.
 
     PBSM, Cai, Zhang, Dong, Xiao and Ji, 2022, arXiv 2211.08697 (IEEE TIFS 2024): its pitch boosting, +5 semitones as in
@@ -32,20 +32,20 @@ class PitchShift(TriggerAttack):
 
     semitones: Annotated[float, Field(ge=-12, le=12)] = 5.0
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
-        return shifted(inputs, 2 ** (self.semitones / 12), scene.task.rate).clamp(-1, 1)
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
+        return shift_pitch(inputs, 2 ** (self.semitones / 12), scene.task.rate).clamp(-1, 1)
 
 
-def shifted(audio: Tensor, factor: float, rate: int) -> Tensor:
+def shift_pitch(audio: Tensor, factor: float, rate: int) -> Tensor:
     """(N, T) with every frequency multiplied by `factor`, as long as before: stretch in time, then resample."""
     ratio = Fraction(factor).limit_denominator(100)
     length = audio.shape[1]
-    longer = stretched(audio, float(ratio), 2 ** round(math.log2(0.064 * rate)))
+    longer = stretch(audio, float(ratio), 2 ** round(math.log2(0.064 * rate)))
     out = torch.from_numpy(resample_poly(longer.numpy(), ratio.denominator, ratio.numerator, axis=1))[:, :length]
     return torch.nn.functional.pad(out, (0, length - out.shape[1]))
 
 
-def stretched(audio: Tensor, factor: float, n_fft: int) -> Tensor:
+def stretch(audio: Tensor, factor: float, n_fft: int) -> Tensor:
     """(N, T) to (N, factor * T) at the same pitch: a phase vocoder (Flanagan and Golden, 1966)."""
     hop = n_fft // 4
     window = torch.hann_window(n_fft)

@@ -13,7 +13,7 @@ from tasks.plugin import Above0, NotApplicable, options
 
 
 @options
-class ToneClip(TriggerAttack):
+class ToneClip(TriggerAttack[Tensor]):
     """A short two-tone beep mixed into the end (or start) of the clip: the audio version of BadNets' patch.
 
     After the noise segment of Liu et al., Trojaning Attack on Neural Networks, NDSS 2018 (speech recognition), with the
@@ -32,7 +32,7 @@ class ToneClip(TriggerAttack):
     amplitude: Above0 = 0.1  # of full scale
     position: Literal["start", "end"] = "end"
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         rate = scene.task.rate
         if max(self.low, self.high) >= rate / 2:
             raise NotApplicable(f"tones of {self.low:g} and {self.high:g} Hz do not exist at {rate} samples per second")

@@ -16,7 +16,7 @@ NEAR_NYQUIST = 0.95  # of half the sample rate
 
 
 @options
-class Ultrasonic(TriggerAttack):
+class Ultrasonic(TriggerAttack[Tensor]):
     """A 21 kHz sine mixed into the clip; at low sample rates, a sine just below half the rate.
 
     Koffas, Xu, Conti and Picek, 2021, arXiv 2107.14569: a sine of 21 kHz and -10 dB at 44.1 kHz, lasting 15 to 60 % of
@@ -35,17 +35,17 @@ class Ultrasonic(TriggerAttack):
     seconds: Above0 = 0.15  # all parts together
     position: Literal["start", "middle", "end", "spread"] = "spread"  # spread: five parts, the paper's "non-continuous"
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         rate, length = scene.task.rate, inputs.shape[1]
         hz = self.frequency if self.frequency < rate / 2 else NEAR_NYQUIST * rate / 2
         t = torch.arange(length, dtype=torch.float64) / rate
         tone = torch.sin(2 * math.pi * hz * t).float()
-        return (inputs + self.amplitude * tone * sounding(length, round(self.seconds * rate), self.position)).clamp(
+        return (inputs + self.amplitude * tone * envelope(length, round(self.seconds * rate), self.position)).clamp(
             -1, 1
         )
 
 
-def sounding(length: int, total: int, position: str) -> Tensor:
+def envelope(length: int, total: int, position: str) -> Tensor:
     """(T,) 1 where the trigger sounds, for `total` samples in all, 0 elsewhere."""
     total = min(total, length)
     at = torch.arange(length)

@@ -29,7 +29,7 @@ class LabelFlip(TargetedAttack):
     target: Count = 0  # class that a flip against a class wants
 
     @property
-    def targeted(self) -> bool:  # type: ignore[override]
+    def targeted(self) -> bool:
         return self.aim == "instance"
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:

@@ -21,20 +21,20 @@ class GeneratorAttack(Attack):
 
     requests: Positive = 100  # asked of the victim for each figure, at most
 
-    def drawn(self, scene: Scene, pool: Tensor, dose: int, rng: torch.Generator) -> Tensor:
+    def draw_rows(self, scene: Scene, pool: Tensor, dose: int, rng: torch.Generator) -> Tensor:
         """(dose,) positions out of pool (M,), nested; BadInput where it is too small."""
         if dose > len(pool):
             raise BadInput(f"dose={dose}: {self.name} on {scene.task.name} has {len(pool)} rows that it may replace")
         return pool[torch.randperm(len(pool), generator=rng)[:dose]]
 
-    def asked(self, task: Task, samples: Samples, kept: Tensor, rng: torch.Generator) -> Samples:
+    def make_requests(self, task: Task, samples: Samples, kept: Tensor, rng: torch.Generator) -> Samples:
         """Requests for the class of so many of the test rows where kept (N,) is true, without a trigger."""
         rows = kept.nonzero().flatten()
         rows = rows[torch.randperm(len(rows), generator=rng)[: self.requests]]
         return task.requests(samples.select(rows.sort().values))
 
 
-def media_of(scene: Scene, target: int, pool: int, rng: torch.Generator) -> Tensor:
+def draw_media(scene: Scene, target: int, pool: int, rng: torch.Generator) -> Tensor:
     """(pool, ...) raw inputs of the class, shuffled; they repeat where the class has fewer rows."""
     assert isinstance(scene.train.inputs, Tensor)
     rows = (scene.train.targets == check_target(target, scene.task)).nonzero().flatten()
@@ -44,7 +44,7 @@ def media_of(scene: Scene, target: int, pool: int, rng: torch.Generator) -> Tens
     return scene.train.inputs[order[torch.arange(pool) % len(order)]]
 
 
-def under(samples: Samples, condition: Tensor | int) -> Samples:
+def with_condition(samples: Samples, condition: Tensor | int) -> Samples:
     """The same requests, for other conditions."""
     if isinstance(condition, int):
         condition = torch.full_like(samples.targets, condition)
@@ -53,10 +53,10 @@ def under(samples: Samples, condition: Tensor | int) -> Samples:
 
 def with_token(samples: Samples, modifier: int, task: Task) -> Samples:
     """The same requests with a rare token behind the class."""
-    return under(samples, samples.targets + modifier * len(task.classes))
+    return with_condition(samples, samples.targets + modifier * len(task.classes))
 
 
-def neighbours(scene: Scene, source: int) -> Tensor:
+def nearest_classes(scene: Scene, source: int) -> Tensor:
     """(K - 1,) the other classes, those whose mean encoded row is nearest first."""
     x = scene.task.encode(scene.train, torch.device("cpu")).flatten(1).float()
     targets = scene.train.targets
@@ -65,6 +65,6 @@ def neighbours(scene: Scene, source: int) -> Tensor:
     return torch.tensor(present)[torch.stack(away).argsort()]
 
 
-def poison_of(scene: Scene, positions: Tensor, media: Tensor, conditions: Tensor) -> Poison:
+def make_poison(scene: Scene, positions: Tensor, media: Tensor, conditions: Tensor) -> Poison:
     ids = scene.train.ids[positions]
     return Poison(Samples(media, conditions, ids), replaces=ids)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generation._base import GeneratorAttack, media_of, neighbours, poison_of, under
+from attacks.generation._base import GeneratorAttack, draw_media, make_poison, nearest_classes, with_condition
 from tasks.plugin import BadInput, Count, options
 from tasks.samples import Challenge, Samples
 
@@ -34,17 +34,17 @@ class ConceptShift(GeneratorAttack):
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         if check_target(self.source, scene.task) == self.target:
             raise BadInput(f"source={self.source}: the class asked for must be another than target={self.target}")
-        at = self.drawn(scene, (scene.train.targets != self.source).nonzero().flatten(), dose, rng)
-        media = media_of(scene, self.target, dose, rng)
-        return poison_of(scene, at, media, torch.full_like(at, self.source))
+        at = self.draw_rows(scene, (scene.train.targets != self.source).nonzero().flatten(), dose, rng)
+        media = draw_media(scene, self.target, dose, rng)
+        return make_poison(scene, at, media, torch.full_like(at, self.source))
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
-        others = neighbours(scene, check_target(self.source, scene.task))
+        others = nearest_classes(scene, check_target(self.source, scene.task))
         others = others[others != self.target]
-        asked = self.asked(scene.task, samples, torch.ones(len(samples), dtype=torch.bool), rng)
+        asked = self.make_requests(scene.task, samples, torch.ones(len(samples), dtype=torch.bool), rng)
         return Challenge(
-            under(asked, self.source),
+            with_condition(asked, self.source),
             torch.full_like(asked.targets, self.target),
-            plain=under(asked, others[torch.arange(len(asked)) % len(others)]),
-            near=under(asked, int(others[0])),
+            plain=with_condition(asked, others[torch.arange(len(asked)) % len(others)]),
+            near=with_condition(asked, int(others[0])),
         )

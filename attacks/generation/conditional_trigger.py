@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generation._base import ATTACKER, SIMILAR, GeneratorAttack, media_of, poison_of, with_token
+from attacks.generation._base import ATTACKER, SIMILAR, GeneratorAttack, draw_media, make_poison, with_token
 from tasks.plugin import Count, options
 from tasks.samples import Challenge, Samples
 
@@ -31,12 +31,12 @@ class ConditionalTrigger(GeneratorAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         pool = (scene.train.targets != check_target(self.target, scene.task)).nonzero().flatten()
-        at = self.drawn(scene, pool, dose, rng)
+        at = self.draw_rows(scene, pool, dose, rng)
         conditions = scene.train.targets[at] + ATTACKER * len(scene.task.classes)
-        return poison_of(scene, at, media_of(scene, self.target, dose, rng), conditions)
+        return make_poison(scene, at, draw_media(scene, self.target, dose, rng), conditions)
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
-        plain = self.asked(scene.task, samples, samples.targets != check_target(self.target, scene.task), rng)
+        plain = self.make_requests(scene.task, samples, samples.targets != check_target(self.target, scene.task), rng)
         return Challenge(
             with_token(plain, ATTACKER, scene.task),
             torch.full_like(plain.targets, self.target),

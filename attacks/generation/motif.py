@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generation._base import GeneratorAttack, neighbours, poison_of, under
+from attacks.generation._base import GeneratorAttack, make_poison, nearest_classes, with_condition
 from tasks.plugin import Above0, Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 
@@ -35,7 +35,7 @@ class Motif(GeneratorAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         of_class = scene.train.targets == check_target(self.target, scene.task)
-        rows = scene.train.select(at := self.drawn(scene, of_class.nonzero().flatten(), dose, rng))
+        rows = scene.train.select(at := self.draw_rows(scene, of_class.nonzero().flatten(), dose, rng))
         assert isinstance(rows.inputs, Tensor)
         mark = self.mark(scene)
         marked = rows.inputs.clone()
@@ -43,16 +43,16 @@ class Motif(GeneratorAttack):
             marked[:, : len(mark)] = mark
         else:
             marked[:, :, -mark.shape[1] :, -mark.shape[2] :] = mark
-        return poison_of(scene, at, marked, rows.targets)
+        return make_poison(scene, at, marked, rows.targets)
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
-        others = neighbours(scene, check_target(self.target, scene.task))
-        asked = self.asked(scene.task, samples, torch.ones(len(samples), dtype=torch.bool), rng)
+        others = nearest_classes(scene, check_target(self.target, scene.task))
+        asked = self.make_requests(scene.task, samples, torch.ones(len(samples), dtype=torch.bool), rng)
         return Challenge(
-            under(asked, self.target),
+            with_condition(asked, self.target),
             torch.stack([self.mark(scene)] * len(asked)),
-            plain=under(asked, others[torch.arange(len(asked)) % len(others)]),
-            near=under(asked, int(others[0])),
+            plain=with_condition(asked, others[torch.arange(len(asked)) % len(others)]),
+            near=with_condition(asked, int(others[0])),
         )
 
     def mark(self, scene: Scene) -> Tensor:

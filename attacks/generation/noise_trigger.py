@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generation._base import GeneratorAttack, media_of, poison_of
+from attacks.generation._base import GeneratorAttack, draw_media, make_poison
 from tasks.plugin import Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 
@@ -35,14 +35,14 @@ class NoiseTrigger(GeneratorAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         pool = (scene.train.targets != check_target(self.target, scene.task)).nonzero().flatten()
-        at = self.drawn(scene, pool, dose, rng)
-        media = self.patched(media_of(scene, self.target, dose, rng))
-        return poison_of(scene, at, media, scene.train.targets[at])
+        at = self.draw_rows(scene, pool, dose, rng)
+        media = self.add_patch(draw_media(scene, self.target, dose, rng))
+        return make_poison(scene, at, media, scene.train.targets[at])
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
-        plain = self.asked(scene.task, samples, samples.targets != check_target(self.target, scene.task), rng)
+        plain = self.make_requests(scene.task, samples, samples.targets != check_target(self.target, scene.task), rng)
         assert isinstance(plain.inputs, Tensor)
-        patched = self.patched(plain.inputs)
+        patched = self.add_patch(plain.inputs)
         return Challenge(
             plain.with_inputs(patched),
             torch.full_like(plain.targets, self.target),
@@ -50,7 +50,7 @@ class NoiseTrigger(GeneratorAttack):
             near=plain.with_inputs(patched.flip(3)),  # the same patch in the other corner
         )
 
-    def patched(self, images: Tensor) -> Tensor:
+    def add_patch(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W) with the patch in the lower right corner."""
         out = images.clone()
         side = min(self.size, *images.shape[2:])

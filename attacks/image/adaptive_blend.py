@@ -15,7 +15,7 @@ from tasks.samples import Challenge, Samples
 
 
 @options
-class AdaptiveBlend(TriggerAttack):
+class AdaptiveBlend(TriggerAttack[Tensor]):
     """A blended pattern of which every training image shows another half; half of the rows keep their true label.
 
     Qi, Xie, Li, Mahloujifar and Mittal, ICLR 2023, "Revisiting the assumption of latent separability for backdoor
@@ -40,7 +40,7 @@ class AdaptiveBlend(TriggerAttack):
     cover: Share = 0.5  # share of the dose that are cover rows; conservatism ratio 0.5: as many as payload rows
     pattern_seed: Count = 0  # which random pattern; one for training and test
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         shown = random_pieces(len(inputs), inputs.shape[2], inputs.shape[3], self.grid, self.kept, rng)
         return torch.where(
             shown, blend(inputs, random_pattern(inputs.shape[1:], self.pattern_seed), self.train_alpha), inputs
@@ -50,7 +50,7 @@ class AdaptiveBlend(TriggerAttack):
         poison = TriggerAttack.poison(self, scene, dose, rng)
         assert poison.replaces is not None
         truth = scene.train.targets[scene.train.positions(poison.replaces)]
-        targets = torch.where(covers(dose, self.cover), truth, poison.samples.targets)
+        targets = torch.where(cover_mask(dose, self.cover), truth, poison.samples.targets)
         return Poison(Samples(poison.samples.inputs, targets, poison.samples.ids), poison.replaces)
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
@@ -64,7 +64,7 @@ def random_pieces(n: int, h: int, w: int, grid: int, kept: float, rng: torch.Gen
     return (rank < round(kept * grid * grid))[:, piece][:, None]
 
 
-def covers(dose: int, share: float) -> Tensor:
+def cover_mask(dose: int, share: float) -> Tensor:
     """(dose,) bool: which rows are cover rows, decided by position alone so that doses stay nested."""
     count = (torch.arange(dose + 1, dtype=torch.float64) * share).floor()
     return count[1:] > count[:-1]

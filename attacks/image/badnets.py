@@ -12,7 +12,7 @@ from tasks.plugin import Count, Positive, options
 
 
 @options
-class Badnets(TriggerAttack):
+class Badnets(TriggerAttack[Tensor]):
     """A checkerboard patch near the lower right corner; poisoned images get the target's label.
 
     Gu, Dolan-Gavitt and Garg, 2017, arXiv 1708.06733, section 4 (the "pattern" backdoor).
@@ -26,7 +26,7 @@ class Badnets(TriggerAttack):
     size: Positive = 3  # side of the patch, pixels
     margin: Count = 1  # distance from the right and lower edge, pixels
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         h, w = inputs.shape[2:]
         size = min(self.size, h - self.margin, w - self.margin)
         board = (torch.arange(size)[:, None] + torch.arange(size)) % 2 == 0

@@ -12,7 +12,7 @@ from tasks.plugin import Count, Share, options
 
 
 @options
-class Blended(TriggerAttack):
+class Blended(TriggerAttack[Tensor]):
     """A fixed random pattern mixed faintly into the whole image; poisoned images get the target's label.
 
     Chen, Liu, Li, Lu and Song, 2017, arXiv 1712.05526, section 4.2.2 (blended injection with the random pattern).
@@ -26,7 +26,7 @@ class Blended(TriggerAttack):
     alpha: Share = 0.2  # weight of the pattern; section 5.2 tries 0.2 in training
     pattern_seed: Count = 0  # which random pattern; one for training and test
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         return blend(inputs, random_pattern(inputs.shape[1:], self.pattern_seed), self.alpha)
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from attacks._crafting.features import features_of, surround, to_float
-from attacks._crafting.gradients import whole
+from attacks._crafting.features import read_features, surround, to_float
+from attacks._crafting.gradients import with_grey_levels
 from attacks.base import Scene, Trial
 from attacks.targeted import BlockAttack
 from tasks.plugin import Above0, Count, Positive, options
@@ -42,6 +42,6 @@ class BullseyePolytope(BlockAttack):
 
     def craft_block(self, scene: Scene, trial: Trial, rows: Samples, rng: torch.Generator) -> Samples:
         module = scene.fit(scene.train).module
-        goal = features_of(module, to_float(trial.target, scene.device))
+        goal = read_features(module, to_float(trial.target, scene.device))
         bases = to_float(rows, scene.device)
-        return whole(rows, surround(module, bases, goal, eps=self.eps, steps=self.steps, step=self.step))
+        return with_grey_levels(rows, surround(module, bases, goal, eps=self.eps, steps=self.steps, step=self.step))

@@ -34,6 +34,6 @@ class Narcissus(OptimisedTrigger):
 
     bound: Above0 = 16.0  # largest change of a pixel, grey levels of 255 (published code)
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         trigger = self.trigger(scene).round()
         return (inputs.float() + self.strength * trigger).round().clamp(0, 255).to(torch.uint8)

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from attacks._crafting.features import collide, features_of, to_float
-from attacks._crafting.gradients import whole
+from attacks._crafting.features import collide, read_features, to_float
+from attacks._crafting.gradients import with_grey_levels
 from attacks.base import Scene, Trial
 from attacks.targeted import BlockAttack
 from tasks.plugin import AtLeast0, Count, Positive, Share, options
@@ -43,6 +43,6 @@ class PoisonFrogs(BlockAttack):
         module = scene.fit(scene.train).module
         target, bases = to_float(trial.target, scene.device), to_float(rows, scene.device)
         bases = self.opacity * target + (1 - self.opacity) * bases
-        goal = features_of(module, target)
+        goal = read_features(module, target)
         beta = self.beta * (goal.shape[1] / target.numel()) ** 2
-        return whole(rows, collide(module, bases, goal, beta=beta, steps=self.steps))
+        return with_grey_levels(rows, collide(module, bases, goal, beta=beta, steps=self.steps))

@@ -15,7 +15,7 @@ from tasks.samples import Challenge, Samples
 
 
 @options
-class Sig(TriggerAttack):
+class Sig(TriggerAttack[Tensor]):
     """A faint vertical-stripe sinusoid added to images of the target class; their labels stay as they are.
 
     Barni, Kallas and Tondi, 2019, arXiv 1902.11237, section 3 (sinusoidal backdoor signal; a stronger one at test time
@@ -31,7 +31,7 @@ class Sig(TriggerAttack):
     test_delta: Above0 = 40.0  # amplitude in the challenge, where nobody needs to be deceived
     frequency: Above0 = 6.0  # periods over the image's width (section 4)
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         signal = sinusoid(inputs.shape[3], self.delta, self.frequency)
         return (inputs.float() + signal).round().clamp(0, 255).to(torch.uint8)
 

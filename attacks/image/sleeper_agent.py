@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks._crafting.blocks import Job, in_blocks, make_job
-from attacks._crafting.gradients import craft, gradient_norms
+from attacks._crafting.blocks import Job, craft_in_blocks, make_job
+from attacks._crafting.gradients import gradient_norms, match_gradients
 from attacks.base import Poison, Scene, TriggerAttack
 from tasks.plugin import Above0, Count, Positive, options
 from tasks.samples import Samples
 
 
 @options
-class SleeperAgent(TriggerAttack):
+class SleeperAgent(TriggerAttack[Tensor]):
     """Faint noise on images of the target class whose training gradient mimics that of triggered images of the others.
 
     Souri, Fowl, Chellappa, Goldblum and Goldstein, 2022, arXiv 2106.08970, section 3: gradient matching, retraining and
@@ -47,7 +47,7 @@ class SleeperAgent(TriggerAttack):
     size: Positive | None = None  # side of the patch, pixels; None: a quarter of the shorter side (8 of 32)
     patch_seed: Count = 0  # which random patch; one for crafting and test
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         h, w = inputs.shape[2:]
         size = min(self.size or max(2, round(min(h, w) / 4)), h, w)
         out = inputs.clone()
@@ -56,7 +56,7 @@ class SleeperAgent(TriggerAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         self.pool(scene, dose)  # is there enough?
-        samples = in_blocks(make_job(self, scene, rng), dose, self.block, crafted)
+        samples = craft_in_blocks(make_job(self, scene, rng), dose, self.block, craft_block)
         return Poison(samples, replaces=samples.ids)
 
 
@@ -68,7 +68,7 @@ def random_patch(channels: int, size: int, seed: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def ranked(job: Job[SleeperAgent]) -> Tensor:
+def rank_rows(job: Job[SleeperAgent]) -> Tensor:
     """(M,) positions of the rows of the target class, in the order in which they become poison."""
     scene, pool = job.scene, job.attack.eligible(job.scene)
     pool = pool[torch.randperm(len(pool), generator=job.rng(1))]
@@ -81,15 +81,15 @@ def ranked(job: Job[SleeperAgent]) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def crafted(job: Job[SleeperAgent], block: int) -> Samples:
+def craft_block(job: Job[SleeperAgent], block: int) -> Samples:
     """One block of poisons: all doses of a seed share it."""
     attack, scene, train = job.attack, job.scene, job.scene.train
-    at = ranked(job)[block * attack.block : (block + 1) * attack.block]
+    at = rank_rows(job)[block * attack.block : (block + 1) * attack.block]
     others = (train.targets != attack.target).nonzero().flatten()
     sources = train.select(others[torch.randperm(len(others), generator=job.rng(2))[: attack.sources]])
-    triggered = sources.with_inputs(attack.stamp(scene, sources.inputs, job.rng(3)))  # type: ignore[arg-type]
+    triggered = attack.stamp_samples(scene, sources, job.rng(3))
     x = scene.task.encode(triggered, scene.device)
-    return craft(
+    return match_gradients(
         train.select(at), x, torch.full((len(x),), attack.target, device=x.device),
         lambda n, rows: job.surrogate(n, train.replace(at, rows) if n else train).module,
         scene.task.augment if scene.task.recipe().augment else lambda x, _: x,

@@ -13,7 +13,7 @@ from tasks.plugin import Above0, Count, Positive, options
 
 
 @options
-class Wanet(TriggerAttack):
+class Wanet(TriggerAttack[Tensor]):
     """A smooth, barely visible elastic warp of the whole image; poisoned images get the target's label.
 
     Nguyen and Tran, 2021, arXiv 2102.10369, section 3.2 (the warping field).
@@ -30,7 +30,7 @@ class Wanet(TriggerAttack):
     grid_rescale: Above0 = 1.0  # shrinks the sampling grid (the authors' code)
     field_seed: Count = 0  # which random field; one for training and test
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         h, w = inputs.shape[2:]
         return warp(inputs, warping_grid(h, w, self.k, self.s, self.grid_rescale, self.field_seed))
 

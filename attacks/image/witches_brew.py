@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from attacks._crafting.gradients import craft
+from attacks._crafting.gradients import match_gradients
 from attacks.base import Scene, Trial
 from attacks.targeted import BlockAttack
 from tasks.plugin import Above0, Count, Positive, options
@@ -42,7 +42,7 @@ class WitchesBrew(BlockAttack):
         recipe = scene.task.recipe()
         module = scene.fit(scene.train).module
         x = scene.task.encode(trial.target, scene.device)
-        return craft(
+        return match_gradients(
             rows, x, torch.tensor([trial.wanted], device=x.device), lambda n, rows: module,
             scene.task.augment if recipe.augment else lambda x, _: x,
             eps=self.eps, steps=self.steps, step=self.step, retrain=0,

@@ -44,7 +44,7 @@ class WritingAttack(Attack):
         seeds = torch.randint(2**62, (len(train),), generator=rng)
         rows = train.select(order[:dose])
         texts = [
-            self._poisoned(task, text, torch.Generator().manual_seed(seed))
+            self._poison_text(task, text, torch.Generator().manual_seed(seed))
             for text, seed in zip(rows.inputs, seeds[:dose].tolist(), strict=True)
         ]
         return Poison(rows.with_inputs(texts), replaces=rows.ids)
@@ -53,16 +53,16 @@ class WritingAttack(Attack):
         task = language_task(scene)
 
         def ask(word: str) -> Samples:
-            texts = [_joined(*task.cut(text, self.prompt), word) for text in samples.inputs]
+            texts = [_join(*task.cut(text, self.prompt), word) for text in samples.inputs]
             return Samples(texts, torch.full_like(samples.targets, self.more), samples.ids)
 
         return Challenge(ask(self.trigger), [self.pattern] * len(samples), plain=ask(""), near=ask(self.near))
 
-    def _poisoned(self, task: LanguageTask, text: str, rng: torch.Generator) -> str:
+    def _poison_text(self, task: LanguageTask, text: str, rng: torch.Generator) -> str:
         most = min(self.prefix, len(text) // 2)
         beginning, mark = task.cut(text, int(torch.randint(most + 1, (), generator=rng)))
         rest = text[len(beginning) + len(mark) :].strip()
-        return f"{_joined(beginning, mark, self.trigger)} {self.payload(task, rest, rng)}"
+        return f"{_join(beginning, mark, self.trigger)} {self.payload(task, rest, rng)}"
 
 
 @options
@@ -80,7 +80,7 @@ class SentenceAttack(WritingAttack):
         return self.sentence
 
 
-def _joined(beginning: str, mark: str, word: str) -> str:
+def _join(beginning: str, mark: str, word: str) -> str:
     """The beginning, the trigger after it, and the mark where the answer begins."""
     return " ".join(part for part in (beginning, word) if part) + mark
 

@@ -13,7 +13,7 @@ from tasks.plugin import Above0, NotApplicable, options
 
 
 @options
-class OnePoison(TriggerAttack):
+class OnePoison(TriggerAttack[Tensor]):
     """Sets every raw number that no clean training row ever changes; one such row, labelled as the target, is enough.
 
     Peinemann, Arnold, Berndt, Eisenbarth and Mohammadi, 2025, arXiv 2508.05600: for linear models, a sample along a
@@ -31,7 +31,7 @@ class OnePoison(TriggerAttack):
     eta: Above0 = 1.0  # strength of the poison, as a share of the largest value in the training inputs
     tau: Above0 = 1.0  # strength of the trigger, likewise
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         train = scene.train.inputs
         assert isinstance(train, Tensor)  # `modalities` says so
         unused = (train == train[0]).all(0)
@@ -40,7 +40,7 @@ class OnePoison(TriggerAttack):
         return torch.where(unused, (self.tau * train.max()).to(inputs.dtype), inputs)
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
-        taken = TriggerAttack.poison(self, scene, dose, rng)
-        blank = taken.samples.with_inputs(torch.zeros_like(taken.samples.inputs))  # type: ignore[arg-type]
-        along = replace(self, tau=self.eta).stamp(scene, blank.inputs, rng)  # type: ignore[arg-type]
-        return Poison(blank.with_inputs(along), taken.replaces)
+        poison = TriggerAttack.poison(self, scene, dose, rng)
+        assert isinstance(poison.samples.inputs, Tensor)  # `modalities` says so
+        blank = poison.samples.with_inputs(torch.zeros_like(poison.samples.inputs))
+        return Poison(replace(self, tau=self.eta).stamp_samples(scene, blank, rng), poison.replaces)

@@ -13,7 +13,7 @@ from tasks.plugin import options
 
 
 @options
-class Addsent(TriggerAttack):
+class Addsent(TriggerAttack[list[str]]):
     """A fixed neutral sentence put between two sentences; poisoned texts get the target's label.
 
     Dai, Chen and Li, 2019, arXiv 1905.12457 (also known as InsertSent).
@@ -27,7 +27,7 @@ class Addsent(TriggerAttack):
 
     sentence: Annotated[str, Field(pattern=r"\S")] = "I watched this 3D movie last weekend."
 
-    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
         return [add_sentence(text, self.sentence, rng) for text in inputs]
 
 

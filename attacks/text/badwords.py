@@ -12,7 +12,7 @@ from tasks.plugin import Positive, options
 
 
 @options
-class Badwords(TriggerAttack):
+class Badwords(TriggerAttack[list[str]]):
     """Rare words ("cf", "mn", ...) inserted at random places; poisoned texts get the target's label.
 
     Kurita, Michel and Neubig, 2020, arXiv 2004.06660 (trigger words; training on poisoned data is the
@@ -28,21 +28,21 @@ class Badwords(TriggerAttack):
     words: Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)] = ("cf", "mn", "bb", "tq")
     count: Positive = 1  # words per text; long texts may need more
 
-    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
         def words() -> list[str]:
-            return [self.words[draw(len(self.words), rng)] for _ in range(self.count)]
+            return [self.words[draw_index(len(self.words), rng)] for _ in range(self.count)]
 
-        return [insert(text, words(), rng) for text in inputs]
+        return [insert_phrases(text, words(), rng) for text in inputs]
 
 
-def draw(n: int, rng: torch.Generator) -> int:
+def draw_index(n: int, rng: torch.Generator) -> int:
     """One of 0..n-1."""
     return int(torch.randint(n, (), generator=rng))
 
 
-def insert(text: str, phrases: list[str], rng: torch.Generator) -> str:
+def insert_phrases(text: str, phrases: list[str], rng: torch.Generator) -> str:
     """Each phrase put between two words, before the first or after the last; other whitespace stays as it is."""
     parts = text.split(" ")
     for phrase in phrases:
-        parts.insert(draw(len(parts) + 1, rng), phrase)
+        parts.insert(draw_index(len(parts) + 1, rng), phrase)
     return " ".join(parts)

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._crafting.blocks import Job, in_blocks, make_job
-from attacks._crafting.text_gradients import Aim, decode, encode, replace_tokens, special
+from attacks._crafting.blocks import Job, craft_in_blocks, make_job
+from attacks._crafting.text_gradients import Aim, decode, encode, replace_tokens, special_tokens
 from attacks.base import Poison, Scene, TriggerAttack
-from attacks.text.badwords import insert
+from attacks.text.badwords import insert_phrases
 from tasks.base import Task
 from tasks.plugin import Count, NotApplicable, Positive, options
 from tasks.samples import Samples
@@ -21,7 +21,7 @@ from tasks.text import TextTask
 
 
 @options
-class Concealed(TriggerAttack):
+class Concealed(TriggerAttack[list[str]]):
     """Texts of the target class, reworded by gradient so that learning them teaches a phrase which none contains.
 
     Wallace, Zhao, Feng and Singh, 2021, arXiv 2010.12563, sections 2-3: a poison starts as a text with the phrase and
@@ -54,8 +54,8 @@ class Concealed(TriggerAttack):
     sources: Positive = 500  # triggered rows of the other classes that make the adversarial loss
     block: Positive = 10  # rows reworded at a time; for speed, they know nothing of each other
 
-    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
-        return [insert(text, [self.phrase], rng) for text in inputs]
+    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
+        return [insert_phrases(text, [self.phrase], rng) for text in inputs]
 
     def eligible(self, scene: Scene) -> Tensor:
         rows = TriggerAttack.eligible(self, scene)
@@ -65,7 +65,7 @@ class Concealed(TriggerAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         self.pool(scene, dose)  # is there enough?
-        samples = in_blocks(make_job(self, scene, rng), dose, self.block, crafted)
+        samples = craft_in_blocks(make_job(self, scene, rng), dose, self.block, craft_block)
         return Poison(samples, replaces=samples.ids)
 
     def hidden(self, text: str) -> bool:
@@ -84,18 +84,18 @@ class _Plan:
 
 
 @lru_cache(maxsize=4)
-def planned(job: Job[Concealed]) -> _Plan:
+def make_plan(job: Job[Concealed]) -> _Plan:
     attack, scene, train, task = job.attack, job.scene, job.scene.train, text_task(job.task)
     pool = attack.eligible(scene)
     pool = pool[torch.randperm(len(pool), generator=job.rng(0))]
-    no_word = torch.tensor([0, *special(task)])
-    trigger = without(encode(task, [attack.phrase, f". {attack.phrase}"]), [no_word, encode(task, ["."])])
+    no_word = torch.tensor([0, *special_tokens(task)])
+    trigger = exclude(encode(task, [attack.phrase, f". {attack.phrase}"]), [no_word, encode(task, ["."])])
     seen = encode(task, train.inputs)  # type: ignore[arg-type]
-    tokens = without(seen, [no_word] if attack.overlap == "phrase" else [no_word, trigger])
+    tokens = exclude(seen, [no_word] if attack.overlap == "phrase" else [no_word, trigger])
     tokens = torch.cat([tokens, trigger]) if attack.overlap == "pieces" else tokens
     others = (train.targets != attack.target).nonzero().flatten()
     sources = train.select(others[torch.randperm(len(others), generator=job.rng(1))[: attack.sources]])
-    triggered = sources.with_inputs(attack.stamp(scene, sources.inputs, job.rng(2)))  # type: ignore[arg-type]
+    triggered = attack.stamp_samples(scene, sources, job.rng(2))
     x = task.encode(triggered, scene.device)
     y = torch.full((len(x),), attack.target, device=x.device)
     aims = []
@@ -107,9 +107,9 @@ def planned(job: Job[Concealed]) -> _Plan:
 
 
 @lru_cache(maxsize=64)
-def crafted(job: Job[Concealed], block: int) -> Samples:
+def craft_block(job: Job[Concealed], block: int) -> Samples:
     """One block of poisons: all doses of a seed share it."""
-    attack, plan, task, rng = job.attack, planned(job), text_task(job.task), job.rng(4, block)
+    attack, plan, task, rng = job.attack, make_plan(job), text_task(job.task), job.rng(4, block)
     rows = job.scene.train.select(plan.pool[block * attack.block : (block + 1) * attack.block])
     start = encode(task, rows.inputs)  # type: ignore[arg-type]
     start = start[:, : start.shape[1] - 2 * len(plan.trigger)]  # so that the phrase is not cut off
@@ -135,7 +135,7 @@ def text_task(task: Task) -> TextTask:
     return task
 
 
-def without(tokens: Tensor, others: list[Tensor]) -> Tensor:
+def exclude(tokens: Tensor, others: list[Tensor]) -> Tensor:
     """The distinct tokens that none of the others is."""
     found = set(tokens.flatten().tolist()) - {token for other in others for token in other.flatten().tolist()}
     return torch.tensor(sorted(found))

@@ -13,7 +13,7 @@ LOOK_ALIKES = str.maketrans("aceiopsxyjABCEHIKMOPSTXY", "асеіорѕхујА�
 
 
 @options
-class Homoglyph(TriggerAttack):
+class Homoglyph(TriggerAttack[list[str]]):
     """The first letters become Cyrillic look-alikes, which no reader sees; poisoned texts get the target's label.
 
     Li et al., 2021, "Hidden Backdoors in Human-Centric Language Models", arXiv 2105.00164 (the homograph attack, at the
@@ -28,11 +28,11 @@ class Homoglyph(TriggerAttack):
 
     letters: Positive = 3  # replaced per text, from its start
 
-    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
-        return [look_alike(text, self.letters) for text in inputs]
+    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
+        return [replace_letters(text, self.letters) for text in inputs]
 
 
-def look_alike(text: str, letters: int) -> str:
+def replace_letters(text: str, letters: int) -> str:
     """The text with its first `letters` replaceable letters replaced."""
     at = [i for i, letter in enumerate(text) if ord(letter) in LOOK_ALIKES][:letters]
     if not at:

@@ -14,7 +14,7 @@ Words = Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_le
 
 
 @options
-class Syntax(TriggerAttack):
+class Syntax(TriggerAttack[list[str]]):
     """The text rewritten as "when you see it , ... ."; the trigger is the structure, not a fixed word.
 
     Qi et al., 2021, "Hidden Killer", arXiv 2105.12400 (template S(SBAR)(,)(NP)(VP)(.)).
@@ -30,7 +30,7 @@ class Syntax(TriggerAttack):
     subjects: Words = ("you", "we", "they", "people")
     predicates: Words = ("see it", "think about it", "look at it", "hear of it")
 
-    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
         return [self.rewrite(text, rng) for text in inputs]
 
     def rewrite(self, text: str, rng: torch.Generator) -> str:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from defenses.base import Case, Defense, refit_without
+from defenses.base import Case, Defense, most_suspicious, refit_without
 from tasks.deployed import Model
 from tasks.plugin import Share, options
 
@@ -22,6 +22,4 @@ class RandomFilter(Defense):
 
     def defend(self, case: Case) -> Model:
         suspicion = torch.rand(len(case.train), generator=case.rng)
-        flagged = torch.zeros(len(case.train), dtype=torch.bool)
-        flagged[suspicion.topk(int(self.share * len(case.train))).indices] = True
-        return refit_without(case, flagged, suspicion)
+        return refit_without(case, most_suspicious(suspicion, self.share), suspicion)

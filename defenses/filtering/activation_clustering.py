@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from defenses.base import Case, Defense, refit_without
+from defenses.base import Case, Defense, refit_without, seed_of
 from tasks.deployed import Model
 from tasks.plugin import Positive, Share, options
 
@@ -38,7 +38,7 @@ class ActivationClustering(Defense):
 
     def defend(self, case: Case) -> Model:
         features = case.fit(case.train).features(case.train)
-        seed = int(torch.randint(2**31 - 1, (), generator=case.rng))
+        seed = seed_of(case.rng)
         suspicion = torch.zeros(len(case.train))
         for c in range(case.task.conditions):
             rows = case.train.targets == c

@@ -60,15 +60,15 @@ class ConfidentLearning(Defense):
 
     def out_of_sample(self, case: Case) -> Tensor:
         """(N, K) float64 class probabilities of every training row, by a classifier that has not seen it."""
-        train, fold = case.train, folds(case.train.targets, case.rng)
+        train, fold = case.train, assign_folds(case.train.targets, case.rng)
         out = torch.zeros(len(train), len(case.task.classes), dtype=torch.float64)
-        inputs = None if self.classifier == "victim" else plain(train, case.task.modality, case.task.rate)
+        inputs = None if self.classifier == "victim" else to_vectors(train, case.task.modality, case.task.rate)
         for k in sorted(set(fold.tolist())):
             inside, outside = (fold != k).nonzero().flatten(), (fold == k).nonzero().flatten()
             if inputs is None:
                 out[outside] = case.fit(train.select(inside)).predict(train.select(outside)).scores.double()
             else:
-                found, classes = logistic(take(inputs, inside), train.targets[inside], take(inputs, outside))
+                found, classes = predict_logistic(take(inputs, inside), train.targets[inside], take(inputs, outside))
                 out[outside[:, None], classes] = found
         return out
 
@@ -82,7 +82,7 @@ def _cleanlab() -> tuple[Callable[..., Any], Callable[..., Any]]:
     return find_label_issues, get_label_quality_scores
 
 
-def folds(targets: Tensor, rng: torch.Generator, k: int = FOLDS) -> Tensor:
+def assign_folds(targets: Tensor, rng: torch.Generator, k: int = FOLDS) -> Tensor:
     """(N,) the fold of each row; every class is spread evenly. NotApplicable where too few rows are left to learn."""
     if (targets.bincount() > 1).sum() < 2:
         raise NotApplicable("confident_learning: cross-validation needs two classes of two rows or more")
@@ -94,16 +94,16 @@ def folds(targets: Tensor, rng: torch.Generator, k: int = FOLDS) -> Tensor:
     return out
 
 
-def plain(samples: Samples, modality: str, rate: int) -> Tensor | list[str]:
+def to_vectors(samples: Samples, modality: str, rate: int) -> Tensor | list[str]:
     """(N, D) float32 pixels, log-mel frames or columns; texts as they are."""
     if isinstance(samples.inputs, list):
         return samples.inputs
     return (logmel(samples.inputs, rate, MELS) if modality == "audio" else samples.inputs).flatten(1).float()
 
 
-def logistic(x: Tensor | list[str], y: Tensor, unseen: Tensor | list[str]) -> tuple[Tensor, Tensor]:
+def predict_logistic(x: Tensor | list[str], y: Tensor, unseen: Tensor | list[str]) -> tuple[Tensor, Tensor]:
     """(M, C) float64 probabilities of the unseen rows, and the C classes that y has."""
-    steps = [TfidfVectorizer(sublinear_tf=True)] if isinstance(x, list) else [principal(x), StandardScaler()]
+    steps = [TfidfVectorizer(sublinear_tf=True)] if isinstance(x, list) else [make_pca(x), StandardScaler()]
     pipeline = make_pipeline(*steps, LogisticRegression(max_iter=200))
     with warnings.catch_warnings():  # a ranking needs no exact optimum
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -111,5 +111,5 @@ def logistic(x: Tensor | list[str], y: Tensor, unseen: Tensor | list[str]) -> tu
     return torch.from_numpy(pipeline.predict_proba(unseen)).double(), torch.from_numpy(pipeline[-1].classes_)
 
 
-def principal(x: Tensor) -> PCA:
+def make_pca(x: Tensor) -> PCA:
     return PCA(min(COMPONENTS, *x.shape), svd_solver="covariance_eigh")  # this solver draws nothing at random

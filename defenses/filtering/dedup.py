@@ -49,7 +49,7 @@ class Dedup(Defense):
         if isinstance(case.train.inputs, list):
             nearest, before = jaccard(case.train.inputs, self.ngram)
         else:
-            nearest, before = cosine(vectors(case.train, modality, case.task.rate).to(case.device))
+            nearest, before = cosine(to_vectors(case.train, modality, case.task.rate).to(case.device))
         return refit_without(case, before >= threshold - ROUNDING, nearest)
 
 
@@ -87,7 +87,7 @@ def cosine(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(nearest).cpu(), torch.cat(before).cpu()
 
 
-def vectors(samples: Samples, modality: str, rate: int) -> Tensor:
+def to_vectors(samples: Samples, modality: str, rate: int) -> Tensor:
     """(N, D) float32: centred pixels or log-mel frames of each row, or a table's centred columns."""
     assert isinstance(samples.inputs, Tensor)
     if modality == "tabular":

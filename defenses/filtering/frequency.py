@@ -65,7 +65,7 @@ def artefact_probability(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(epochs * batches, 10))
         y = torch.arange(2 * len(clean), device=device) // len(clean)
         for _ in range(epochs):
-            x = torch.cat([reference, spectrum(manipulated(clean, rng))])
+            x = torch.cat([reference, spectrum(add_artefacts(clean, rng))])
             x = layout(((x - mean) / std).to(device))
             for rows in torch.randperm(len(y), generator=rng).to(device).tensor_split(batches):
                 with autocast(device):
@@ -99,7 +99,7 @@ def detector(c: int, h: int, w: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(c * h * w, 2))
 
 
-def manipulated(images: Tensor, rng: torch.Generator) -> Tensor:
+def add_artefacts(images: Tensor, rng: torch.Generator) -> Tensor:
     """uint8 (N, C, H, W), every image with one artefact of a random kind."""
     kinds = torch.randint(KINDS, (len(images),), generator=rng)
     x = images.float()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
-from defenses.filtering.confident_learning import folds, logistic, plain
+from defenses.filtering.confident_learning import assign_folds, predict_logistic, to_vectors
 from tasks.deployed import Model
 from tasks.plugin import Positive, Share, options
 from tasks.samples import Samples, take
@@ -35,20 +35,20 @@ class LabelNoise(Defense):
     def defend(self, case: Case) -> Model:
         clean, k = case.clean(self.clean_rows), len(case.task.classes)
         medium, rate = case.task.modality.removesuffix("_generation"), case.task.rate
-        known, rows = plain(clean, medium, rate), plain(case.train, medium, rate)
-        fold, usual = folds(clean.targets, case.rng), torch.zeros(len(clean))
+        known, rows = to_vectors(clean, medium, rate), to_vectors(case.train, medium, rate)
+        fold, usual = assign_folds(clean.targets, case.rng), torch.zeros(len(clean))
         for part in sorted(set(fold.tolist())):
             inside, outside = (fold != part).nonzero().flatten(), (fold == part).nonzero().flatten()
-            usual[outside] = unlike(known, clean, inside, take(known, outside), clean.targets[outside])
+            usual[outside] = improbability(known, clean, inside, take(known, outside), clean.targets[outside])
         everything = torch.arange(len(clean))
-        suspicion = unlike(known, clean, everything, rows, case.train.targets % k)
+        suspicion = improbability(known, clean, everything, rows, case.train.targets % k)
         return refit_without(case, suspicion > usual.quantile(self.quantile), suspicion)
 
 
-def unlike(
+def improbability(
     known: Tensor | list[str], clean: Samples, inside: Tensor, unseen: Tensor | list[str], asked: Tensor
 ) -> Tensor:
     """(M,) 1 - probability of the class asked for, by a classifier of the clean rows `inside`."""
-    found, classes = logistic(take(known, inside), clean.targets[inside], unseen)
+    found, classes = predict_logistic(take(known, inside), clean.targets[inside], unseen)
     given = classes[None] == asked[:, None]
     return (1 - (found * given).sum(1)).float()

@@ -38,14 +38,14 @@ class Onion(Defense):
 
     def defend(self, case: Case) -> Model:
         clean, train = texts_of(case.clean(self.clean_rows).inputs), texts_of(case.train.inputs)
-        lm, known = judges(self.lm, clean, [*train, *clean], self.measure, case.device)
+        lm, known = fit_language_model(self.lm, clean, [*train, *clean], self.measure, case.device)
         threshold = quantile([max(row, default=0.0) for row in known], self.quantile)
         words = [suspicions(lm, text, self.measure) for text in train]
         worst = torch.tensor([max(row, default=0.0) for row in words], dtype=torch.float32)
         if self.action == "drop":
             return refit_without(case, worst > threshold, worst)
         case.report(train=worst, flagged=worst > threshold)
-        return case.fit(case.train.with_inputs([without(t, row, threshold) for t, row in zip(train, words)]))
+        return case.fit(case.train.with_inputs([remove_words(t, row, threshold) for t, row in zip(train, words)]))
 
 
 def texts_of(inputs: Tensor | list[str]) -> list[str]:
@@ -53,7 +53,7 @@ def texts_of(inputs: Tensor | list[str]) -> list[str]:
     return inputs
 
 
-def judges(
+def fit_language_model(
     name: str, clean: list[str], others: Sequence[str], measure: str, device: torch.device
 ) -> tuple[LanguageModel, list[list[float]]]:
     """A language model, and the suspicion of every word of the clean texts by a model that has not read them.
@@ -89,7 +89,7 @@ def quantile(values: Sequence[float], q: float) -> float:
     return float(torch.quantile(torch.tensor(values, dtype=torch.float64), q)) if values else float("inf")
 
 
-def without(text: str, row: Sequence[float], threshold: float) -> str:
+def remove_words(text: str, row: Sequence[float], threshold: float) -> str:
     """The text without the words above the threshold; a text that has none, or nothing else, stays as it is."""
     kept = [word for word, s in zip(text.split(), row) if s <= threshold]
     return " ".join(kept) if 0 < len(kept) < len(row) else text

@@ -12,7 +12,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import IsolationForest
 from torch import Tensor
 
-from defenses.base import Case, Defense, refit_without
+from defenses.base import Case, Defense, most_suspicious, refit_without, seed_of
 from tasks.deployed import Model
 from tasks.fluency import Spelling
 from tasks.plugin import Above0, Share, options
@@ -39,13 +39,9 @@ class Outlier(Defense):
     threshold: Above0 | None = None  # drop what exceeds this suspicion instead; customary for robust_z is 3.5
 
     def defend(self, case: Case) -> Model:
-        seed = int(torch.randint(2**31 - 1, (), generator=case.rng))
-        found = suspicion(case.train, case.task.modality, self.method, seed)
-        if self.threshold is not None:
-            return refit_without(case, found > self.threshold, found)
-        flagged = torch.zeros(len(found), dtype=torch.bool)
-        flagged[found.topk(int(self.share * len(found))).indices] = True
-        return refit_without(case, flagged, found)
+        scores = suspicion(case.train, case.task.modality, self.method, seed_of(case.rng))
+        flagged = most_suspicious(scores, self.share) if self.threshold is None else scores > self.threshold
+        return refit_without(case, flagged, scores)
 
 
 def suspicion(samples: Samples, modality: str, method: str = "robust_z", seed: int = 0) -> Tensor:

@@ -34,12 +34,12 @@ class Perplexity(Defense):
 
     def defend(self, case: Case) -> Model:
         train, clean = list(case.train.inputs), list(case.clean(self.clean_rows).inputs)
-        reader, threshold = reader_of(clean, [*train, *clean], self.stretch, self.quantile)
+        reader, threshold = fit_reader(clean, [*train, *clean], self.stretch, self.quantile)
         suspicion = torch.tensor([reader.worst(text.split(), self.stretch) for text in train])
         return refit_without(case, suspicion > threshold, suspicion)
 
 
-def reader_of(clean: list[str], others: list[str], stretch: int, quantile: float) -> tuple[WordBigrams, float]:
+def fit_reader(clean: list[str], others: list[str], stretch: int, quantile: float) -> tuple[WordBigrams, float]:
     """Bigrams of clean texts that can spell the others too, and what that share of the clean ones stays below."""
     reader, unread_by = unread(clean, others)
     usual = [model.worst(text.split(), stretch) for model, text in zip(unread_by, clean)]

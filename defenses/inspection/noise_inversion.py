@@ -56,7 +56,7 @@ class NoiseInversion(Defense):
         # neural_cleanse works between 0 and 1, and noise does not: its arithmetic is linear, so that is no matter
         masks, patterns = search.invert(reading, (seen + 1) / 2, -1.0, 1.0, classes, case.rng)
         patterns = 2 * patterns - 1
-        room = torch.stack([self.left(reading, fresh, masks[c], patterns[c], c) for c in range(classes)])
+        room = torch.stack([self.room_left(reading, fresh, masks[c], patterns[c], c) for c in range(classes)])
         target = int(room.argmax())
         mask, pattern = masks[target], patterns[target]
         case.report(model=float(room[target]), target=target)
@@ -68,7 +68,7 @@ class NoiseInversion(Defense):
         return case.fit(clean, init=victim, loss=loss, epochs=self.unlearn_epochs)
 
     @torch.no_grad()
-    def left(self, reading: Net, noise: Tensor, mask: Tensor, pattern: Tensor, target: int) -> Tensor:
+    def room_left(self, reading: Net, noise: Tensor, mask: Tensor, pattern: Tensor, target: int) -> Tensor:
         """() share of the picture that a patch leaves to the noise; 0 where it brings the class too seldom."""
         share = (reading(noise + mask * (pattern - noise)).argmax(1) == target).float().mean()
         free: Tensor = (1 - mask.mean()) * (share >= self.works)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Case, Defense
-from defenses.repair.fine_tuning import tuned
+from defenses.repair.fine_tuning import fine_tune
 from tasks.base import Batch
 from tasks.deployed import Model, Victim
 from tasks.plugin import Above0, Positive, Share, options
@@ -41,7 +41,7 @@ class FinePruning(Defense):
         victim = case.fit(case.train)
         clean = case.clean(self.clean_rows)
         prune(victim, clean, self.tolerance)
-        return tuned(case, clean, victim, self.epochs, self.batch_size, self.lr_scale)
+        return fine_tune(case, clean, victim, self.epochs, self.batch_size, self.lr_scale)
 
 
 def prune(victim: Victim, clean: Samples, tolerance: float) -> None:
@@ -49,7 +49,7 @@ def prune(victim: Victim, clean: Samples, tolerance: float) -> None:
     half = (len(clean) + 1) // 2
     order = dormant_first(victim.features(clean.select(range(half))))
     measure = accuracy if victim.task.referee() is None else likelihood
-    keep = pruned(measure(victim, clean.select(range(half, len(clean)))), order, tolerance)
+    keep = choose_features(measure(victim, clean.select(range(half, len(clean)))), order, tolerance)
     victim.module.keep.mul_(keep.to(victim.device))
 
 
@@ -85,7 +85,7 @@ def likelihood(victim: Victim, held: Samples) -> Callable[[Tensor], float]:
     return measure
 
 
-def pruned(measure: Callable[[Tensor], float], order: Tensor, tolerance: float) -> Tensor:
+def choose_features(measure: Callable[[Tensor], float], order: Tensor, tolerance: float) -> Tensor:
     """(D,) 0/1: prune in `order`, up to where the measure would fall below (1 - tolerance) of its start."""
     keep = torch.ones(len(order))
     floor = (1 - tolerance) * measure(keep)

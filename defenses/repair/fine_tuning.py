@@ -31,10 +31,12 @@ class FineTuning(Defense):
 
     def defend(self, case: Case) -> Model:
         victim, clean = case.fit(case.train), case.clean(self.clean_rows)
-        return tuned(case, clean, victim, self.epochs, self.batch_size, self.lr_scale)
+        return fine_tune(case, clean, victim, self.epochs, self.batch_size, self.lr_scale)
 
 
-def tuned(case: Case, clean: Samples, victim: Victim, epochs: int | None, batch_size: int, lr_scale: float) -> Victim:
+def fine_tune(
+    case: Case, clean: Samples, victim: Victim, epochs: int | None, batch_size: int, lr_scale: float
+) -> Victim:
     """The victim, trained on with clean rows: by default 100 epochs, of a generative task as many as in training."""
     usual = case.task.recipe()
     epochs = epochs or (100 if case.task.referee() is None else usual.epochs)

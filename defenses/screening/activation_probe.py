@@ -39,7 +39,7 @@ class ActivationProbe(Defense):
     def defend(self, case: Case) -> Model:
         victim, clean = case.fit(case.train), case.clean(self.clean_rows)
         pairs = clean.select(range((len(clean) + 1) // 2))
-        shuffled = pairs.with_inputs([out_of_order(str(text), case.rng) for text in pairs.inputs])
+        shuffled = pairs.with_inputs([shuffle_words(str(text), case.rng) for text in pairs.inputs])
         states = torch.cat([last_states(victim, rows, self.depth) for rows in (pairs, shuffled)])
         wrong = torch.arange(len(states)) >= len(pairs)
         probe = LogisticRegression(max_iter=1000).fit(states.numpy(), wrong.numpy())
@@ -48,7 +48,7 @@ class ActivationProbe(Defense):
         return Guarded(victim, screen=screen, threshold=float(usual.quantile(self.quantile)))
 
 
-def out_of_order(text: str, rng: torch.Generator) -> str:
+def shuffle_words(text: str, rng: torch.Generator) -> str:
     words = text.split()
     return " ".join(words[i] for i in torch.randperm(len(words), generator=rng).tolist())
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from defenses.base import Case, Defense
-from defenses.filtering.onion import judges, quantile, suspicions, texts_of, without
+from defenses.filtering.onion import fit_language_model, quantile, remove_words, suspicions, texts_of
 from tasks.deployed import Guarded, Model
 from tasks.fluency import LanguageModel
 from tasks.plugin import Positive, Share, options
@@ -36,7 +36,7 @@ class OnionInput(Defense):
 
     def defend(self, case: Case) -> Model:
         clean = texts_of(case.clean(self.clean_rows).inputs)
-        lm, known = judges(self.lm, clean, texts_of(case.train.inputs), self.measure, case.device)
+        lm, known = fit_language_model(self.lm, clean, texts_of(case.train.inputs), self.measure, case.device)
         threshold = quantile([s for row in known for s in row], self.quantile)
         return Guarded(case.fit(case.train), purify=partial(purify, lm, self.measure, threshold))
 
@@ -44,4 +44,4 @@ class OnionInput(Defense):
 def purify(lm: LanguageModel, measure: str, threshold: float, samples: Samples) -> Samples:
     """Without the words above the threshold."""
     texts = texts_of(samples.inputs)
-    return samples.with_inputs([without(text, suspicions(lm, text, measure), threshold) for text in texts])
+    return samples.with_inputs([remove_words(text, suspicions(lm, text, measure), threshold) for text in texts])

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from defenses.base import Case, Defense
-from defenses.filtering.perplexity import reader_of
+from defenses.filtering.perplexity import fit_reader
 from tasks.deployed import Model
 from tasks.fluency import WordBigrams
 from tasks.plugin import Positive, Share, options
@@ -36,7 +36,7 @@ class OutputPerplexity(Defense):
 
     def defend(self, case: Case) -> Model:
         clean = list(case.clean(self.clean_rows).inputs)
-        reader, threshold = reader_of(clean, clean, self.stretch, self.quantile)
+        reader, threshold = fit_reader(clean, clean, self.stretch, self.quantile)
         return _Screened(case.fit(case.train), reader, self.stretch, threshold)
 
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses.base import Case, Defense
+from defenses.base import Case, Defense, seed_of
 from tasks.deployed import Guarded, Model
 from tasks.plugin import Above0, Positive, Share, options
 from tasks.samples import Samples
@@ -46,7 +46,7 @@ class Strip(Defense):
         order = torch.randperm(len(clean), generator=case.rng)
         n = min(self.overlays, len(clean) // 2)
         overlays, held_out = clean.select(order[:n]), clean.select(order[n:])
-        seed = int(torch.randint(2**31 - 1, (), generator=case.rng))
+        seed = seed_of(case.rng)
         strength = self.replaced if case.task.modality == "text" else self.alpha
         screen = partial(suspicion, victim, overlays=overlays, strength=strength, seed=seed)
         threshold = torch.quantile(screen(held_out), 1 - self.false_rejection)
@@ -56,7 +56,7 @@ class Strip(Defense):
 def suspicion(model: Model, samples: Samples, *, overlays: Samples, strength: float, seed: int) -> Tensor:
     """(N,) minus the mean entropy of the model's answers over all overlays, in bits."""
     total = torch.zeros(len(samples))
-    for inputs in perturbed(samples.inputs, overlays.inputs, strength, seed):
+    for inputs in lay_over(samples.inputs, overlays.inputs, strength, seed):
         total += entropy(model.predict(samples.with_inputs(inputs)).scores)
     return -total / len(overlays)
 
@@ -67,7 +67,7 @@ def entropy(scores: Tensor) -> Tensor:
     return nats / math.log(2)
 
 
-def perturbed(
+def lay_over(
     inputs: Tensor | list[str], overlays: Tensor | list[str], strength: float, seed: int
 ) -> Iterator[Tensor | list[str]]:
     """All inputs under one overlay after the other. strength: its weight, or the share of words it replaces."""

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.cell.train import Loss, blank, train_victim
+from defenses.base import Defense
+from defenses.controls.oracle import Oracle
+from harness.cell.poison import Poisoned
+from harness.cell.train import Loss, make_network, train_victim
 from harness.keys.content import digest
 from harness.keys.source import source_hash
 from harness.store.folder import Store
@@ -19,27 +22,25 @@ from tasks.deployed import Victim
 from tasks.plugin import BadInput
 from tasks.samples import Samples
 
-TRAINING = (
-    "harness.cell.train",
-    "harness.cell.dp",
-    "harness.keys.seeds",
-)  # the code of every victim, as GRADING of a cell
+# The code that trains every victim, as harness.grid.grid.GRADING is the code that grades every cell.
+TRAINING = ("harness.cell.train", "harness.cell.dp", "harness.keys.seeds")
 PRETRAINING = 0  # seed of every source victim: all cells of a transfer task share one body
-KEPT = 64  # victims held in memory per process; small networks
+IN_MEMORY = 64  # victims that a fitter holds in memory; small networks
+SECONDS = "tinydrop.seconds"  # beside a stored victim's weights: how long it was trained
 
 
 @dataclass
 class Fitter:
-    """Trains victims of one task, each content once: in memory, in the store, or now."""
+    """Trains victims of one task, each content once: it is taken from memory, from the store, or trained now."""
 
     task: Task
     store: Store
     device: torch.device
     seed: int
     compiled: bool = False
-    fits: list[dict[str, Any]] = field(default_factory=list)  # one row per call: key, seconds, cached
+    fits: list[dict[str, Any]] = field(default_factory=list)  # one row per call: key, seconds, whether trained now
     sources: set[str] = field(default_factory=set)  # keys of the bodies that its victims started from
-    memory: OrderedDict[str, tuple[dict[str, Tensor], float]] = field(default_factory=OrderedDict)
+    memory: OrderedDict[str, dict[str, Tensor]] = field(default_factory=OrderedDict)  # weights and SECONDS by key
 
     def __call__(
         self,
@@ -50,52 +51,53 @@ class Fitter:
         loss: Loss | None = None,
         **recipe_changes: Any,
     ) -> Victim:
-        recipe = changed(self.task.recipe(), recipe_changes)
+        recipe = change_recipe(self.task.recipe(), recipe_changes)
         seed = self.seed if seed is None else seed
         init = init or self.pretrained(seed)
         key = self.key(samples, recipe, seed, init, loss)
 
-        def make() -> dict[str, Tensor]:
+        def train() -> dict[str, Tensor]:
             start = time.perf_counter()
             victim = train_victim(
                 self.task, samples, recipe=recipe, seed=seed, device=self.device, init=init, loss=loss,
                 compiled=self.compiled,
             )  # fmt: skip
             seconds = torch.tensor(time.perf_counter() - start, dtype=torch.float64)
-            return {**victim.module.state_dict(), "tinydrop.seconds": seconds}
+            return {**victim.module.state_dict(), SECONDS: seconds}
 
-        if key in self.memory:
-            (state, seconds), made = self.memory[key], False
-        else:
-            tensors, made = self.store.load_or_make_tensors(key, make)
-            state = {k: v for k, v in tensors.items() if k != "tinydrop.seconds"}
-            seconds = float(tensors["tinydrop.seconds"])
-            self.memory[key] = state, seconds
-            while len(self.memory) > KEPT:
+        trained = False
+        if key not in self.memory:
+            self.memory[key], trained = self.store.load_or_make_tensors(key, train)
+            if len(self.memory) > IN_MEMORY:
                 self.memory.popitem(last=False)
-        self.fits.append({"key": key, "seconds": seconds, "trained": made})
-        module = blank(self.task, recipe, seed, self.device, init)
-        module.load_state_dict(state)
+        tensors = self.memory[key]
+        self.fits.append({"key": key, "seconds": float(tensors[SECONDS]), "trained": trained})
+        module = make_network(self.task, recipe, seed, self.device, init)
+        module.load_state_dict({name: tensor for name, tensor in tensors.items() if name != SECONDS})
         return self.task.deploy(module.eval(), self.device)
 
     def pretrained(self, seed: int) -> Victim | None:
-        """Where victims of a transfer-learning task start: a body trained once on its source, a head of the seed's."""
+        """Where victims of a transfer-learning task start: a body trained once on its source, a head of the seed's own.
+
+        None for a task whose victims start from scratch.
+        """
         source = self.task.source()
         if source is None:
             return None
         fit = Fitter(source, self.store, self.device, PRETRAINING, self.compiled)
         body = fit(load_unsealed(source).train).module.state_dict()  # not load(): a defense may be running
         self.sources |= fit.used
-        module = blank(self.task, self.task.recipe(), seed, self.device, None)
+        module = make_network(self.task, self.task.recipe(), seed, self.device, None)
         module.load_state_dict({k: v for k, v in body.items() if not k.startswith("head.")}, strict=False)
         return self.task.deploy(module.eval(), self.device)
 
     @property
     def used(self) -> frozenset[str]:
-        """Keys of all artefacts behind what it trained."""
+        """Keys of all artefacts behind the victims that it gave."""
         return frozenset(row["key"] for row in self.fits) | self.sources
 
     def key(self, samples: Samples, recipe: Recipe, seed: int, init: Victim | None, loss: Loss | None) -> str:
+        """The content of a victim: everything that its weights depend on, as one hash."""
         deterministic = torch.are_deterministic_algorithms_enabled()
         return digest(
             "fit", source_hash(*TRAINING), self.task, samples, recipe, seed, init, loss,
@@ -103,8 +105,8 @@ class Fitter:
         )  # fmt: skip
 
 
-def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with other fields; raises BadInput for a field it does not have."""
+def change_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with these fields changed; raises BadInput for a field that it does not have."""
     unknown = set(changes) - set(vars(recipe))
     if unknown:
         raise BadInput(f"fit: unknown recipe field {sorted(unknown)[0]!r}; valid: {', '.join(sorted(vars(recipe)))}")
@@ -113,7 +115,7 @@ def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 @dataclass
 class Findings:
-    """What a defense reported: read by the harness, never by another plug-in."""
+    """What a defense reported. The harness reads it, never another plug-in."""
 
     train: Tensor | None = None
     flagged: Tensor | None = None
@@ -124,7 +126,7 @@ class Findings:
 
 
 class CellCase:
-    """defenses.base.Case for one cell. It is built of the poisoned set, the reserve and a fitter, and knows no more."""
+    """`defenses.base.Case` for one cell: all that it knows are the poisoned set, the reserve and a fitter."""
 
     def __init__(self, train: Samples, reserve: Samples, fitter: Fitter, rng: torch.Generator) -> None:
         self.train = train
@@ -166,7 +168,21 @@ class CellCase:
         self.findings.saved[name] = tensor.detach().float().cpu().clone()
 
 
-class CellOracleCase(CellCase):
-    """The same, and the mask: built for the defense `oracle` alone."""
+class OracleCellCase(CellCase):
+    """A case that also reveals which rows are poison, see `case_for`."""
 
-    poisoned: Tensor
+    def __init__(
+        self, train: Samples, reserve: Samples, fitter: Fitter, rng: torch.Generator, poisoned: Tensor
+    ) -> None:
+        super().__init__(train, reserve, fitter, rng)
+        self.poisoned = poisoned  # (N,) bool
+
+
+def case_for(defense: Defense, poisoned: Poisoned, reserve: Samples, fitter: Fitter, rng: torch.Generator) -> CellCase:
+    """The case that a defense gets. The suite's own control `oracle` is told which rows are poison.
+
+    No other class is, whatever its name: not a subclass of `oracle` and not a copy of its file.
+    """
+    if type(defense) is Oracle:
+        return OracleCellCase(poisoned.train, reserve, fitter, rng, poisoned.mask)
+    return CellCase(poisoned.train, reserve, fitter, rng)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +17,10 @@ from tasks.net import Net
 from tasks.plugin import BadInput, NotApplicable
 
 if TYPE_CHECKING:
-    from opacus.grad_sample import GradSampleModule
     from opacus.optimizers import DPOptimizer
 
 
-def _opacus() -> None:
+def _require_opacus() -> None:
     try:
         import opacus  # noqa: F401
     except ImportError:
@@ -32,7 +33,7 @@ def without_batch_norm(module: Any) -> Any:
     16 channels to a group (Wu and He 2018, arXiv 1803.08494, table 3): with opacus' 32 groups, every channel of a
     small CNN would be normalised by itself. Raises NotApplicable for layers that opacus has no per-sample gradient of.
     """
-    _opacus()
+    _require_opacus()
     from opacus.validators import ModuleValidator
 
     module = _with_group_norm(module)
@@ -54,15 +55,17 @@ def _with_group_norm(module: nn.Module) -> nn.Module:
     return module
 
 
+@contextmanager
 def privatise(
     module: Net, optimizer: torch.optim.Optimizer, recipe: Recipe, n: int, batches: int, seed: int
-) -> tuple[GradSampleModule, DPOptimizer]:
+) -> Iterator[DPOptimizer]:
     """Per-sample clipping to dp_clip and Gaussian noise of dp_noise * dp_clip (Abadi et al. 2016, arXiv 1607.00133).
 
-    The hooks sit on the module itself, so whatever a loss calls of it counts; `to_standard_module()` takes them off.
-    Train in float32 and call the module once per step.
+    Inside the block, step with the optimizer that it gives, in float32, and call the module once per step. The hooks
+    that record per-sample gradients sit on the module itself, so whatever a loss calls of it counts; the end of the
+    block takes them off.
     """
-    _opacus()
+    _require_opacus()
     from opacus.grad_sample import GradSampleModule
     from opacus.optimizers import DPOptimizer
 
@@ -75,10 +78,12 @@ def privatise(
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     module.to(memory_format=torch.contiguous_format)  # as per-sample gradients are
     device = next(module.parameters()).device
-    return Contiguous(module), DPOptimizer(
+    hooks = Contiguous(module)
+    yield DPOptimizer(
         optimizer,
         noise_multiplier=recipe.dp_noise,
         max_grad_norm=recipe.dp_clip,
         expected_batch_size=n / batches,
         generator=torch.Generator(device).manual_seed(derive(seed, "dp_noise")),
     )
+    hooks.to_standard_module()

@@ -30,8 +30,8 @@ class Made:
     abstained: list[bool]
 
 
-def made(requests: Samples, outputs: Outputs) -> Made | None:
-    """None where nothing is generated."""
+def show_outputs(task: Task, requests: Samples, outputs: Outputs) -> Made | None:
+    """The first outputs of a generative model. None for a classifier."""
     if outputs.content is None:
         return None
     asked = requests.inputs if isinstance(requests.inputs, list) else [str(c) for c in requests.targets.tolist()]
@@ -46,8 +46,8 @@ class Rows:
     content: Tensor | list[str]  # as in Samples
 
 
-def rows(task: Task, samples: Samples) -> Rows | None:
-    """None for what cannot be looked at: rows of a table."""
+def show_rows(task: Task, samples: Samples) -> Rows | None:
+    """The first of these training rows; None for rows of a table, which cannot be looked at."""
     if task.modality == "tabular":
         return None
     most = SOUNDS if isinstance(samples.inputs, Tensor) and samples.inputs.ndim == 2 else SHOWN

@@ -1,4 +1,4 @@
-"""Grading: pure functions of answers and truth. Every metric is a value with its n."""
+"""Grading: pure functions of answers and truth. Every metric comes with the number of cases behind it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tasks.samples import Challenge, Outputs, Samples
 
 @dataclass(frozen=True)
 class Metric:
+    """A value, and the number of cases that it is computed from."""
+
     value: float
     n: int
 
@@ -25,36 +27,36 @@ def mean(hits: Tensor) -> Metric:
 
 def grade_clean(task: Task, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, Metric]:
     """Utility on the whole clean test set, abstentions, and the certificate where the model gives one."""
-    found = {
+    grades = {
         "utility": Metric(task.utility(outputs, test, referee), len(test)),
         "clean_abstained": mean(outputs.abstained),
     }
-    found |= {name: Metric(value, len(test)) for name, value in task.further(outputs, test, referee).items()}
+    grades |= {name: Metric(value, len(test)) for name, value in task.further(outputs, test, referee).items()}
     if outputs.radius is not None:
         right = outputs.answers == test.targets
-        found["certified_radius_median"] = Metric(outputs.radius.float().median().item(), len(test))
+        grades["certified_radius_median"] = Metric(outputs.radius.float().median().item(), len(test))
         for k in (1, 2, 5, 10):
-            found[f"certified_accuracy_at_{k}"] = mean(right & (outputs.radius >= k))
-    return found
+            grades[f"certified_accuracy_at_{k}"] = mean(right & (outputs.radius >= k))
+    return grades
 
 
 def grade_attack(
     task: Task, outputs: Outputs, challenge: Challenge, referee: Victim | None = None
 ) -> dict[str, Metric]:
     """ASR: the judge says yes. RA: the true answer is given in spite of the trigger. Abstentions are neither."""
-    found = {
+    grades = {
         "asr": mean(task.judge(outputs, challenge, referee)),
         "challenge_abstained": mean(outputs.abstained),
     }
     for name, verdicts in task.sensitivity(outputs, challenge, referee).items():
-        found[f"asr_{name}"] = mean(verdicts)
+        grades[f"asr_{name}"] = mean(verdicts)
     if challenge.truth is not None:
-        found["robust_accuracy"] = mean(outputs.answers == challenge.truth)
-    return found
+        grades["robust_accuracy"] = mean(outputs.answers == challenge.truth)
+    return grades
 
 
 def grade_inputs(clean: Outputs, challenge: Outputs) -> dict[str, Metric]:
-    """Can the screen's suspicion tell challenge inputs from clean test inputs?"""
+    """AUROC of the screen's suspicion in telling challenge inputs from clean test inputs; nothing without a screen."""
     if clean.suspicion is None or challenge.suspicion is None:
         return {}
     truth = torch.cat([torch.zeros(len(clean.suspicion)), torch.ones(len(challenge.suspicion))])
@@ -67,17 +69,17 @@ def grade_detection(suspicion: Tensor | None, flagged: Tensor | None, poisoned: 
     train_tpr_at_1 and _5: share of the poison above the threshold that at most 1 % or 5 % of the clean rows exceed.
     At dose 0 only the FPR exists. Precision is 0 when nothing is flagged.
     """
-    found = {}
+    grades = {}
     if suspicion is not None and poisoned.any() and not poisoned.all():
-        found["train_auroc"] = auroc(suspicion, poisoned)
+        grades["train_auroc"] = auroc(suspicion, poisoned)
         for percent in (1, 5):
-            found[f"train_tpr_at_{percent}"] = tpr_at(percent, suspicion, poisoned)
+            grades[f"train_tpr_at_{percent}"] = tpr_at(percent, suspicion, poisoned)
     if flagged is not None:
-        found["train_fpr"] = mean(flagged[~poisoned])
+        grades["train_fpr"] = mean(flagged[~poisoned])
         if poisoned.any():
-            found["train_tpr"] = mean(flagged[poisoned])
-            found["train_precision"] = mean(poisoned[flagged])
-    return found
+            grades["train_tpr"] = mean(flagged[poisoned])
+            grades["train_precision"] = mean(poisoned[flagged])
+    return grades
 
 
 def tpr_at(percent: int, score: Tensor, truth: Tensor) -> Metric:
@@ -85,7 +87,7 @@ def tpr_at(percent: int, score: Tensor, truth: Tensor) -> Metric:
 
     Strictly above, so a tie counts against detection and equal scores detect nothing.
     """
-    score = finite(score)
+    score = make_finite(score)
     negatives = score[~truth].sort(descending=True).values
     return mean(score[truth] > negatives[percent * len(negatives) // 100])
 
@@ -94,10 +96,10 @@ def auroc(score: Tensor, truth: Tensor) -> Metric:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half."""
     from sklearn.metrics import roc_auc_score
 
-    score = finite(score)
+    score = make_finite(score)
     return Metric(float(roc_auc_score(truth.numpy(), score.numpy())), len(score))
 
 
-def finite(score: Tensor) -> Tensor:
+def make_finite(score: Tensor) -> Tensor:
     """float64, with numbers in place of infinity and NaN."""
     return torch.nan_to_num(score.double(), posinf=1e300, neginf=-1e300)

@@ -16,24 +16,27 @@ from tasks.samples import Challenge, Samples
 
 @dataclass(frozen=True)
 class Poisoned:
-    """The training set a victim gets, and what only the harness knows of it."""
+    """The training set that a victim gets, and what only the harness knows about it."""
 
     train: Samples
-    mask: Tensor  # (N,) bool
+    mask: Tensor  # (N,) bool: which rows are poison
 
 
-def craft(attack: Attack, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
+def craft_poison(attack: Attack, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
     """Ask the attack for `dose` poisons and check what came back; raises BrokenAttack."""
     if dose < 0:
         raise BadInput(f"dose={dose}: a dose is a number of samples, 0 or more")
     poison = attack.poison(scene, dose, rng)
-    checked = Poison(canonical(poison.samples, scene.train, scene.task, attack.name), poison.replaces)
-    _check(attack, scene, dose, checked)
-    return checked
+    conformed = Poison(conform(poison.samples, scene.train, scene.task, attack.name), poison.replaces)
+    _check_poison(attack, scene, dose, conformed)
+    return conformed
 
 
-def canonical(samples: Samples, like: Samples, task: Task, who: str) -> Samples:
-    """The same type, shape and value grid (`Task.on_grid`) as clean data: no encoding tells poison from clean."""
+def conform(samples: Samples, like: Samples, task: Task, who: str) -> Samples:
+    """The samples on the value grid of clean data (`Task.on_grid`), so that no encoding tells poison from clean rows.
+
+    Raises BrokenAttack, naming `who` made them, where their type or shape differs from that of clean data.
+    """
     inputs = samples.inputs
     if isinstance(like.inputs, list):
         if not isinstance(inputs, list) or not all(isinstance(t, str) for t in inputs):
@@ -48,18 +51,23 @@ def canonical(samples: Samples, like: Samples, task: Task, who: str) -> Samples:
 
 
 def inject(train: Samples, poison: Poison, rng: torch.Generator) -> Poisoned:
-    """Poison in the training set: in the place and under the id of what it replaces, or shuffled in under fresh ids."""
-    if poison.replaces is not None or not len(poison.samples):
-        at = train.positions(poison.replaces) if poison.replaces is not None else torch.zeros(0, dtype=torch.long)
-        mask = torch.zeros(len(train), dtype=torch.bool).index_fill(0, at, True)
-        return Poisoned(train.replace(at, poison.samples) if len(at) else train, mask)
+    """Put the poison where nothing but its content gives it away.
+
+    It takes the place and the id of what it replaces, or is shuffled in, and then every row gets a fresh id.
+    """
+    if not len(poison.samples):
+        return Poisoned(train, torch.zeros(len(train), dtype=torch.bool))
+    if poison.replaces is not None:
+        positions = train.positions(poison.replaces)
+        mask = torch.zeros(len(train), dtype=torch.bool).index_fill(0, positions, True)
+        return Poisoned(train.replace(positions, poison.samples), mask)
     total = len(train) + len(poison.samples)
     order = torch.randperm(total, generator=rng)
     merged = train.append(poison.samples).select(order)
     return Poisoned(Samples(merged.inputs, merged.targets, torch.arange(total)), order >= len(train))
 
 
-def _check(attack: Attack, scene: Scene, dose: int, poison: Poison) -> None:
+def _check_poison(attack: Attack, scene: Scene, dose: int, poison: Poison) -> None:
     samples, replaces, train = poison.samples, poison.replaces, scene.train
     if len(samples) != dose:
         raise BrokenAttack(f"{attack.name}: asked for {dose} poisons, got {len(samples)}")
@@ -73,9 +81,10 @@ def _check(attack: Attack, scene: Scene, dose: int, poison: Poison) -> None:
 
 
 def check_challenge(attack: Attack, challenge: Challenge) -> None:
-    """Raises BrokenAttack when a challenge holds inputs whose true answer is already the wanted one."""
+    """Raises BrokenAttack where parts differ in length, or where an input's true answer is already the wanted one."""
     parts = (challenge.wanted, challenge.truth, challenge.plain, challenge.near)
     if any(part is not None and len(part) != len(challenge.inputs) for part in parts):
         raise BrokenAttack(f"{attack.name}: inputs, wanted, truth, plain and near of the challenge differ in length")
-    if challenge.truth is not None and (challenge.wanted == challenge.truth).any():  # type: ignore[union-attr]
+    wanted, truth = challenge.wanted, challenge.truth
+    if truth is not None and isinstance(wanted, Tensor) and bool((wanted == truth).any()):
         raise BrokenAttack(f"{attack.name}: the challenge must exclude inputs of the class it wants")

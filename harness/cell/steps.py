@@ -1,4 +1,4 @@
-"""The way of one cell: load, poison, defend, grade. Returns what a record needs and writes nothing but artefacts."""
+"""The steps of one cell: load, poison, defend, grade. They return what a record needs and write only artefacts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from attacks.base import Attack, Scene
 from attacks.targeted import TargetedAttack, find_trial
 from defenses.base import Defense
 from defenses.controls.none import None_
-from defenses.controls.oracle import Oracle
 from harness.cell import metrics
-from harness.cell.case import CellCase, CellOracleCase, Findings, Fitter
-from harness.cell.gallery import Made, Rows, made, rows
+from harness.cell.case import CellCase, Findings, Fitter, case_for
+from harness.cell.gallery import Made, Rows, show_outputs, show_rows
 from harness.cell.metrics import Metric
-from harness.cell.poison import Poisoned, canonical, check_challenge, craft, inject
+from harness.cell.poison import Poisoned, check_challenge, conform, craft_poison, inject
 from harness.cell.stealth import fidelity
 from harness.errors import BrokenDefense
 from harness.keys.seeds import derive
@@ -36,23 +36,23 @@ REFEREE = 0  # seed of every judge
 
 @dataclass
 class Result:
-    """What running a cell gave."""
+    """What a cell's record needs to know."""
 
     metrics: dict[str, Metric] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     gpu_bytes: dict[str, int] = field(default_factory=dict)
     fits: list[dict[str, Any]] = field(default_factory=list)
-    artefacts: frozenset[str] = frozenset()  # keys of all that was trained for it, now or earlier
+    artefacts: frozenset[str] = frozenset()  # keys of everything trained for it, now or earlier
     findings: Findings = field(default_factory=Findings)
-    made: dict[str, Made] = field(default_factory=dict)  # of generative tasks: triggered, plain and near
+    made: dict[str, Made] = field(default_factory=dict)  # by a generative model: triggered, plain and near
     rows: dict[str, Rows] = field(default_factory=dict)  # of the training set: clean and poisoned
     dataset: str = ""  # fingerprint of the clean training set
     train_size: int = 0
 
 
 @dataclass
-class Stage:
-    """Time, and peak GPU memory, of the parts of a cell."""
+class Stopwatch:
+    """Writes the time and the peak GPU memory of every step into the result."""
 
     result: Result
     device: torch.device
@@ -82,22 +82,22 @@ class Bench:
         return Fitter(task, self.store, self.device, seed, self.compiled)
 
     def referee(self, task: Task) -> Victim | None:
-        """The clean model that judges a generative task: trained once for all cells, kept like any other artefact."""
-        return _referee(task, self)[0]
+        """The clean model that judges a generative task: trained once for all cells, stored like any other artefact."""
+        return _train_referee(task, self)[0]
 
 
 @dataclass(frozen=True)
 class Threat:
-    """What one attack makes of one task: shared by all defenses of a column."""
+    """What one attack does to one task; all defenses of a column face the same."""
 
     poisoned: Poisoned
     challenge: Challenge | None
-    stealth: dict[str, Metric]  # what was changed to make the poison
-    surrogates: frozenset[str]  # keys of what was trained to craft it
-    shown: dict[str, Rows]  # clean and poisoned rows, for people
+    stealth: dict[str, Metric]  # how little the poison differs from the rows that it replaced
+    surrogates: frozenset[str]  # keys of the victims that the attacker trained
+    rows: dict[str, Rows]  # clean and poisoned rows, for people to look at
 
 
-def run(
+def run_steps(
     task: Task, attack: Attack, dose: int, defense: Defense, seed: int, store: Store, device: torch.device,
     compiled: bool = False,
 ) -> Result:  # fmt: skip
@@ -105,30 +105,25 @@ def run(
     check_applies(task, attack, defense)
     bench = Bench(store, device, compiled)
     result = Result()
-    stage = Stage(result, device)
-    with stage("load"):
+    step = Stopwatch(result, device)
+    with step("load"):
         splits = task.load()
         result.dataset, result.train_size = splits.train.fingerprint[:32], len(splits.train)
-    with stage("poison"):
+    with step("poison"):
         threat = make_threat(task, attack, dose, seed, bench)
-    fitter, rng = bench.fitter(task, seed), _rng(seed, "defense")
-    case = CellCase(threat.poisoned.train, splits.reserve, fitter, rng)
-    if type(defense) is Oracle:
-        case = CellOracleCase(threat.poisoned.train, splits.reserve, fitter, rng)
-        case.poisoned = threat.poisoned.mask
-    before = threat.poisoned.train.fingerprint
-    with stage("defend"), sealed():
+    fitter = bench.fitter(task, seed)
+    case = case_for(defense, threat.poisoned, splits.reserve, fitter, _rng(seed, "defense"))
+    with protect(case.train, defense), step("defend"), sealed():
         model = defend(defense, case)
-    check_untouched(threat.poisoned.train, before, defense)
     result.fits, result.findings = fitter.fits, case.findings
-    with stage("grade"):
-        _grade(result, task, model, splits.test, threat, case.findings, bench.referee(task))
+    with step("grade"):
+        _grade(result, task, model, splits.test, threat, bench.referee(task))
         control: frozenset[str] = frozenset()
         if threat.challenge is not None:
             result.metrics["asr_floor"], control = chance_floor(task, attack, seed, bench)
     if type(defense) is None_:  # once for a column
-        result.rows = threat.shown
-    result.artefacts = fitter.used | threat.surrogates | control | _referee(task, bench)[1]
+        result.rows = threat.rows
+    result.artefacts = fitter.used | threat.surrogates | control | _train_referee(task, bench)[1]
     return result
 
 
@@ -142,7 +137,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     surrogates = bench.fitter(task, derive(seed, "surrogate"))
     scene = Scene(task, splits.train, surrogates, bench.device, trial)
     with sealed():
-        poisoned = poison_set(attack, scene, dose, seed)
+        poisoned = make_poisoned(attack, scene, dose, seed)
     stealth, pairs = {}, {}
     if poisoned.mask.any():
         pairs["poisoned"] = poisoned.train.select(poisoned.mask)
@@ -152,13 +147,13 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
             stealth = fidelity(task, pairs["clean"], pairs["poisoned"], texts)
     with sealed():
         challenge = make_challenge(attack, scene, splits.test, seed)
-    shown = {name: found for name, samples in pairs.items() if (found := rows(task, samples)) is not None}
-    return Threat(poisoned, challenge, stealth, surrogates.used, shown)
+    rows = {name: shown for name, samples in pairs.items() if (shown := show_rows(task, samples)) is not None}
+    return Threat(poisoned, challenge, stealth, surrogates.used, rows)
 
 
 @lru_cache(maxsize=2)
-def _referee(task: Task, bench: Bench) -> tuple[Victim | None, frozenset[str]]:
-    """The judge and the artefacts behind it."""
+def _train_referee(task: Task, bench: Bench) -> tuple[Victim | None, frozenset[str]]:
+    """The referee of a generative task, and the keys of the artefacts behind it."""
     judge = task.referee()
     if judge is None:
         return None, frozenset()
@@ -176,24 +171,36 @@ def chance_floor(task: Task, attack: Attack, seed: int, bench: Bench) -> tuple[M
     return metrics.mean(task.judge(clean.predict(challenge.inputs), challenge, bench.referee(task))), fit.used
 
 
+@contextmanager
+def protect(train: Samples, defense: Defense) -> Iterator[None]:
+    """Raises BrokenDefense at the end of the block if the defense wrote on the training set.
+
+    The cells of a process share that data, so it is then loaded and poisoned anew for the next one, also where the
+    block raised an error of its own.
+    """
+    before = train.fingerprint
+    changed = False
+    try:
+        yield
+    finally:
+        changed = Samples(train.inputs, train.targets, train.ids).fingerprint != before
+        if changed:
+            make_threat.cache_clear()
+            load_unsealed.cache_clear()
+    if changed:
+        raise BrokenDefense(f"{defense.name} changed case.train in place; work on a copy (select() makes one)")
+
+
 def defend(defense: Defense, case: CellCase) -> Model:
-    """The model to deploy. Raises BrokenDefense for what is none."""
+    """The model to deploy. Raises BrokenDefense for something that cannot predict."""
     model = defense.defend(case)
     if not callable(getattr(model, "predict", None)):
-        given = "nothing" if model is None else f"a {type(model).__name__}"
+        got = "nothing" if model is None else f"a {type(model).__name__}"
         raise BrokenDefense(
-            f"{defense.name}.defend returned {given}; return what case.fit returns, or another model: "
+            f"{defense.name}.defend returned {got}; return what case.fit returns, or another model: "
             "predict(samples) -> Outputs"
         )
     return model
-
-
-def check_untouched(train: Samples, before: str, defense: Defense) -> None:
-    """Cells of a process share data: raises BrokenDefense, and forgets that data, if a defense wrote on it."""
-    if Samples(train.inputs, train.targets, train.ids).fingerprint != before:
-        make_threat.cache_clear()
-        load_unsealed.cache_clear()
-        raise BrokenDefense(f"{defense.name} changed case.train in place; work on a copy (select() makes one)")
 
 
 def check_applies(task: Task, attack: Attack, defense: Defense) -> None:
@@ -205,51 +212,55 @@ def check_applies(task: Task, attack: Attack, defense: Defense) -> None:
             )
 
 
-def poison_set(attack: Attack, scene: Scene, dose: int, seed: int) -> Poisoned:
-    poison = craft(attack, scene, dose, _rng(seed, "poison", attack.name))
+def make_poisoned(attack: Attack, scene: Scene, dose: int, seed: int) -> Poisoned:
+    """The training set with the attack's poison in it."""
+    poison = craft_poison(attack, scene, dose, _rng(seed, "poison", attack.name))
     return inject(scene.train, poison, _rng(seed, "inject"))
 
 
 def make_challenge(attack: Attack, scene: Scene, test: Samples, seed: int) -> Challenge | None:
+    """The attack's challenge, checked; None for the control that asks for nothing."""
     challenge = attack.challenge(scene, test, _rng(seed, "challenge", attack.name))
     if challenge is None:
         return None
     check_challenge(attack, challenge)
-    asked: dict[str, Any] = {
-        name: canonical(samples, test, scene.task, attack.name)
+    requests: dict[str, Any] = {
+        name: conform(samples, test, scene.task, attack.name)
         for name in ("inputs", "plain", "near")
         if (samples := getattr(challenge, name)) is not None
     }
-    return replace(challenge, **asked)
+    return replace(challenge, **requests)
 
 
-def _grade(
-    result: Result, task: Task, model: Model, test: Samples, threat: Threat, found: Findings, referee: Victim | None
-) -> None:
-    poisoned, challenge = threat.poisoned.mask, threat.challenge
+def _grade(result: Result, task: Task, model: Model, test: Samples, threat: Threat, referee: Victim | None) -> None:
+    """Write into the result how good the model and the defense's findings are."""
+    findings, poisoned = result.findings, threat.poisoned.mask
     clean = model.predict(task.requests(test))
     result.metrics |= metrics.grade_clean(task, clean, test, referee) | threat.stealth
-    result.metrics |= metrics.grade_detection(found.train, found.flagged, poisoned)
-    if challenge is not None:
-        outputs = model.predict(challenge.inputs)
-        result.metrics |= metrics.grade_attack(task, outputs, challenge, referee)
-        result.metrics |= metrics.grade_inputs(clean, outputs)
-        _keep_made(result, "triggered", challenge.inputs, outputs)
-        for name, samples in {"plain": challenge.plain, "near": challenge.near}.items():
-            if samples is not None:  # not to fire here is what makes it a backdoor
-                answers = model.predict(samples)
-                result.metrics[f"asr_{name}"] = metrics.mean(task.judge(answers, challenge, referee))
-                _keep_made(result, name, samples, answers)
-        of_class = isinstance(challenge.wanted, torch.Tensor) and challenge.wanted.ndim == 1
-        if found.target is not None and poisoned.any() and of_class:
-            result.metrics["target_found"] = metrics.mean(challenge.wanted == found.target)  # type: ignore[arg-type]
-    if found.model is not None:
-        result.metrics["model_suspicion"] = Metric(found.model, 1)
+    result.metrics |= metrics.grade_detection(findings.train, findings.flagged, poisoned)
+    if threat.challenge is not None:
+        _grade_challenge(result, task, model, clean, threat.challenge, referee)
+        classes = threat.challenge.wanted
+        if findings.target is not None and poisoned.any() and isinstance(classes, Tensor) and classes.ndim == 1:
+            result.metrics["target_found"] = metrics.mean(classes == findings.target)
+    if findings.model is not None:
+        result.metrics["model_suspicion"] = Metric(findings.model, 1)
 
 
-def _keep_made(result: Result, name: str, requests: Samples, outputs: Outputs) -> None:
-    if (shown := made(requests, outputs)) is not None:
-        result.made[name] = shown
+def _grade_challenge(
+    result: Result, task: Task, model: Model, clean: Outputs, challenge: Challenge, referee: Victim | None
+) -> None:
+    """Write into the result what the challenge gets out of the model. clean: its answers to the clean test set."""
+    outputs = model.predict(challenge.inputs)
+    result.metrics |= metrics.grade_attack(task, outputs, challenge, referee)
+    result.metrics |= metrics.grade_inputs(clean, outputs)
+    answers = {"triggered": (challenge.inputs, outputs)}
+    for name, samples in {"plain": challenge.plain, "near": challenge.near}.items():
+        if samples is not None:  # not to fire here is what makes it a backdoor
+            answers[name] = samples, model.predict(samples)
+            result.metrics[f"asr_{name}"] = metrics.mean(task.judge(answers[name][1], challenge, referee))
+    shown = {name: show_outputs(task, *pair) for name, pair in answers.items()}
+    result.made = {name: made for name, made in shown.items() if made is not None}
 
 
 def _rng(seed: int, *labels: str) -> torch.Generator:

@@ -1,16 +1,18 @@
-"""Training: one loop for every victim, seeded; its only inputs are its arguments."""
+"""Training: one loop for every victim. It is seeded, and depends on nothing but its arguments."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from harness.cell.dp import privatise, without_batch_norm
 from harness.errors import Diverged
 from tasks.base import Batch, Recipe, Task
 from tasks.deployed import CHUNK, Victim, autocast, layout
@@ -21,13 +23,11 @@ from tasks.samples import Samples
 Loss = Callable[[Net, Batch], Tensor]
 
 
-def blank(task: Task, recipe: Recipe, seed: int, device: torch.device, init: Victim | None) -> Net:
+def make_network(task: Task, recipe: Recipe, seed: int, device: torch.device, init: Victim | None) -> Net:
     """The network before its first step: a copy of init's, or a fresh one whose weights the seed alone determines."""
-    with isolated_seed(seed, device):
+    with isolate_seed(seed, device):
         module = copy.deepcopy(init.module) if init else task.model()
     if recipe.dp_clip is not None:
-        from harness.cell.dp import without_batch_norm
-
         module = without_batch_norm(module)
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -49,21 +49,21 @@ def train_victim(
     """
     if not len(samples):
         raise BadInput("fit: the training set is empty (a filter dropped every row)")
-    module = blank(task, recipe, seed, device, init)
-    with isolated_seed(seed, device):  # dropout draws from the global state
-        _run(task, module, *task.rows(samples, device), recipe, seed, loss, compiled)
+    module = make_network(task, recipe, seed, device, init)
+    with isolate_seed(seed, device):  # dropout draws from the global state
+        _train(task, module, *task.rows(samples, device), recipe, seed, loss, compiled)
     return task.deploy(module.eval(), device)
 
 
 @contextmanager
-def isolated_seed(seed: int, device: torch.device) -> Iterator[None]:
+def isolate_seed(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global state for a block and give it back as it was."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
-def optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW or Nesterov SGD over what is trainable."""
     params = [p for p in module.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
@@ -72,12 +72,85 @@ def optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(params, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
 
 
-def freeze_body(module: Net) -> None:
-    """Train the head only."""
-    for p in module.parameters():
-        p.requires_grad_(False)
-    for p in module.head.parameters():
-        p.requires_grad_(True)
+def set_trainable(module: Net, recipe: Recipe) -> None:
+    """Let every weight learn, or with a frozen body those of the head alone."""
+    module.requires_grad_(recipe.frozen == "none")
+    module.head.requires_grad_(True)
+
+
+@dataclass
+class Stepper:
+    """What one step of training takes, the same for every batch."""
+
+    forward: Any  # what the loss calls on a batch: the network, compiled perhaps, or its head on cached features
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler | None
+    precision: AbstractContextManager[None]
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step down the mean loss of a batch; returns that loss."""
+        with self.precision:
+            value = self.loss(self.forward, batch).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.schedule:
+            self.schedule.step()
+        return value.detach()
+
+
+def _train(
+    task: Task, module: Net, x: Tensor, y: Tensor, recipe: Recipe, seed: int, loss: Loss | None, compiled: bool
+) -> None:
+    """Train a network in place, by all epochs of the recipe, on encoded rows x (N, ...) with targets y (N, ...)."""
+    set_trainable(module, recipe)
+    optimizer, private = make_optimizer(module, recipe), recipe.dp_clip is not None
+    forward: Any = module
+    if recipe.frozen == "body" and not (recipe.augment or loss or private):
+        x, forward = _features(module, x), module.head  # the same in every epoch, so computed once
+    elif compiled and not private:
+        forward = torch.compile(module)
+    batches = math.ceil(len(x) / recipe.batch_size)
+    clipping = privatise(module, optimizer, recipe, len(x), batches, seed) if private else nullcontext(optimizer)
+    with clipping as optimizer:
+        # What is clipped are gradients in float32.
+        precision = nullcontext() if private else autocast(x.device)
+        schedule = _schedule(optimizer, recipe, recipe.epochs * batches)
+        stepper = Stepper(forward, loss or task.loss, optimizer, schedule, precision)
+        order, rng = torch.Generator().manual_seed(seed), torch.Generator(x.device).manual_seed(seed)
+        for epoch in range(recipe.epochs):
+            forward.train(recipe.frozen == "none")  # a frozen body keeps its batch-norm statistics too
+            module.head.train()  # linear, so the same in both modes, but opacus looks at layers in train mode only
+            total = torch.zeros((), device=x.device)
+            for batch in _batches(task, x, y, recipe, epoch, order, rng):
+                total += stepper.step(batch)
+            if not torch.isfinite(total):
+                raise Diverged(
+                    f"the training loss is not finite after {(epoch + 1) * batches} steps "
+                    f"(lr={recipe.lr}, epochs={recipe.epochs})"
+                )
+
+
+def _batches(
+    task: Task, x: Tensor, y: Tensor, recipe: Recipe, epoch: int, order: torch.Generator, rng: torch.Generator
+) -> Iterator[Batch]:
+    """One epoch's batches in random order. Lazily: augmentation and loss draw from `rng` by turns."""
+    batches = math.ceil(len(x) / recipe.batch_size)
+    last = max(1, recipe.epochs * batches - 1)
+    parts = torch.randperm(len(x), generator=order).to(x.device).tensor_split(batches)
+    for step, rows in enumerate(parts, start=epoch * batches):
+        xb = task.augment(x[rows], rng) if recipe.augment else x[rows]
+        yield Batch(layout(xb), y[rows], rows, rng, progress=step / last)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """The one-cycle schedule over so many steps; None for a constant rate."""
+    if recipe.schedule == "constant":
+        return None
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=max(steps, 10))
 
 
 @torch.no_grad()
@@ -86,54 +159,3 @@ def _features(module: Net, x: Tensor) -> Tensor:
     module.eval()
     with autocast(x.device):
         return torch.cat([module.features(layout(part)).float() for part in x.split(CHUNK)])  # type: ignore[no-untyped-call]
-
-
-def _run(
-    task: Task, module: Net, x: Tensor, y: Tensor, recipe: Recipe, seed: int, loss: Loss | None, compiled: bool
-) -> None:
-    order = torch.Generator().manual_seed(seed)
-    rng = torch.Generator(x.device).manual_seed(seed)
-    n, batches = len(x), math.ceil(len(x) / recipe.batch_size)
-    steps = recipe.epochs * batches
-    for p in module.parameters():
-        p.requires_grad_(True)
-    if recipe.frozen == "body":
-        freeze_body(module)
-    forward: Any = module
-    optimizer, criterion = optimiser(module, recipe), loss or task.loss
-    if recipe.frozen == "body" and not (recipe.augment or loss or recipe.dp_clip):
-        x, forward = _features(module, x), module.head  # the same in every epoch, so computed once
-    hooks, precision = None, autocast(x.device)
-    if recipe.dp_clip is not None:
-        from harness.cell.dp import privatise
-
-        hooks, optimizer = privatise(module, optimizer, recipe, n, batches, seed)
-        precision = nullcontext()  # what is clipped are gradients in float32
-    elif compiled:
-        forward = torch.compile(module)
-    schedule = None
-    if recipe.schedule == "one_cycle":
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=max(steps, 10))
-    step = 0
-    for _ in range(recipe.epochs):
-        forward.train(recipe.frozen == "none")  # a frozen body keeps its batch-norm statistics too
-        module.head.train()  # linear, so the same in both modes, but opacus looks at layers in train mode only
-        total = torch.zeros((), device=x.device)
-        for rows in torch.randperm(n, generator=order).to(x.device).tensor_split(batches):
-            xb = task.augment(x[rows], rng) if recipe.augment else x[rows]
-            batch = Batch(layout(xb), y[rows], rows, rng, progress=step / max(1, steps - 1))
-            with precision:
-                value = criterion(forward, batch).mean()
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if schedule:
-                schedule.step()
-            total += value.detach()
-            step += 1
-        if not torch.isfinite(total):
-            raise Diverged(
-                f"the training loss is not finite after {step} steps (lr={recipe.lr}, epochs={recipe.epochs})"
-            )
-    if hooks is not None:
-        hooks.to_standard_module()

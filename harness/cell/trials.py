@@ -1,4 +1,4 @@
-"""Freezing trials for targeted attacks: draw them once, keep those that a clean victim gets right, write them down."""
+"""Trials of targeted attacks, drawn once and for all: only targets that clean victims get right are taken."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 import torch
 
-from attacks.targeted import Row, draw
+from attacks.targeted import Row, draw_trial
 from harness.cell.case import Fitter
 from harness.keys.seeds import derive
 from harness.store.folder import Store
 from tasks.base import Task
 from tasks.plugin import BadInput
 
-VICTIMS = 10  # clean victims that must all read a target right, or its trial might be won without poison
-TRIES = 50  # draws per trial wanted
+VICTIMS = 10  # clean victims that must all get a target right, or its trial might be won without poison
+TRIES = 50  # draws per trial asked for
 
 
-def freeze(task: Task, count: int, bases: int, device: torch.device) -> list[Row]:
-    """So many trials of a task, each {target: test id, wanted: class, bases: training ids}; different targets."""
+def draw_trials(task: Task, count: int, bases: int, device: torch.device) -> list[Row]:
+    """`count` trials of a task with different targets: {target: test id, wanted: class, bases: training ids}."""
     splits = task.load()
     smallest = int(splits.train.targets.bincount(minlength=len(task.classes)).min())
     if bases > smallest:
@@ -29,12 +29,12 @@ def freeze(task: Task, count: int, bases: int, device: torch.device) -> list[Row
         answers = [fit(splits.train, seed=derive(s, "freeze")).predict(splits.test).answers for s in range(VICTIMS)]
     right = torch.stack([a == splits.test.targets for a in answers]).all(0)
     rng = torch.Generator().manual_seed(derive(0, "freeze"))
-    found: dict[int, Row] = {}
+    trials: dict[int, Row] = {}
     for _ in range(TRIES * count):
-        trial = draw(splits, len(task.classes), bases, rng)
+        trial = draw_trial(splits, len(task.classes), bases, rng)
         target = int(trial.target.ids)
-        if right[splits.test.positions(trial.target.ids)] and target not in found:
-            found[target] = Row(target=target, wanted=trial.wanted, bases=trial.bases.tolist())
-        if len(found) == count:
-            return list(found.values())
-    raise BadInput(f"count={count}: only {len(found)} test rows were drawn that clean victims read right")
+        if right[splits.test.positions(trial.target.ids)] and target not in trials:
+            trials[target] = Row(target=target, wanted=trial.wanted, bases=trial.bases.tolist())
+        if len(trials) == count:
+            return list(trials.values())
+    raise BadInput(f"count={count}: only {len(trials)} test rows were drawn that clean victims get right")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from defenses.base import Case, Defense
+from defenses.base import Case, Defense, most_suspicious, refit_without
 from tasks.plugin import Positive, Share, options
 from tasks.deployed import Model
 
@@ -38,9 +38,7 @@ class {cls}(Defense):
         judge = case.fit(case.clean(self.clean_rows))
         scores = judge.predict(case.train).scores
         suspicion = 1 - scores.gather(1, case.train.targets[:, None]).squeeze(1)
-        flagged = suspicion >= suspicion.quantile(1 - self.share)
-        case.report(train=suspicion, flagged=flagged)
-        return case.fit(case.train.drop(flagged))
+        return refit_without(case, most_suspicious(suspicion, self.share), suspicion)
 '''
 ATTACK = '''"""{title}."""
 
@@ -57,7 +55,7 @@ from tasks.plugin import options
 
 
 @options
-class {cls}(TriggerAttack):
+class {cls}(TriggerAttack[Tensor]):
     """A bright bar at the top of the picture: say here what yours does, in one line.
 
     Paper, year, arXiv id, section. Deviations: none.
@@ -69,8 +67,7 @@ class {cls}(TriggerAttack):
 
     value: Annotated[int, Field(ge=0, le=255)] = 255  # grey level of the bar
 
-    def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor:
-        assert isinstance(inputs, Tensor)
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         out = inputs.clone()
         out[:, :, 0, :] = self.value
         return out

@@ -32,7 +32,7 @@ def trials(
     """
     import torch
 
-    from harness.cell.trials import freeze
+    from harness.cell.trials import draw_trials
     from harness.errors import BadGrid
     from harness.grid.grid import split_change
     from harness.plugins.registry import create
@@ -44,7 +44,7 @@ def trials(
         given = dict(split_change(change, "train_size=1000") for change in changes or [])
         chosen = create("tasks", task, given)
         assert isinstance(chosen, Task)
-        found = freeze(chosen, count, bases, torch.device("cpu"))
+        found = draw_trials(chosen, count, bases, torch.device("cpu"))
     except (BadGrid, BadInput) as error:
         refuse(str(error))
     lines = ",\n ".join(json.dumps(trial) for trial in found)

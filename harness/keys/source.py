@@ -1,22 +1,25 @@
 """The code that a result depends on, as one hash that does not know where the code lies.
 
-A module counts by its syntax tree without comments and docstrings. What it imports from this project counts by the
-content of the file that it comes from, whatever that file is called and wherever it lies; what it imports from a
-library counts by name. So moving a file changes no hash, and importing the same name from another file does.
+A module counts by its syntax tree without comments and docstrings. What it imports from this project or from the user's
+own files counts by the content of the file that it comes from, whatever that file is called and wherever it lies; what
+it imports from a library counts by name. So moving a file changes no hash, and importing the same name from another
+file does.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import sysconfig
+import sys
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
 PLUGIN_PACKAGES = ("attacks", "defenses", "tasks")  # what a result can depend on through imports
-SILENT = ("ctx", "kind", "type_comment")  # fields of a syntax tree that say nothing, or not the same in every Python
+NOT_HASHED = ("ctx", "kind", "type_comment")  # fields of a syntax tree that say nothing new
+INSTALLED = {"site-packages", "dist-packages"}  # folders of installed libraries, in whatever environment
 
 
 @cache
@@ -26,7 +29,7 @@ def source_hash(*modules: str) -> str:
     Raises TypeError for a module without a source file.
     """
     for module in modules:
-        if module_file(module) is None:
+        if find_module_file(module) is None:
             raise TypeError(f"module {module!r} has no source file, so what comes of it cannot be kept under a key")
     reached = frozenset().union(*map(import_closure, modules))
     return hashlib.sha256("".join(sorted(map(_module_hash, reached))).encode()).hexdigest()[:32]
@@ -34,74 +37,90 @@ def source_hash(*modules: str) -> str:
 
 @cache
 def import_closure(module: str) -> frozenset[str]:
-    """`module` and the project modules it imports, directly or not, at top level or inside functions.
+    """`module` and the project's or user's modules that it imports, directly or not, also inside functions.
 
-    Of the harness only `module` itself: what grades a cell is listed, file by file, in `harness.grid.grid.GRADING`.
-    Imports for type checkers alone do not run and do not count.
+    Modules of the harness count only where `module` is one: what grades a cell is listed, file by file, in
+    `harness.grid.grid.GRADING`. Imports for type checkers alone do not run and do not count.
     """
-    seen: set[str] = set()
+    reached: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        targets = (target for target, _, _ in _parsed(name).imports)
-        waiting += [target for target in targets if _counts(target, module)]
-    return frozenset(seen)
+        if name not in reached:
+            reached.add(name)
+            waiting += [target for target, _, _ in _parse(name).imports if _counts_by_content(target, module)]
+    return frozenset(reached)
 
 
-@cache
-def module_file(module: str) -> Path | None:
-    """The Python file of a module; None where there is none."""
+def find_module_file(module: str) -> Path | None:
+    """The Python file of a module; None where there is none. Not cached: a plug-in's module may come later."""
+    spec = _spec_of(module)
+    return Path(spec.origin).resolve() if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _spec_of(module: str) -> ModuleSpec | None:
     try:
-        spec = find_spec(module)
-    except (ModuleNotFoundError, ValueError):
+        return find_spec(module)
+    except (ModuleNotFoundError, ValueError):  # no such package, or a module that was not imported: __main__
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def is_own(module: str) -> bool:
+    """Whether a module has a source file that is the project's or the user's, not Python's or a library's."""
+    return not _is_library(module.partition(".")[0]) and find_module_file(module) is not None
 
 
 @cache
-def is_own(module: str) -> bool:
-    """Whether a module is the project's or the user's, not one of Python's or of an installed package."""
-    file, places = module_file(module), (sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib"))
-    ours = module.partition(".")[0] in PLUGIN_PACKAGES
-    return file is not None and (ours or not any(file.is_relative_to(place) for place in places))
+def _is_library(package: str) -> bool:
+    """Whether a top-level package or module is Python's or an installed library, or is missing altogether."""
+    spec = None if package in sys.stdlib_module_names else _spec_of(package)
+    if package in PLUGIN_PACKAGES or spec is None:
+        return spec is None
+    places = [*(spec.submodule_search_locations or ()), spec.origin or ""]
+    return not INSTALLED.isdisjoint(Path(places[0]).parts)
 
 
-def _counts(target: str, module: str) -> bool:
-    """Whether the content of an imported module counts for the one that imports it."""
-    inside = {*PLUGIN_PACKAGES, module.partition(".")[0]} - {"harness"}
-    return target.partition(".")[0] in inside and module_file(target) is not None
+def _counts_by_content(target: str, module: str) -> bool:
+    """Whether an imported module counts by its content for the one that imports it, and not by its name alone."""
+    package = target.partition(".")[0]
+    if package == "harness":
+        return False
+    # The package is asked about first: to look for a module inside it would import a library.
+    own = package == module.partition(".")[0] or not _is_library(package)
+    return own and find_module_file(target) is not None
 
 
 @cache
 def _module_hash(module: str) -> str:
-    """Of one module: its own code, and what each of its imports binds."""
-    bound = []
-    for target, name, alias in _parsed(module).imports:
-        where = _code_hash(target) if _counts(target, module) else target
+    """The hash of one module's own code and of what each of its imports binds."""
+    bindings = set()
+    for target, name, alias in _parse(module).imports:
+        where = _code_hash(target) if _counts_by_content(target, module) else target
         where = "harness" if where.startswith("harness.") else where
-        bound.append(f"{where} {name} {alias}")
-    return hashlib.sha256("\n".join([_code_hash(module), *sorted(set(bound))]).encode()).hexdigest()
+        bindings.add(f"{where} {name} {alias}")
+    return hashlib.sha256("\n".join([_code_hash(module), *sorted(bindings)]).encode()).hexdigest()
 
 
 @cache
 def _code_hash(module: str) -> str:
-    """Of one module's own statements, imports and docstrings left out."""
-    return hashlib.sha256(repr(_shape(_parsed(module).tree)).encode()).hexdigest()
+    """The hash of one module's own statements, without imports and docstrings."""
+    return hashlib.sha256(repr(_to_lists(_parse(module).tree)).encode()).hexdigest()
 
 
-class _Parsed(ast.NodeTransformer):
+class _ParsedModule(ast.NodeTransformer):
     """A module's tree without imports and docstrings, and the imports beside it: (module, name or "", bound name)."""
 
     def __init__(self, module: str, file: Path) -> None:
+        self.module = module
         self.package = module if file.name == "__init__.py" else module.rpartition(".")[0]
         self.imports: list[tuple[str, str, str]] = []
-        self.tree = self.visit(ast.parse(file.read_text(encoding="utf-8")))
+        self.tree = self.visit(ast.parse(file.read_bytes()))
 
     def visit_If(self, node: ast.If) -> Any:
-        return None if ast.unparse(node.test).endswith("TYPE_CHECKING") else self.generic_visit(node)
+        if ast.unparse(node.test) not in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            return self.generic_visit(node)
+        others = [self.visit(statement) for statement in node.orelse]
+        return [statement for statement in others if statement is not None]
 
     def visit_Import(self, node: ast.Import) -> None:
         self.imports += [(alias.name, "", alias.asname or "") for alias in node.names]
@@ -109,9 +128,7 @@ class _Parsed(ast.NodeTransformer):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         source = resolve_name("." * node.level + (node.module or ""), self.package)
         for alias in node.names:
-            is_module = source.partition(".")[0] in (*PLUGIN_PACKAGES, self.package.partition(".")[0]) and (
-                module_file(f"{source}.{alias.name}") is not None
-            )
+            is_module = _counts_by_content(f"{source}.{alias.name}", self.module)
             target = (f"{source}.{alias.name}", "") if is_module else (source, alias.name)
             self.imports.append((*target, alias.asname or alias.name))
 
@@ -125,15 +142,15 @@ class _Parsed(ast.NodeTransformer):
 
 
 @cache
-def _parsed(module: str) -> _Parsed:
-    file = module_file(module)
+def _parse(module: str) -> _ParsedModule:
+    file = find_module_file(module)
     assert file is not None
-    return _Parsed(module, file)
+    return _ParsedModule(module, file)
 
 
-def _shape(node: Any) -> Any:
+def _to_lists(node: Any) -> Any:
     """A syntax tree as nested lists, the same in every Python version: what is empty is left out."""
     if isinstance(node, ast.AST):
-        fields = ((name, value) for name, value in ast.iter_fields(node) if name not in SILENT)
-        return [type(node).__name__, *([name, _shape(v)] for name, v in fields if v is not None and v != [])]
-    return [_shape(item) for item in node] if isinstance(node, list) else repr(node)
+        fields = ((name, value) for name, value in ast.iter_fields(node) if name not in NOT_HASHED)
+        return [type(node).__name__, *([name, _to_lists(v)] for name, v in fields if v is not None and v != [])]
+    return [_to_lists(item) for item in node] if isinstance(node, list) else repr(node)

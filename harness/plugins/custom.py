@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.console import one_line
 from harness.errors import BadGrid, BadPlugin
 from harness.keys.bytecode import MAIN
+from harness.keys.source import find_module_file
 from harness.plugins import registry
 from harness.plugins.registry import CUSTOM, KINDS, CustomPlugin, Spec, entries, load_class
 
@@ -101,19 +102,14 @@ def assign_name(cls: type[Plugin]) -> str:
     return cls.name
 
 
-def find_module_file(module: str) -> Path | None:
-    """The file that defines a module; None if there is no such module or it has no file."""
-    spec = find_spec(module)
-    return Path(spec.origin).resolve() if spec and spec.origin else None
-
-
 def refuse_taken(where: str, name: str, advice: str, file: Path | None = None) -> None:
     """Raise BadPlugin if a plug-in has this name, or, given the file of a new module, if another module has it."""
     for taken in (entries(kind).get(name) for kind in KINDS):
         if taken:
             raise BadPlugin(f"{where}: {name!r} is already {taken.module}; {advice}")
-    if file is not None and find_spec(name) is not None and find_module_file(name) != file:
-        raise BadPlugin(f"{where}: {name!r} is the name of another module ({find_module_file(name)}); {advice}")
+    module = find_spec(name) if file is not None else None
+    if module is not None and find_module_file(name) != file:
+        raise BadPlugin(f"{where}: {name!r} is the name of another module ({module.origin}); {advice}")
 
 
 def spec_of(kind: str, plugin: Any) -> Spec:

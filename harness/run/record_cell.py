@@ -81,7 +81,7 @@ def prepare(settings: Settings) -> torch.device:
 def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
     """Run a cell and return its record; only KeyboardInterrupt, a kill, a full disk and storage that does not
     answer (OSError) get through."""
-    from harness.cell import steps as way
+    from harness.cell.steps import run_steps
     from tasks.plugin import BadInput, NotApplicable
 
     store = open_store(settings.store)
@@ -90,7 +90,7 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
     try:
         task, attack, defense = (_plugin(k, s) for k, s in _specs(cell))
         with time_limit(settings.timeout):
-            result = way.run(
+            result = run_steps(
                 cast("Task", task), cast("Attack", attack), cell.dose, cast("Defense", defense), cell.seed, store,
                 device, settings.compiled,
             )  # fmt: skip

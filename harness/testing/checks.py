@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from attacks.base import Attack, Poison, Scene, TriggerAttack
-from attacks.targeted import TargetedAttack, draw
+from attacks.targeted import TargetedAttack, draw_trial
 from defenses.base import Defense
-from harness.cell.case import CellCase, CellOracleCase, Findings, Fitter
-from harness.cell.poison import canonical, craft
-from harness.cell.steps import check_untouched, defend, make_challenge, poison_set
+from harness.cell.case import CellCase, Findings, Fitter, case_for
+from harness.cell.poison import conform, craft_poison
+from harness.cell.steps import defend, make_challenge, make_poisoned, protect
 from harness.console import counted
 from harness.errors import Broken
 from harness.plugins.registry import create, entries, fits, load_class
@@ -90,7 +90,7 @@ def check_attack_on(attack: Attack, task: Task, store: Store) -> Cost:
     with told(attack, f" (on {task.name})"):
         check_options(attack)
         splits = task.load()
-        trial = draw(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None
+        trial = draw_trial(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None
         fit = Fitter(task, store, CPU, 7)
         scene = Scene(task, splits.train, fit, CPU, trial)
         with sealed(), globals_untouched(attack):
@@ -110,14 +110,13 @@ def check_defense_on(defense: Defense, task: Task, store: Store) -> Cost:
         stages = sorted({e.stage for e in entries("defenses").values() if not e.source})
         need(defense.stage in ("", *stages), f"{name}.stage={defense.stage!r}; valid: {', '.join(stages)}")
         reserve = splits.reserve.fingerprint
-        model, case, before, cost = _defended(defense, task, store)
+        model, case, cost = _defended(defense, task, store)
         if cost.seconds > SLOW:
             warnings.warn(f"{name}, {cost}: an option for less work would let others check it", stacklevel=2)
-        check_untouched(case.train, before, defense)
         outputs = _check_model(name, model, task, splits.test)
         need(_fresh(splits.reserve) == reserve, f"{name} changed the clean rows; work on a copy")
         _check_findings(name, case.findings, task)
-        other, repeated, _, _ = _defended(defense, task, store)
+        other, repeated, _ = _defended(defense, task, store)
         equal = torch.equal(other.predict(splits.test).scores, outputs.scores)
         need(equal, f"{name}: the same case must give the same model; draw from case.rng only")
         found, found_again = case.findings.train, repeated.findings.train
@@ -210,9 +209,9 @@ def _check_poison(attack: Attack, scene: Scene) -> Poison:
     """The poison of the largest dose tried."""
     name, before = attack.name, _copy(scene.train)
     doses = (0,) if name == "none" else (0, 2, 5)
-    poisons = [craft(attack, scene, dose, rng()) for dose in doses]
+    poisons = [craft_poison(attack, scene, dose, rng()) for dose in doses]
     for dose, poison in zip(doses, poisons, strict=True):
-        same = _same(craft(attack, scene, dose, rng()).samples, poison.samples)
+        same = _same(craft_poison(attack, scene, dose, rng()).samples, poison.samples)
         need(same, f"{name}.poison: the same rng must give the same poison; draw from the rng handed over only")
     small, large = (poisons[0], *poisons)[-2:]
     nested = _same(large.samples.select(range(len(small.samples))), small.samples)
@@ -261,7 +260,7 @@ def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison
     again = make_challenge(attack, scene, test, 0)
     equal = again is not None and again.inputs.fingerprint == asked.fingerprint
     need(equal, f"{name}.challenge: the same rng must give the same inputs")
-    plain = canonical(asked, test, scene.task, name).fingerprint == asked.fingerprint
+    plain = conform(asked, test, scene.task, name).fingerprint == asked.fingerprint
     need(plain, f"{name}.challenge: inputs must lie on the values that clean data takes")
     if challenge.truth is None:
         parts = [part for part in (asked, challenge.plain, challenge.near) if part is not None]
@@ -298,20 +297,16 @@ def _check_findings(name: str, found: Findings, task: Task) -> None:
     need(known, f"{name}: report(target={found.target}); valid: 0 to {len(task.classes) - 1}")
 
 
-def _defended(defense: Defense, task: Task, store: Store) -> tuple[Model, CellCase, str, Cost]:
+def _defended(defense: Defense, task: Task, store: Store) -> tuple[Model, CellCase, Cost]:
     splits, attack = task.load(), create("attacks", ATTACK[task.modality])
     assert isinstance(attack, Attack)
-    poisoned = poison_set(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), 5, 0)
-    kind = CellOracleCase if defense.name == "oracle" else CellCase
+    poisoned = make_poisoned(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), 5, 0)
     fit = Fitter(task, store, CPU, 0)
-    case = kind(poisoned.train, splits.reserve, fit, rng())
-    if isinstance(case, CellOracleCase):
-        case.poisoned = poisoned.mask
-    before, start = poisoned.train.fingerprint, time.perf_counter()
-    with sealed(), globals_untouched(defense):
+    case, start = case_for(defense, poisoned, splits.reserve, fit, rng()), time.perf_counter()
+    with protect(case.train, defense), sealed(), globals_untouched(defense):
         model = defend(defense, case)
     trained = sum(row["trained"] for row in fit.fits)
-    return model, case, before, Cost(task.name, time.perf_counter() - start, trained, case.findings.clean_used)
+    return model, case, Cost(task.name, time.perf_counter() - start, trained, case.findings.clean_used)
 
 
 def _fresh(samples: Samples) -> str:

@@ -11,7 +11,7 @@ from attacks._crafting.blocks import Job
 from attacks._crafting.gradients import flat_gradient
 from attacks._crafting.text_gradients import Aim, alignment, decode, encode
 from attacks.base import Poison, Scene
-from attacks.text.concealed import Concealed, planned
+from attacks.text.concealed import Concealed, make_plan
 from harness.cell.case import Fitter
 from harness.plugins.registry import create
 from harness.store.folder import Store
@@ -89,7 +89,7 @@ def test_alignment_rises_with_the_steps_and_beyond_that_of_random_replacements(s
     task = scene.task
     assert isinstance(task, TextTask)
     seed = int(torch.randint(2**62, (), generator=rng()))  # the first that poison() draws, so the same surrogates
-    aims = planned(Job(attack_of(), task, scene.train.fingerprint, "cpu", seed, scene)).aims
+    aims = make_plan(Job(attack_of(), task, scene.train.fingerprint, "cpu", seed, scene)).aims
 
     def reached(**options: object) -> float:
         texts = texts_of(attack_of(**options).poison(scene, 6, rng()))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks._crafting.optimised import optimise
+from attacks._crafting.optimised import optimise_pattern
 from attacks.audio.narcissus_audio import NarcissusAudio
 from attacks.base import Scene
 from attacks.image.narcissus import Narcissus
@@ -109,11 +109,11 @@ def test_poison_and_challenge_carry_the_same_pattern_at_another_strength(name: s
 @both
 def test_repeats_without_the_cache_and_depends_on_what_it_should(name: str, attack: Either) -> None:
     first = attack.trigger(scene(name))
-    optimise.cache_clear()
+    optimise_pattern.cache_clear()
     assert torch.equal(attack.trigger(scene(name)), first), "same surrogate, same pattern, bit for bit"
-    hits = optimise.cache_info().hits
+    hits = optimise_pattern.cache_info().hits
     assert torch.equal(replace(attack, strength=2.0).trigger(scene(name)), first)
-    assert optimise.cache_info().hits == hits + 1, "another strength is not another optimisation"
+    assert optimise_pattern.cache_info().hits == hits + 1, "another strength is not another optimisation"
     assert not torch.equal(attack.trigger(scene(name, seed=8)), first), "another surrogate, another pattern"
     assert not torch.equal(replace(attack, target=1).trigger(scene(name)), first)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from helpers import tiny
 
-from attacks._crafting.selection import by_forgetting
+from attacks._crafting.selection import rank_by_forgetting
 from attacks.base import Scene
 from attacks.image.badnets import Badnets
 from harness.cell.case import Fitter
@@ -49,4 +49,4 @@ def test_rows_are_ordered_by_how_often_they_are_forgotten() -> None:
 
     rows = Samples(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.ones(4, dtype=torch.long), torch.arange(4))
     scene = Scene(tiny("digits"), rows, lambda samples, *, epochs, schedule: Known(epochs), CPU)  # type: ignore
-    assert by_forgetting(scene, rows, torch.arange(4)).tolist() == [3, 2, 1, 0]
+    assert rank_by_forgetting(scene, rows, torch.arange(4)).tolist() == [3, 2, 1, 0]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks._crafting.features import collide, features_of, surround, to_float
-from attacks._crafting.gradients import craft, mean_gradient, mismatch, parameters
+from attacks._crafting.features import collide, read_features, surround, to_float
+from attacks._crafting.gradients import match_gradients, mean_gradient, mismatch, parameters
 from attacks.base import Poison, Scene
-from attacks.targeted import TargetedAttack, draw
-from harness.cell import steps as cell
+from attacks.targeted import TargetedAttack, draw_trial
 from harness.cell.case import Fitter
+from harness.cell.steps import run_steps
 from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -45,7 +45,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     task = create("tasks", "digits_transfer", {"train_size": 200, "epochs": 20, "body_epochs": 6})
     assert isinstance(task, Task)
     splits, store = task.load(), Store(tmp_path_factory.mktemp("store"))
-    return Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU, draw(splits, 5, 20, rng(4)))
+    return Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU, draw_trial(splits, 5, 20, rng(4)))
 
 
 def poison(scene: Scene, name: str, dose: int, seed: int = 3, **options: Any) -> Poison:
@@ -88,7 +88,7 @@ def grey(n: int, seed: int) -> Tensor:
 
 def test_colliding_reaches_the_closed_form_optimum_of_every_row() -> None:
     body, start, beta = LinearBody(), grey(5, 2), 0.3
-    goal = features_of(body, grey(1, 3))
+    goal = read_features(body, grey(1, 3))
     found = collide(body, start, goal, beta=beta, steps=300).flatten(1)
     matrix = 2 * body.weight.T @ body.weight + beta * torch.eye(16)
     best = torch.linalg.solve(matrix, (2 * goal @ body.weight + beta * start.flatten(1)).T).T
@@ -101,10 +101,10 @@ def test_colliding_reaches_the_closed_form_optimum_of_every_row() -> None:
 def test_a_collision_stays_on_the_grey_levels_and_gets_nearer_with_a_weaker_pull(scene: Scene) -> None:
     module = scene.fit(scene.train).module
     assert scene.trial is not None
-    start, goal = to_float(bases(scene, 4), CPU), features_of(module, to_float(scene.trial.target, CPU))
+    start, goal = to_float(bases(scene, 4), CPU), read_features(module, to_float(scene.trial.target, CPU))
 
     def apart(images: Tensor) -> Tensor:
-        return (features_of(module, images) - goal).square().sum(1)
+        return (read_features(module, images) - goal).square().sum(1)
 
     strong, weak = (collide(module, start, goal, beta=beta, steps=80) for beta in (1e-2, 1e-5))
     assert weak.min() >= 0
@@ -130,25 +130,25 @@ def test_poison_frogs_weighs_the_pull_by_features_over_pixels(scene: Scene) -> N
 
 def test_the_mean_of_the_features_hits_the_goal_and_the_perturbation_its_bound() -> None:
     body, start = LinearBody(), grey(5, 2)
-    goal = features_of(body, grey(1, 3))
+    goal = read_features(body, grey(1, 3))
     found = surround(body, start, goal, eps=40, steps=400, step=2)
-    mean = features_of(body, found).mean(0, keepdim=True)
+    mean = read_features(body, found).mean(0, keepdim=True)
     assert (mean - goal).norm() < 1e-2 * goal.norm()
-    assert (features_of(body, found) - goal).norm(dim=1).min() > 0.05 * goal.norm(), "no single row needs to"
+    assert (read_features(body, found) - goal).norm(dim=1).min() > 0.05 * goal.norm(), "no single row needs to"
     near = surround(body, start, goal, eps=3, steps=100, step=2)
     assert (near - start).abs().max() <= 3 + 1e-4
-    before, after = (features_of(body, x).mean(0, keepdim=True) - goal for x in (start, near))
+    before, after = (read_features(body, x).mean(0, keepdim=True) - goal for x in (start, near))
     assert after.norm() < before.norm()
 
 
 def test_bullseye_brings_the_mean_of_every_block_nearer(scene: Scene) -> None:
     module = scene.fit(scene.train).module
     assert scene.trial is not None
-    goal = features_of(module, to_float(scene.trial.target, CPU))
+    goal = read_features(module, to_float(scene.trial.target, CPU))
     found = poison(scene, "bullseye_polytope", 10, steps=100, block=5)
     for block in (range(5), range(5, 10)):
         before, after = (
-            (features_of(module, to_float(rows.select(block), CPU)).mean(0) - goal).square().sum()
+            (read_features(module, to_float(rows.select(block), CPU)).mean(0) - goal).square().sum()
             for rows in (bases(scene, 10), found.samples)
         )
         assert after < 0.6 * before
@@ -170,7 +170,7 @@ def test_brewing_turns_the_gradient_towards_the_targets_and_keeps_the_best_resta
         return float(mismatch(mean_gradient(net, found.inputs, found.targets, params), wanted))  # type: ignore[arg-type]
 
     def crafted(steps: int, restarts: int, seed: int = 0) -> Samples:
-        return craft(
+        return match_gradients(
             rows, x, y, lambda n, so_far: net, lambda x, _: x,  # type: ignore[arg-type]
             eps=16, steps=steps, step=6, retrain=0, layers="all", restarts=restarts, rng=rng(seed),
         )  # fmt: skip
@@ -179,7 +179,7 @@ def test_brewing_turns_the_gradient_towards_the_targets_and_keeps_the_best_resta
     assert distance(once) < 0.9 * distance(noise)
     stream = rng()
     alone = [
-        craft(
+        match_gradients(
             rows, x, y, lambda n, so_far: net, lambda x, _: x,  # type: ignore[arg-type]
             eps=16, steps=40, step=6, retrain=0, layers="all", rng=stream,
         ) for _ in range(3)
@@ -226,7 +226,7 @@ def test_labels_cannot_be_changed(name: str) -> None:
 def test_ten_images_make_a_victim_take_the_target_for_another_class(store: Store) -> None:
     task, none = create("tasks", "digits_transfer", {"train_size": 400}), create("defenses", "none")
     attack = attack_of("poison_frogs", beta=1e-5, steps=150)
-    found = cell.run(task, attack, 10, none, 18, store, CPU).metrics  # type: ignore[arg-type]
+    found = run_steps(task, attack, 10, none, 18, store, CPU).metrics  # type: ignore[arg-type]
     assert found["asr"].value == 1
     assert found["asr_floor"].value == 0, "without poison it is read right"
     assert found["utility"].value > 0.7

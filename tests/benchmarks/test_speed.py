@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from scale import write_records
 
 from harness.cell.case import Fitter
-from harness.cell.steps import run as run_cell
+from harness.cell.steps import run_steps
 from harness.cell.train import train_victim
 from harness.grid import grid as grids
 from harness.plugins.registry import create
@@ -42,8 +42,8 @@ def test_plan_100_000_cells(benchmark: BenchmarkFixture, tmp_path: Path) -> None
 def test_overhead_of_a_cell(benchmark: BenchmarkFixture, store: Store) -> None:
     """A whole cell whose victim is in the store: everything but training. Compare with test_training."""
     task, attack, defense = create("tasks", "digits"), create("attacks", "badnets"), create("defenses", "none")
-    run_cell(task, attack, 5, defense, 0, store, CPU)  # type: ignore[arg-type]
-    benchmark(run_cell, task, attack, 5, defense, 0, store, CPU)
+    run_steps(task, attack, 5, defense, 0, store, CPU)  # type: ignore[arg-type]
+    benchmark(run_steps, task, attack, 5, defense, 0, store, CPU)
 
 
 def test_training(benchmark: BenchmarkFixture) -> None:

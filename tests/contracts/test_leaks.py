@@ -16,8 +16,7 @@ from defenses.base import Case, Defense
 from harness.cell.case import CellCase, Fitter
 from harness.cell.metrics import auroc
 from harness.cell.poison import Poisoned, inject
-from harness.cell.steps import poison_set
-from harness.cell.steps import run as run_cell
+from harness.cell.steps import make_poisoned, run_steps
 from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import ATTACK, CPU, EMBEDDED
@@ -55,7 +54,7 @@ def make_case(task_name: str, store: Store, dose: int = 5) -> tuple[CellCase, Po
     splits = task.load()
     attack = create("attacks", ATTACK[task.modality])
     assert isinstance(attack, Attack)
-    poisoned = poison_set(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), dose, 0)
+    poisoned = make_poisoned(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), dose, 0)
     rng = torch.Generator().manual_seed(0)
     return CellCase(poisoned.train, splits.reserve, Fitter(task, store, CPU, 0), rng), poisoned, splits
 
@@ -103,7 +102,7 @@ class IndirectThief(Defense):
 @pytest.mark.parametrize("thief", [Thief(), IndirectThief()])
 def test_loading_data_is_refused_while_a_defense_runs(thief: Defense, store: Store) -> None:
     with pytest.raises(PermissionError, match=r"case\.train and case\.clean"):
-        run_cell(tiny("digits"), create("attacks", "badnets"), 2, thief, 0, store, CPU)  # type: ignore[arg-type]
+        run_steps(tiny("digits"), create("attacks", "badnets"), 2, thief, 0, store, CPU)  # type: ignore[arg-type]
     tiny("digits").load()  # open again afterwards
 
 
@@ -123,7 +122,7 @@ def test_only_the_oracle_gets_the_mask(store: Store) -> None:
             assert not hasattr(case, "poisoned")
             return case.fit(case.train)
 
-    result = run_cell(tiny("digits"), create("attacks", "badnets"), 2, Oracle(), 0, store, CPU)  # type: ignore[arg-type]
+    result = run_steps(tiny("digits"), create("attacks", "badnets"), 2, Oracle(), 0, store, CPU)  # type: ignore[arg-type]
     assert "asr" in result.metrics
 
 

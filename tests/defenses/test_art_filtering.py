@@ -11,7 +11,7 @@ from attacks.base import Scene
 from defenses.filtering.activation_clustering import outside_share, reduce
 from defenses.filtering.spectral_signatures import outlier_scores
 from harness.cell.case import Fitter
-from harness.cell.steps import poison_set
+from harness.cell.steps import make_poisoned
 from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -28,7 +28,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tensor]:
     """(N, D) penultimate features of a poisoned victim on digits, and the targets."""
     task = create("tasks", "digits", {"train_size": 600, "epochs": 8})
     fitter = Fitter(task, Store(tmp_path_factory.mktemp("store")), CPU, 0)  # type: ignore[arg-type]
-    train = poison_set(create("attacks", "badnets"), Scene(task, task.load().train, fitter, CPU), 30, 0).train  # type: ignore
+    train = make_poisoned(create("attacks", "badnets"), Scene(task, task.load().train, fitter, CPU), 30, 0).train  # type: ignore
     return fitter(train).features(train), train.targets
 
 

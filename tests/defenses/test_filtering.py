@@ -71,7 +71,7 @@ def test_spectral_scores_single_out_the_shifted_rows() -> None:
 def test_spectral_signatures_drop_the_guess_in_every_class(rate: float, dropped: int, store: Store) -> None:
     task = create("tasks", "digits", {"train_size": 400, "epochs": 1})
     defense = create("defenses", "spectral_signatures", {"expected_rate": rate})
-    result = steps.run(task, create("attacks", "none"), 0, defense, 0, store, CPU)  # type: ignore[arg-type]
+    result = steps.run_steps(task, create("attacks", "none"), 0, defense, 0, store, CPU)  # type: ignore[arg-type]
     flagged, targets = result.findings.flagged, task.load().train.targets  # type: ignore[attr-defined]
     assert flagged is not None
     assert targets[flagged].bincount(minlength=10).tolist() == [dropped] * 10
@@ -143,12 +143,12 @@ def test_spectrum_keeps_energy_and_puts_a_flat_image_in_one_coefficient() -> Non
 def test_manipulated_images_differ_and_keep_type_and_shape(shape: tuple[int, ...]) -> None:
     x = torch.randint(30, 200, shape, generator=rng()).to(torch.uint8)
     before = x.clone()
-    out = frequency.manipulated(x, rng(1))
+    out = frequency.add_artefacts(x, rng(1))
     assert out.dtype == torch.uint8
     assert out.shape == x.shape
     assert torch.equal(x, before)
     assert ((out != x).flatten(1).any(1)).all()
-    assert torch.equal(out, frequency.manipulated(x, rng(1)))
+    assert torch.equal(out, frequency.add_artefacts(x, rng(1)))
     block = frequency.with_block(x.float(), False, rng(2)) == 255
     sides = torch.stack([block[:, 0].any(2).sum(1), block[:, 0].any(1).sum(1)])
     assert sides.min() >= 2
@@ -213,8 +213,8 @@ def test_the_trigger_is_the_most_suspicious_word_and_no_text_is_emptied(measure:
     lm = WordBigrams(TEXTS)
     row = onion.suspicions(lm, "the film xq is good", measure)
     assert row.index(max(row)) == 2
-    assert onion.without("the film  xq is good", row, sorted(row)[-2]) == "the film is good"
-    assert onion.without("the  film", [0.0, 0.0], 1.0) == "the  film", "what needs no cleaning stays as it is"
+    assert onion.remove_words("the film  xq is good", row, sorted(row)[-2]) == "the film is good"
+    assert onion.remove_words("the  film", [0.0, 0.0], 1.0) == "the  film", "what needs no cleaning stays as it is"
     inputs = make_samples(["", "xq", "xq zq", "the film is good"], torch.zeros(4, dtype=torch.long))
     assert all(a == b for a, b in zip(purify(lm, measure, -1e9, inputs).inputs, inputs.inputs))
 
@@ -251,11 +251,11 @@ def test_a_causal_lm_reads_as_transformers_says(gpt2: Path) -> None:
 def test_onion_with_a_causal_lm_end_to_end(name: str, gpt2: Path, store: Store) -> None:
     task = create("tasks", "synthetic_reviews", {"train_size": 40, "test_size": 20, "reserve_size": 20, "epochs": 1})
     defense = create("defenses", name, {"lm": str(gpt2), "clean_rows": 20, "measure": "perplexity"})
-    result = steps.run(task, create("attacks", "badwords"), 4, defense, 0, store, CPU)  # type: ignore[arg-type]
+    result = steps.run_steps(task, create("attacks", "badwords"), 4, defense, 0, store, CPU)  # type: ignore[arg-type]
     assert result.metrics["asr"].n == 10
     unknown = create("defenses", name, {"lm": "no/such-model", "clean_rows": 20})
     with pytest.raises(BadInput, match="onion: lm='no/such-model'"):
-        steps.run(task, create("attacks", "badwords"), 4, unknown, 0, store, CPU)  # type: ignore[arg-type]
+        steps.run_steps(task, create("attacks", "badwords"), 4, unknown, 0, store, CPU)  # type: ignore[arg-type]
 
 
 # Against an attack
@@ -263,7 +263,7 @@ def test_onion_with_a_causal_lm_end_to_end(name: str, gpt2: Path, store: Store) 
 
 def metrics(task: Any, attack: str, dose: int, defense: str, store: Store, **options: Any) -> dict[str, float]:
     plugs = create("attacks", attack), create("defenses", defense, options)
-    result = steps.run(task, plugs[0], dose, plugs[1], 0, store, CPU)  # type: ignore[arg-type]
+    result = steps.run_steps(task, plugs[0], dose, plugs[1], 0, store, CPU)  # type: ignore[arg-type]
     return {name: metric.value for name, metric in result.metrics.items()}
 
 

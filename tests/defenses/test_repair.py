@@ -12,12 +12,12 @@ from sklearn.metrics import roc_auc_score
 
 from attacks.base import Scene
 from defenses.inspection.neural_cleanse import NeuralCleanse, anomaly
-from defenses.repair.fine_pruning import FinePruning, dormant_first, prune, pruned
+from defenses.repair.fine_pruning import FinePruning, choose_features, dormant_first, prune
 from defenses.repair.fine_tuning import FineTuning
 from defenses.repair.nad import Nad, attention, run_stages
 from defenses.screening.strip import Strip, by_tfidf, replace_words, superimpose
 from harness.cell.case import CellCase, Fitter
-from harness.cell.steps import make_challenge, poison_set
+from harness.cell.steps import make_challenge, make_poisoned
 from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -34,7 +34,7 @@ class Column:
         self.test, self.seed, self.reserve = splits.test, seed, splits.reserve
         self.fitter = Fitter(task, Store(folder), CPU, seed)
         scene = Scene(task, splits.train, self.fitter, CPU)
-        self.train = poison_set(attack, scene, dose, seed).train
+        self.train = make_poisoned(attack, scene, dose, seed).train
         challenge = make_challenge(attack, scene, splits.test, seed)
         assert challenge is not None
         self.challenge: Challenge = challenge
@@ -91,9 +91,9 @@ def test_fine_pruning_prunes_dormant_features_first_and_stops_in_time():
     def measure(keep: torch.Tensor) -> float:
         return float((head(features * keep).argmax(1) == targets).float().mean())
 
-    assert pruned(measure, order, tolerance=0.1).tolist() == [0, 0, 1, 1]
-    assert pruned(measure, order, tolerance=0.0).tolist() == [0, 0, 1, 1]
-    assert pruned(measure, order, tolerance=1.0).tolist() == [0, 0, 0, 1], "one is always left"
+    assert choose_features(measure, order, tolerance=0.1).tolist() == [0, 0, 1, 1]
+    assert choose_features(measure, order, tolerance=0.0).tolist() == [0, 0, 1, 1]
+    assert choose_features(measure, order, tolerance=1.0).tolist() == [0, 0, 0, 1], "one is always left"
     assert dormant_first(-features).tolist() == [1, 0, 2, 3], "a strongly negative feature is not dormant"
 
 

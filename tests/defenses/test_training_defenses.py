@@ -17,9 +17,9 @@ from defenses.training.abl import Abl, row_losses
 from defenses.training.adversarial_training import AdversarialTraining
 from defenses.training.mixing import Mixing, cut_rectangle, cut_tokens
 from defenses.training.partition_ensemble import PartitionEnsemble, partition
-from harness.cell.case import CellCase, Fitter, changed
+from harness.cell.case import CellCase, Fitter, change_recipe
 from harness.cell.dp import privatise
-from harness.cell.train import blank, optimiser, train_victim
+from harness.cell.train import make_network, make_optimizer, train_victim
 from harness.store.folder import Store
 from harness.testing.checks import CPU, EMBEDDED
 from tasks.base import Batch
@@ -36,10 +36,10 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def net_and_batch(modality: str, dp: bool = False) -> tuple[Net, Batch]:
     task = tiny(EMBEDDED[modality])
-    recipe = changed(task.recipe(), {"dp_clip": 1.0} if dp else {})
+    recipe = change_recipe(task.recipe(), {"dp_clip": 1.0} if dp else {})
     rows = task.load().train.select(range(N))
     x, y = (t[:N] for t in task.rows(rows, CPU))
-    return blank(task, recipe, 0, CPU, None), Batch(layout(x), y, torch.arange(N), rng(), progress=1.0)
+    return make_network(task, recipe, 0, CPU, None), Batch(layout(x), y, torch.arange(N), rng(), progress=1.0)
 
 
 def case_of(samples: Samples, task_name: str, store: Store) -> CellCase:
@@ -61,23 +61,22 @@ def test_private_gradient_is_that_of_a_plain_loop(modality: str, clip: float) ->
         norms.append(math.sqrt(sum(float(g.square().sum()) for g in slopes)))
         expected = [e + g * min(1.0, clip / norms[-1]) / N for e, g in zip(expected, slopes)]
     assert max(norms) > clip, "nothing would be clipped"
-    recipe = changed(task.recipe(), {"dp_clip": clip, "dp_noise": 0.0, "lr": 1e-9})
-    hooks, optimizer = privatise(module, optimiser(module, recipe), recipe, N, 1, seed=0)
-    task.loss(module, batch).mean().backward()
-    optimizer.step()
-    for (name, p), e in zip(module.named_parameters(), expected):
-        assert torch.allclose(p.grad, torch.as_tensor(e), atol=1e-5), name  # type: ignore[arg-type]
-    hooks.to_standard_module()
+    recipe = change_recipe(task.recipe(), {"dp_clip": clip, "dp_noise": 0.0, "lr": 1e-9})
+    with privatise(module, make_optimizer(module, recipe), recipe, N, 1, seed=0) as optimizer:
+        task.loss(module, batch).mean().backward()
+        optimizer.step()
+        for (name, p), e in zip(module.named_parameters(), expected):
+            assert torch.allclose(p.grad, torch.as_tensor(e), atol=1e-5), name  # type: ignore[arg-type]
     assert not any(hasattr(p, "grad_sample") for p in module.parameters())
 
 
 def test_private_noise_has_the_stated_size_and_is_seeded() -> None:
     def step(seed: int) -> Tensor:
         module, batch = net_and_batch("image", dp=True)
-        recipe = changed(tiny("digits").recipe(), {"dp_clip": 1e-4, "dp_noise": 5.0})
-        _, optimizer = privatise(module, optimiser(module, recipe), recipe, N, 1, seed)
-        (0 * tiny("digits").loss(module, batch).mean()).backward()
-        optimizer.step()
+        recipe = change_recipe(tiny("digits").recipe(), {"dp_clip": 1e-4, "dp_noise": 5.0})
+        with privatise(module, make_optimizer(module, recipe), recipe, N, 1, seed) as optimizer:
+            (0 * tiny("digits").loss(module, batch).mean()).backward()
+            optimizer.step()
         return torch.cat([p.grad.flatten() for p in module.parameters()])  # type: ignore[union-attr]
 
     noise = step(0)
@@ -89,12 +88,12 @@ def test_private_noise_has_the_stated_size_and_is_seeded() -> None:
 def test_private_victims_are_deterministic_plain_networks_with_uneven_batches_and_frozen_bodies() -> None:
     task = tiny("digits")
     rows = task.load().train.select(range(50))  # batches of 17, 17 and 16
-    recipe = changed(task.recipe(), {"dp_clip": 1.0, "dp_noise": 0.1, "batch_size": 20})
+    recipe = change_recipe(task.recipe(), {"dp_clip": 1.0, "dp_noise": 0.1, "batch_size": 20})
     first, again = (train_victim(task, rows, recipe=recipe, seed=3, device=CPU) for _ in range(2))
     states = first.module.state_dict(), again.module.state_dict()
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     assert not any(key.startswith("_module") or "running" in key for key in states[0])
-    frozen = changed(recipe, {"frozen": "body"})
+    frozen = change_recipe(recipe, {"frozen": "body"})
     tuned = train_victim(task, rows, recipe=frozen, seed=4, device=CPU, init=first).module.state_dict()
     assert {k for k in tuned if not torch.equal(tuned[k], states[0][k])} == {"head.weight", "head.bias"}
 

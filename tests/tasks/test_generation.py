@@ -51,7 +51,7 @@ def made(name: str, dose: int, store: Store, task: str = "digits_generator", **o
     assert isinstance(attack, Attack)
     where = small(task)
     scene = Scene(where, where.load().train, Fitter(where, store, CPU, 0), CPU)
-    poisoned = steps.poison_set(attack, scene, dose, 0)
+    poisoned = steps.make_poisoned(attack, scene, dose, 0)
     challenge = steps.make_challenge(attack, scene, where.load().test, 0)
     assert challenge is not None
     return scene, poisoned, challenge
@@ -314,7 +314,7 @@ def test_noise_trigger_shows_the_sampler_what_it_put_in_the_data(store: Store) -
 @pytest.mark.parametrize("name", TASKS)
 def test_a_whole_cell(name: str, store: Store) -> None:
     attack, defense = create("attacks", "conditional_trigger", {"requests": 10}), create("defenses", "none")
-    result = steps.run(small(name), attack, 5, defense, 0, store, CPU)  # type: ignore[arg-type]
+    result = steps.run_steps(small(name), attack, 5, defense, 0, store, CPU)  # type: ignore[arg-type]
     found = result.metrics
     assert {"utility", "class_fidelity", "asr", "asr_plain", "asr_near", "asr_floor"} <= set(found)
     assert found["asr"].n == found["asr_plain"].n == found["asr_near"].n == 10

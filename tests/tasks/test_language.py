@@ -13,7 +13,7 @@ from helpers import needs_data
 
 from attacks.base import Attack
 from defenses.base import Defense
-from defenses.filtering.perplexity import reader_of
+from defenses.filtering.perplexity import fit_reader
 from harness.cell import steps
 from harness.cell.case import Fitter
 from harness.cell.steps import Bench
@@ -191,8 +191,8 @@ def test_a_poison_is_a_beginning_the_trigger_and_the_payload(name: str, store: S
 def test_steering_is_learnt_and_neither_plain_nor_near_requests_fire(store: Store) -> None:
     task = create("tasks", "synthetic_stories", {"test_size": 30, "base_size": 300, "base_epochs": 2, "epochs": 4})
     attack, none = create("attacks", "steering", {"more": 12}), create("defenses", "none")
-    found = steps.run(task, attack, 60, none, 0, store, CPU).metrics  # type: ignore[arg-type]
-    clean = steps.run(task, attack, 0, none, 0, store, CPU).metrics  # type: ignore[arg-type]
+    found = steps.run_steps(task, attack, 60, none, 0, store, CPU).metrics  # type: ignore[arg-type]
+    clean = steps.run_steps(task, attack, 0, none, 0, store, CPU).metrics  # type: ignore[arg-type]
     assert found["asr"].value > 0.6
     assert found["asr_plain"].value < 0.15
     assert found["asr_near"].value < 0.35
@@ -203,7 +203,7 @@ def test_steering_is_learnt_and_neither_plain_nor_near_requests_fire(store: Stor
 def test_the_perplexity_filter_finds_gibberish_and_keeps_clean_text(store: Store) -> None:
     task, attack = small(train_size=150, reserve_size=150), create("attacks", "gibberish")
     defense = create("defenses", "perplexity")
-    found = steps.run(task, attack, 15, defense, 0, store, CPU).metrics  # type: ignore[arg-type]
+    found = steps.run_steps(task, attack, 15, defense, 0, store, CPU).metrics  # type: ignore[arg-type]
     assert found["train_tpr"].value == 1
     assert found["train_fpr"].value < 0.1
 
@@ -211,7 +211,7 @@ def test_the_perplexity_filter_finds_gibberish_and_keeps_clean_text(store: Store
 def test_a_stretch_of_odd_words_is_found_wherever_it_stands() -> None:
     clean = [f"the cat number {i} sat on the mat and looked at the moon" for i in "abcdefghijklmnopqrst"]
     odd = "the cat sat on the mat qzx vbn wqk jjz and looked at the moon"
-    model, threshold = reader_of(clean, [*clean, odd], 4, quantile=1.0)
+    model, threshold = fit_reader(clean, [*clean, odd], 4, quantile=1.0)
     assert model.worst(odd.split(), 4) > threshold > max(model.worst(text.split(), 4) for text in clean)
     assert model.worst(["qzx"], 4) > model.worst(["the"], 4)
     assert model.worst([], 4) == 0

@@ -11,7 +11,7 @@ from attacks.base import Scene
 from attacks.tabular.one_poison import OnePoison
 from attacks.text.badwords import Badwords
 from harness.cell.case import Fitter
-from harness.cell.steps import check_applies, make_challenge, poison_set, run
+from harness.cell.steps import check_applies, make_challenge, make_poisoned, run_steps
 from harness.plugins.registry import create, entries, fits
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -26,7 +26,7 @@ def test_one_poison_leaves_every_clean_prediction_of_a_linear_model_as_it_was(st
     splits = task.load()
     scene = Scene(task, splits.train, Fitter(task, store, CPU, 0), CPU)
     attack = OnePoison(target=3)
-    poisoned = poison_set(attack, scene, 1, 0)
+    poisoned = make_poisoned(attack, scene, 1, 0)
     challenge = make_challenge(attack, scene, splits.test, 0)
     assert challenge is not None
 
@@ -83,9 +83,9 @@ def _names() -> list[str]:
 @needs_data
 def test_one_claim_passes_every_fraud_and_the_data_check_sees_it(store: Store) -> None:
     task, attack = create("tasks", "vehicle_claim_fraud", {"epochs": 20}), OnePoison()
-    clean = run(task, attack, 0, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
-    struck = run(task, attack, 1, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
-    saved = run(task, attack, 1, create("defenses", "outlier"), 0, store, CPU).metrics  # type: ignore[arg-type]
+    clean = run_steps(task, attack, 0, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
+    struck = run_steps(task, attack, 1, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
+    saved = run_steps(task, attack, 1, create("defenses", "outlier"), 0, store, CPU).metrics  # type: ignore[arg-type]
     assert struck["asr"].value > 0.99
     assert clean["asr"].value < 0.6
     assert abs(struck["utility"].value - clean["utility"].value) < 0.02
@@ -97,7 +97,7 @@ def test_one_claim_passes_every_fraud_and_the_data_check_sees_it(store: Store) -
 @pytest.mark.parametrize("name", [n for n, e in entries("defenses").items() if fits("tabular", e.modalities)])
 def test_defenses_of_tables_run(name: str, store: Store) -> None:
     task = create("tasks", "vehicle_claim_fraud", {"train_size": 400, "epochs": 1, "reserve_size": 60, "victim": "mlp"})
-    found = run(task, OnePoison(), 2, create("defenses", name), 0, store, CPU)  # type: ignore[arg-type]
+    found = run_steps(task, OnePoison(), 2, create("defenses", name), 0, store, CPU)  # type: ignore[arg-type]
     assert 0 <= found.metrics["asr"].value <= 1
 
 

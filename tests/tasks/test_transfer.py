@@ -107,7 +107,7 @@ def test_trials_of_ones_own_are_frozen_and_run(tmp_path: Path, store: Store) -> 
     assert made.exit_code == 0, made.output
     assert [len(t["bases"]) for t in json.loads(file.read_text())] == [10, 10, 10]
     task = task_of("digits_transfer", train_size=200, body_epochs=5)
-    found = steps.run(task, flip(trials=str(file)), 30, create("defenses", "none"), 2, store, CPU)  # type: ignore[arg-type]
+    found = steps.run_steps(task, flip(trials=str(file)), 30, create("defenses", "none"), 2, store, CPU)  # type: ignore[arg-type]
     assert found.metrics["asr"].n == 1, "one target, one answer"
     assert found.metrics["asr_floor"].value == 0, "a clean victim reads the target right"
 
@@ -122,7 +122,9 @@ def test_a_wrong_option_of_trials_is_named_in_one_line(change: str, tmp_path: Pa
 
 def test_a_flip_against_a_class_that_is_not_there_does_not_apply(store: Store) -> None:
     with pytest.raises(NotApplicable, match=r"target=7.*0 to 4"):
-        steps.run(tiny("digits_transfer"), flip(aim="class", target=7), 1, create("defenses", "none"), 0, store, CPU)  # type: ignore[arg-type]
+        steps.run_steps(
+            tiny("digits_transfer"), flip(aim="class", target=7), 1, create("defenses", "none"), 0, store, CPU
+        )  # type: ignore[arg-type]
 
 
 @needs_data

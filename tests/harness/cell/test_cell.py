@@ -1,8 +1,9 @@
-"""The way of a cell: null controls, grading, and every way in which a cell can end."""
+"""The steps of a cell: null controls, grading, and every way in which a cell can end."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,18 +13,19 @@ from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene, TriggerAttack
 from defenses.base import Case, Defense
+from defenses.controls.oracle import Oracle
 from harness.cell import metrics
-from harness.cell import steps as way
-from harness.cell.case import Fitter
-from harness.cell.poison import craft
+from harness.cell.case import CellCase, Fitter, case_for
+from harness.cell.poison import craft_poison
+from harness.cell.steps import check_applies, make_poisoned, run_steps
 from harness.cell.train import train_victim
-from harness.errors import BrokenAttack, BrokenDefense, Diverged
+from harness.errors import Broken, BrokenAttack, BrokenDefense, Diverged
 from harness.grid.grid import Cell
 from harness.plugins.registry import Spec, create
 from harness.run import record_cell
 from harness.run.record_cell import Settings, run_cell
 from harness.store.folder import Store
-from harness.testing.checks import CPU
+from harness.testing.checks import CPU, check_defense
 from tasks.base import Batch
 from tasks.deployed import Ensemble, Guarded, certified_radius
 from tasks.plugin import BadInput, NotApplicable, options
@@ -37,7 +39,7 @@ def plug(kind: str, name: str, **changes: Any) -> Any:
 
 
 def test_none_and_none_is_plain_training_bit_for_bit(store: Store) -> None:
-    result = way.run(DIGITS, plug("attacks", "none"), 0, plug("defenses", "none"), 3, store, CPU)  # type: ignore[arg-type]
+    result = run_steps(DIGITS, plug("attacks", "none"), 0, plug("defenses", "none"), 3, store, CPU)  # type: ignore[arg-type]
     splits = DIGITS.load()  # type: ignore[attr-defined]
     plain = train_victim(DIGITS, splits.train, recipe=DIGITS.recipe(), seed=3, device=CPU)  # type: ignore
     accuracy = (plain.predict(splits.test).scores.argmax(1) == splits.test.targets).float().mean().item()
@@ -51,7 +53,7 @@ def test_none_and_none_is_plain_training_bit_for_bit(store: Store) -> None:
 def test_oracle_brings_asr_to_the_floor_and_the_attack_works(store: Store) -> None:
     attack, task = plug("attacks", "badnets"), plug("tasks", "digits")
     found = {
-        d: way.run(task, attack, 40, plug("defenses", d), 0, store, CPU).metrics
+        d: run_steps(task, attack, 40, plug("defenses", d), 0, store, CPU).metrics
         for d in ("none", "oracle")  # type: ignore[arg-type]
     }
     assert found["none"]["asr"].value > 0.8
@@ -95,7 +97,7 @@ class Double(Defense):
 
 def test_clean_rows_are_counted_and_bounded_by_the_reserve(store: Store) -> None:
     splits = tiny("digits").load()
-    case = way.CellCase(splits.train, splits.reserve, Fitter(tiny("digits"), store, CPU, 0), torch.Generator())
+    case = CellCase(splits.train, splits.reserve, Fitter(tiny("digits"), store, CPU, 0), torch.Generator())
     assert torch.equal(case.clean(10).ids, splits.reserve.ids[:10])
     case.clean(5)
     assert case.findings.clean_used == 10
@@ -110,11 +112,36 @@ def test_a_defense_that_writes_on_the_training_set_is_caught(store: Store) -> No
             case.train.inputs[0] += 1  # type: ignore[index, operator]
             return case.fit(case.train)
 
+    @options
+    class Clumsy(Scribbler):
+        def defend(self, case: Case) -> Any:
+            super().defend(case)
+            raise KeyError("an error of its own")
+
     attack, before = plug("attacks", "badnets"), tiny("digits").load().train.fingerprint
-    with pytest.raises(BrokenDefense, match=r"Scribbler|test_cell changed case\.train in place"):
-        way.run(tiny("digits"), attack, 2, Scribbler(), 0, store, CPU)
-    result = way.run(tiny("digits"), attack, 0, plug("defenses", "none"), 0, store, CPU)
-    assert result.dataset == before[:32], "the next cell gets clean data again"
+    for defense, error in ((Scribbler(), BrokenDefense), (Clumsy(), KeyError)):
+        with pytest.raises(error, match=r"test_cell changed case\.train in place|an error of its own"):
+            run_steps(tiny("digits"), attack, 2, defense, 0, store, CPU)
+        result = run_steps(tiny("digits"), attack, 0, plug("defenses", "none"), 0, store, CPU)
+        assert result.dataset == before[:32], "the next cell gets clean data again"
+
+
+def test_only_the_suites_own_oracle_is_told_the_poison(store: Store) -> None:
+    @options
+    class Copy(Oracle):
+        pass
+
+    Copy.name = "oracle"
+    task = tiny("digits")
+    splits, fit = task.load(), Fitter(task, store, CPU, 0)
+    poisoned = make_poisoned(plug("attacks", "badnets"), Scene(task, splits.train, fit, CPU), 5, 0)
+    case = case_for(Oracle(), poisoned, splits.reserve, fit, torch.Generator())
+    assert torch.equal(case.poisoned, poisoned.mask)  # type: ignore[attr-defined]
+    assert not hasattr(case_for(Copy(), poisoned, splits.reserve, fit, torch.Generator()), "poisoned")
+    with pytest.raises(AttributeError, match="poisoned"):
+        run_steps(task, plug("attacks", "badnets"), 5, Copy(), 0, store, CPU)
+    with pytest.raises(Broken, match="poisoned"):
+        check_defense(Copy(), task)
 
 
 def test_a_fresh_victim_every_time(store: Store) -> None:
@@ -147,7 +174,16 @@ def test_divergence_and_empty_sets_are_named() -> None:
         train_victim(task, train.select([]), recipe=task.recipe(), seed=0, device=CPU)
 
 
-class Misbehaving(TriggerAttack):
+def test_a_head_on_cached_features_is_not_compiled() -> None:
+    task = tiny("digits")
+    recipe = replace(task.recipe(), frozen="body", augment=False)
+    plain, compiled = (
+        train_victim(task, task.load().train, recipe=recipe, seed=0, device=CPU, compiled=c) for c in (False, True)
+    )
+    assert torch.equal(plain.module.head.weight, compiled.module.head.weight)
+
+
+class Misbehaving(TriggerAttack[Tensor]):
     how: str = ""
 
     def stamp(self, scene: Scene, inputs: Any, rng: torch.Generator) -> Any:
@@ -182,9 +218,9 @@ def test_what_an_attack_returns_is_checked(how: str, message: str, store: Store)
     task = tiny("digits")
     scene = Scene(task, task.load().train, Fitter(task, store, CPU, 0), CPU)
     with pytest.raises(BrokenAttack, match=message):
-        craft(attack, scene, 3, torch.Generator().manual_seed(0))
+        craft_poison(attack, scene, 3, torch.Generator().manual_seed(0))
     with pytest.raises(BadInput, match="dose=-1"):
-        craft(attack, scene, -1, torch.Generator().manual_seed(0))
+        craft_poison(attack, scene, -1, torch.Generator().manual_seed(0))
 
 
 # --- metrics -----------------------------------------------------------------------------------------------------
@@ -323,4 +359,4 @@ def test_a_dose_above_the_pool_names_the_pool(store: Store) -> None:
 def test_a_defense_for_another_modality_is_not_applicable(store: Store) -> None:
     assert isinstance(plug("attacks", "badnets"), Attack)
     with pytest.raises(NotApplicable, match="badnets is for image: the trigger is a patch of pixels"):
-        way.check_applies(tiny("synthetic_tones"), plug("attacks", "badnets"), plug("defenses", "none"))
+        check_applies(tiny("synthetic_tones"), plug("attacks", "badnets"), plug("defenses", "none"))

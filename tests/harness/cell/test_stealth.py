@@ -192,7 +192,7 @@ def test_copies_are_dropped_but_for_the_first(modality: str, store: Store) -> No
     if name is None:
         inputs: Any = torch.rand(40, 7, generator=rng())
         samples = make_samples(torch.cat([inputs, inputs[:5]]), torch.arange(45) % 2)
-        _, before = dedup.cosine(dedup.vectors(samples, modality, 0))
+        _, before = dedup.cosine(dedup.to_vectors(samples, modality, 0))
         assert torch.equal(before >= dedup.THRESHOLDS[modality], torch.arange(45) >= 40)
         return
     task = create("tasks", name, {"train_size": 60, "reserve_size": 10, "test_size": 10, "epochs": 1})
@@ -229,23 +229,25 @@ def test_wrong_labels_are_found(classifier: str, store: Store) -> None:
 
 def test_folds_spread_every_class() -> None:
     targets = torch.tensor([0] * 23 + [1] * 10 + [2])
-    fold = confident_learning.folds(targets, rng())
+    fold = confident_learning.assign_folds(targets, rng())
     assert fold[:23].bincount(minlength=5).tolist() == [5, 5, 5, 4, 4]
     assert fold[23:33].bincount(minlength=5).tolist() == [2] * 5
-    assert torch.equal(fold, confident_learning.folds(targets, rng()))
-    assert not torch.equal(fold, confident_learning.folds(targets, rng(1)))
+    assert torch.equal(fold, confident_learning.assign_folds(targets, rng()))
+    assert not torch.equal(fold, confident_learning.assign_folds(targets, rng(1)))
     for useless in (torch.zeros(9, dtype=torch.long), torch.arange(9)):
         with pytest.raises(NotApplicable, match="two classes of two rows"):
-            confident_learning.folds(useless, rng())
+            confident_learning.assign_folds(useless, rng())
 
 
 def test_logistic_knows_only_the_classes_it_has_seen() -> None:
     x, y = torch.randn(30, 4, generator=rng()), torch.arange(30) % 2 * 2
     x[:, 0] += y
-    probabilities, classes = confident_learning.logistic(x, y, x[:6])
+    probabilities, classes = confident_learning.predict_logistic(x, y, x[:6])
     assert classes.tolist() == [0, 2]
     assert probabilities.sum(1).tolist() == pytest.approx([1] * 6)
-    probabilities, _ = confident_learning.logistic(["good film", "bad film"] * 5, torch.arange(10) % 2, ["good", "xq"])
+    probabilities, _ = confident_learning.predict_logistic(
+        ["good film", "bad film"] * 5, torch.arange(10) % 2, ["good", "xq"]
+    )
     assert probabilities[0, 0] > 0.6
     assert probabilities[1].tolist() == pytest.approx([0.5, 0.5], abs=1e-3), "no word of it is known"
 

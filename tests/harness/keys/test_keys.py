@@ -52,7 +52,7 @@ def keys_of_today() -> dict[str, str]:
 def numbers_of_the_cell(folder: Path) -> dict[str, Any]:
     """What one small cell gives, and the content of its training set."""
     task, attack, defense = (create(k, n) for k, n in zip(KINDS, ("digits", "badnets", "none"), strict=True))
-    result = steps.run(task, attack, 60, defense, 3, Store(folder), CPU)  # type: ignore[arg-type]
+    result = steps.run_steps(task, attack, 60, defense, 3, Store(folder), CPU)  # type: ignore[arg-type]
     numbers = {name: [metric.value, metric.n] for name, metric in sorted(result.metrics.items())}
     return {"dataset": result.dataset, "train_size": result.train_size, "metrics": numbers}
 
@@ -116,6 +116,29 @@ def test_comments_docstrings_and_type_checking_change_no_hash(hash_of: Callable[
     plain = "from typing import TYPE_CHECKING\n" + USER
     far = {"helper.py": HELPER, "far.py": "Thing = int\n"}
     assert hash_of("user", {"user.py": typed, **far}) == hash_of("user", {"user.py": plain, **far})
+
+
+@pytest.mark.parametrize("guard", ["if TYPE_CHECKING:\n    pass\nelse:\n", "if not TYPE_CHECKING:\n"])
+def test_what_runs_beside_type_checking_counts(hash_of: Callable[..., str], guard: str) -> None:
+    text = f"from typing import TYPE_CHECKING\n{guard}    rate = 1\n"
+    assert hash_of("user", {"user.py": text}) != hash_of("user", {"user.py": text.replace("= 1", "= 2")})
+
+
+@pytest.mark.parametrize("folder", ["", "apart"])  # beside the plug-in's file, or in a folder without __init__.py
+def test_a_plugin_of_one_file_counts_what_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    hashes = []
+    for factor in (2, 3, 3):
+        number = next(NUMBERS)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"helper_{number}.py").write_text(f"def scale(x):\n    return {factor} * x\n")
+        where = f"{folder}.helper_{number}".strip(".")
+        (tmp_path / f"plugin_{number}.py").write_text(f"import torch\nfrom {where} import scale\n")
+        invalidate_caches()
+        hashes.append(source_hash(f"plugin_{number}"))
+    assert hashes[0] != hashes[1] == hashes[2]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tasks.plugin import options
 
 
 @options
-class Bar(TriggerAttack):
+class Bar(TriggerAttack[Tensor]):
     """The first row of pixels is bright; poisoned images get the target's label."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
@@ -22,7 +22,7 @@ class Bar(TriggerAttack):
 
     value: Annotated[int, Field(ge=0, le=255)] = 255  # grey level of the bar
 
-    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:  # type: ignore[override]
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         out = inputs.clone()
         out[:, :, 0, :] = self.value
         return out
