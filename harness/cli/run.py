@@ -145,14 +145,14 @@ def run(
     Example:  tinydrop run quickstart --set seeds=[0,1,2] --jobs 2
     """
     from harness.console import duration
-    from harness.grid import grid as grids
+    from harness.grid.read import read_grid
     from harness.grid.select import parse_shard
     from harness.run.budget import Limits, parse_duration
     from harness.run.plan import chosen_gpus, default_jobs, estimate, folder, plan, settings_of
     from harness.store.open import opened
 
     add_plugins(plugins)
-    chosen = grids.read(grid, changes or [])
+    chosen = read_grid(grid, changes or [])
     store = opened(folder(grid, to))
     store.pull()
     limits = Limits(None if time_budget is None else parse_duration(time_budget), max_failures)
@@ -200,7 +200,8 @@ def retry(
 
     Example:  tinydrop retry runs/quickstart --timed-out --timeout 7200
     """
-    from harness.grid import grid as grids
+    from harness.grid.grid import expand
+    from harness.grid.mapping import grid_from_plan
     from harness.run.budget import Limits
     from harness.run.plan import Plan, chosen_gpus, default_jobs, settings_of
     from harness.store import records
@@ -208,12 +209,12 @@ def retry(
     add_plugins(plugins)
     store = stored(dir_)
     planned = {cell["label"]: cell["key"] for cell in records.read_plan(store)}
-    chosen = grids.planned(records.planned_grid(store))
+    chosen = grid_from_plan(records.planned_grid(store))
     both = failed == timed_out  # neither was asked for, or both
     wanted = {"failed", "timed out"} if both else {"failed"} if failed else {"timed out"}
     found = records.load_all(store)
     cells, again = [], []
-    for cell in (cell for cell in grids.expand(chosen) if cell.label in planned):
+    for cell in (cell for cell in expand(chosen) if cell.label in planned):
         was = replace(cell, key=planned[cell.label])  # perhaps by older code
         failed_then = was.key in found and found[was.key].status in wanted
         cells.append(cell if failed_then else was)
@@ -258,7 +259,7 @@ def _carry_out(
     wandb: Literal["offline", "online", "disabled"], cluster: Cluster | None,
 ) -> None:  # fmt: skip
     """Run what is missing, report what there is, and leave with 1 if a cell failed or none could be run."""
-    from harness.grid import grid as grids
+    from harness.grid.grid import plugin_names
     from harness.plugins import custom
     from harness.report.wandb_log import logger
     from harness.run.live import watching
@@ -291,9 +292,7 @@ def _carry_out(
         raise typer.Exit(1)
     bad = int(done.status.isin(["failed", "timed out"]).sum()) if len(done) else 0
     if bad:
-        own = "".join(
-            f" --plugin {shlex.quote(source)}" for source in custom.sources(grids.plugin_names(todo.cells), 0)
-        )
+        own = "".join(f" --plugin {shlex.quote(source)}" for source in custom.sources(plugin_names(todo.cells), 0))
         where = f"`tinydrop status {store.root}` says why, `tinydrop retry {store.root}{own}` runs them again"
         err.print(f"{bad} cells failed: {where}", soft_wrap=True)
         raise typer.Exit(1)

@@ -34,7 +34,7 @@ def trials(
 
     from harness.cell.trials import freeze
     from harness.errors import BadGrid
-    from harness.grid.grid import split_change
+    from harness.grid.read import split_change
     from harness.plugins.registry import create
     from harness.store.folder import write_atomically
     from tasks.base import Task

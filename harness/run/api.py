@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadGrid
-from harness.grid.grid import Grid, parse, tree_of, written
+from harness.grid.grid import Grid
+from harness.grid.mapping import grid_from_mapping, mapping_from_grid
+from harness.grid.read import read_mapping
 from harness.run.budget import Limits
 from harness.run.plan import chosen_gpus, execute, execute_adaptive, folder, plan, relevant, settings_of
 from harness.store.open import opened
@@ -48,18 +50,18 @@ def run(
     from harness.run.live import watching
 
     if isinstance(grid, str | Path):
-        tree, name = written(str(grid)), str(grid)
+        tree, name = read_mapping(str(grid)), str(grid)
     elif out is None:
         raise BadGrid("out: missing; name the folder that keeps the records, e.g. out='runs/mine'")
     else:
-        tree, name = tree_of(grid) if isinstance(grid, Grid) else dict(grid), ""
+        tree, name = mapping_from_grid(grid) if isinstance(grid, Grid) else dict(grid), ""
     for kind, further in (("tasks", tasks), ("attacks", attacks), ("defenses", defenses)):
         if further:
             here = tree.get(kind, [])
             tree[kind] = [*(here if isinstance(here, list | tuple) else [here]), *further]
     store = opened(folder(name, str(out or "")))
     store.pull()
-    todo = plan(parse(tree), store, retry)
+    todo = plan(grid_from_mapping(tree), store, retry)
     settings = settings_of(todo, store, jobs, device, gpus=chosen_gpus(device))
     with watching(console, len(todo.todo)) as watch:
         for event in Limits().watch((execute_adaptive if adaptive else execute)(todo, settings, jobs)):

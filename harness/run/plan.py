@@ -7,12 +7,13 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from harness.errors import BadGrid
 from harness.grid.grid import Cell, Grid, expand, groups, plugin_names
+from harness.grid.mapping import mapping_from_grid
 from harness.grid.select import cells_of_shard, select_cells
 from harness.run import memory, workers
 from harness.run.event import Event
@@ -89,9 +90,9 @@ def execute(
     """
     store, missing = opened(settings.store), list(groups(todo.todo))
     cells = [{"key": c.key, "label": c.label} for c in todo.cells]
-    records.write_plan(store, asdict(todo.grid), cells)
+    records.write_plan(store, mapping_from_grid(todo.grid), cells)
     with ledger.opened(store.root) as book:
-        book.append("run", about={"by": by(), "grid": asdict(todo.grid), "to_run": len(todo.todo), **code()})
+        book.append("run", about={"by": by(), "grid": mapping_from_grid(todo.grid), "to_run": len(todo.todo), **code()})
     store.push()
     outcome: Counter[str] = Counter()
     datasets: dict[str, str] = {}

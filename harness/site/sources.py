@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.errors import BadSubmission
-from harness.grid.grid import Grid, planned
+from harness.grid.grid import Grid
+from harness.grid.mapping import grid_from_plan
 from harness.plugins.registry import KINDS, Entry, entries
 from harness.report.cells import cell_table, ordered, read_cells
 from harness.site import archive
@@ -101,7 +102,7 @@ def _run(name: str, store: Store) -> Source:
     cells = cell_table(store, (cell["key"] for cell in plan), anew=True)
     known = set(cells.key) if len(cells) else set()
     labels = [cell["label"] for cell in plan if cell["key"] not in known]
-    missing = _parsed(labels, planned(records.planned_grid(store))) if labels else None
+    missing = _parsed(labels, grid_from_plan(records.planned_grid(store))) if labels else None
     return Source(name, cells, store, head, missing)
 
 

@@ -14,7 +14,8 @@ from scale import write_records
 from harness.cell.case import Fitter
 from harness.cell.steps import run as run_cell
 from harness.cell.train import train_victim
-from harness.grid import grid as grids
+from harness.grid.grid import groups
+from harness.grid.mapping import grid_from_mapping
 from harness.plugins.registry import create
 from harness.report.cells import NAME, cell_table
 from harness.run import workers
@@ -34,7 +35,7 @@ HUNDRED_THOUSAND = {
 
 
 def test_plan_100_000_cells(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    grid = grids.parse(HUNDRED_THOUSAND)
+    grid = grid_from_mapping(HUNDRED_THOUSAND)
     todo = benchmark(plan, grid, Store(tmp_path))
     assert len(todo.todo) == 100_000
 
@@ -90,11 +91,11 @@ def test_500_cells_that_do_nothing(
 ) -> None:
     """Claimed, recorded and entered in the ledger, each on the disk before the next."""
     monkeypatch.setattr(workers, "run_cell", lambda cell, settings, device: blank_record(cell))
-    cells = plan(grids.parse({**HUNDRED_THOUSAND, "doses": list(range(5))}), Store(tmp_path)).todo
+    cells = plan(grid_from_mapping({**HUNDRED_THOUSAND, "doses": list(range(5))}), Store(tmp_path)).todo
     folders = map(str, itertools.count())
 
     def run(folder: str) -> None:
-        list(workers.run_inline(list(grids.groups(cells)), Settings(str(tmp_path / folder))))
+        list(workers.run_inline(list(groups(cells)), Settings(str(tmp_path / folder))))
 
     benchmark.pedantic(run, setup=lambda: ((next(folders),), {}), rounds=3, warmup_rounds=1)
 

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -26,7 +25,8 @@ import yaml
 from fault_campaign import tinydrop
 
 from harness.cli.run import counted
-from harness.grid.grid import Cell, groups, parse
+from harness.grid.grid import Cell, groups
+from harness.grid.mapping import grid_from_mapping, mapping_from_grid
 from harness.report.cells import cell_table
 from harness.run import workers
 from harness.run.plan import plan
@@ -80,10 +80,10 @@ def steps(cells: int, count: int, told: SimpleQueue[dict[str, Any]]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "run")
-        plan(parse(grid(100)), store)  # imports what is needed
-        todo = timed("plan of a grid", cells, lambda: plan(parse(grid(cells)), store))
+        plan(grid_from_mapping(grid(100)), store)  # imports what is needed
+        todo = timed("plan of a grid", cells, lambda: plan(grid_from_mapping(grid(cells)), store))
         rows = [{"key": c.key, "label": c.label} for c in todo.todo]
-        timed("plan.json written", cells, lambda: records.write_plan(store, asdict(todo.grid), rows))
+        timed("plan.json written", cells, lambda: records.write_plan(store, mapping_from_grid(todo.grid), rows))
         timed("status, all pending", cells, lambda: counted(store))
         write_records(store, count)
         timed("table of new records", count, lambda: cell_table(store))
@@ -125,7 +125,7 @@ def overhead(count: int) -> None:
     print("\n| processes of one folder | cells that do nothing, a second |\n|---|---|")
     for jobs in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            todo = list(groups(plan(parse(grid(count)), Store(Path(folder))).todo))
+            todo = list(groups(plan(grid_from_mapping(grid(count)), Store(Path(folder))).todo))
             shares = [get_context("fork").Process(target=_run, args=(todo[i::jobs], folder)) for i in range(jobs)]
             start = time.perf_counter()
             for share in shares:

@@ -17,7 +17,8 @@ from harness.cli import app
 from harness.cli.records import _called
 from harness.cli.usage import UsageError, complaint
 from harness.errors import BadGrid, UnknownName
-from harness.grid.grid import expand, read
+from harness.grid.grid import expand
+from harness.grid.read import read_grid
 from harness.plugins.registry import ROOT
 from harness.run import record_cell
 from harness.run.record_cell import blank_record
@@ -97,7 +98,7 @@ def test_every_command_helps_with_an_example_that_is_understood(verb: str) -> No
 
 
 def test_the_example_of_show_is_a_cell_of_quickstart() -> None:
-    records = [blank_record(cell) for cell in expand(read("quickstart"))]
+    records = [blank_record(cell) for cell in expand(read_grid("quickstart"))]
     cell = re.search(r"tinydrop show runs/quickstart (\S+)", COMMANDS["show"].help)
     assert cell
     assert len(_called(cell[1], records)) == 1

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BadGrid
-from harness.grid.grid import Cell, expand, parse
+from harness.grid.grid import Cell, expand
+from harness.grid.mapping import grid_from_mapping
 from harness.grid.select import select_cells
 from harness.run.budget import Limits, parse_duration
 from harness.run.event import Event
@@ -25,7 +26,7 @@ GRID = {
 
 
 def labels(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[str]:
-    return [cell.label for cell in select_cells(expand(parse(GRID)), only, skip)]
+    return [cell.label for cell in select_cells(expand(grid_from_mapping(GRID)), only, skip)]
 
 
 def test_cells_are_chosen_by_name_or_label() -> None:
@@ -57,12 +58,12 @@ def failing(cells: list[Cell], closed: list[bool]) -> Generator[Event, None, Non
 def test_a_run_ends_at_so_many_failures_and_its_workers_are_stopped() -> None:
     closed: list[bool] = []
     limits = Limits(failures=3)
-    events = list(limits.watch(failing(expand(parse(GRID)), closed)))
+    events = list(limits.watch(failing(expand(grid_from_mapping(GRID)), closed)))
     assert sum(e.record is not None for e in events) == 3
     assert "3 cells failed" in limits.reached
     assert closed == [True]
     forever = Limits()
-    assert len(list(forever.watch(failing(expand(parse(GRID)), closed)))) == 2 * len(labels())
+    assert len(list(forever.watch(failing(expand(grid_from_mapping(GRID)), closed)))) == 2 * len(labels())
     assert forever.reached == ""
 
 
@@ -86,7 +87,7 @@ def test_the_time_is_up_also_while_no_cell_ends() -> None:
 
 def test_a_run_ends_when_its_time_is_up_and_goes_on_later(tmp_path: Path) -> None:
     tasks = [{"name": "digits", "train_size": 150, "epochs": 1, "reserve_size": 60}]
-    grid = parse({**GRID, "tasks": tasks, "attacks": ["badnets"], "seeds": [0]})
+    grid = grid_from_mapping({**GRID, "tasks": tasks, "attacks": ["badnets"], "seeds": [0]})
     store, settings = Store(tmp_path), Settings(store=str(tmp_path), threads=1)
     limits = Limits(seconds=1e-9)
     list(limits.watch(execute(plan(grid, store), settings, jobs=0)))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli.run import counted
-from harness.grid.grid import Cell, parse
+from harness.grid.grid import Cell
+from harness.grid.mapping import grid_from_mapping
 from harness.run import adaptive
 from harness.run.plan import execute_adaptive, plan
 from harness.run.record_cell import Settings, blank_record
@@ -31,7 +32,7 @@ def answer(cell: Cell, crossing: float) -> Record:
 
 @pytest.mark.parametrize("crossing", [0, 1, 2, 7, 30, 500, 9999])
 def test_bisection_brackets_every_crossing_with_few_cells(crossing: float, tmp_path: Path) -> None:
-    cells = plan(parse(GRID), Store(tmp_path)).cells
+    cells = plan(grid_from_mapping(GRID), Store(tmp_path)).cells
     found: dict[str, Record] = {}
     while probes := adaptive.wanted(cells, found):
         assert not {c.key for c in probes} & set(found), "nothing is asked for twice"
@@ -47,7 +48,9 @@ def test_bisection_brackets_every_crossing_with_few_cells(crossing: float, tmp_p
 
 
 def test_a_dose_on_the_slope_ends_the_search_once_there_are_two(tmp_path: Path) -> None:
-    cells = plan(parse({**GRID, "attacks": ["badnets"], "defenses": ["none"], "seeds": [0]}), Store(tmp_path)).cells
+    cells = plan(
+        grid_from_mapping({**GRID, "attacks": ["badnets"], "defenses": ["none"], "seeds": [0]}), Store(tmp_path)
+    ).cells
     found: dict[str, Record] = {}
     while probes := adaptive.wanted(cells, found):
         (cell,) = probes
@@ -58,7 +61,9 @@ def test_a_dose_on_the_slope_ends_the_search_once_there_are_two(tmp_path: Path) 
 
 
 def test_a_slope_whose_crossing_is_not_held_is_followed_to_the_end(tmp_path: Path) -> None:
-    cells = plan(parse({**GRID, "attacks": ["badnets"], "defenses": ["none"], "seeds": [0]}), Store(tmp_path)).cells
+    cells = plan(
+        grid_from_mapping({**GRID, "attacks": ["badnets"], "defenses": ["none"], "seeds": [0]}), Store(tmp_path)
+    ).cells
     found: dict[str, Record] = {}
     while probes := adaptive.wanted(cells, found):
         (cell,) = probes
@@ -68,7 +73,7 @@ def test_a_slope_whose_crossing_is_not_held_is_followed_to_the_end(tmp_path: Pat
 
 
 def test_a_curve_that_cannot_go_on_stops(tmp_path: Path) -> None:
-    cells = [c for c in plan(parse(GRID), Store(tmp_path)).cells if c.attack.name == "badnets"]
+    cells = [c for c in plan(grid_from_mapping(GRID), Store(tmp_path)).cells if c.attack.name == "badnets"]
     probes = adaptive.wanted(cells, {})
     assert len(probes) == 4
     failed = {c.key: blank_record(c) for c in probes}
@@ -76,7 +81,7 @@ def test_a_curve_that_cannot_go_on_stops(tmp_path: Path) -> None:
 
 
 def test_adaptive_run_plans_only_what_it_ran(tmp_path: Path) -> None:
-    grid = parse({
+    grid = grid_from_mapping({
         "tasks": [{"name": "digits", "train_size": 300, "epochs": 4}], "attacks": ["badnets"],
         "doses": [0, 5, 20, 80, 160], "defenses": ["none"], "seeds": [0],
     })  # fmt: skip

@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.grid.grid import expand, parse
+from harness.grid.grid import expand
+from harness.grid.mapping import grid_from_mapping
 from harness.plugins.registry import ROOT
 from harness.run import cell_log
 from harness.run.event import Event
@@ -175,7 +176,7 @@ def test_a_log_is_bounded_and_ends_with_the_newest(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_leaves_no_log(tmp_path: Path) -> None:
     store = Store(tmp_path)
     grid = {"tasks": ["digits"], "attacks": ["badnets"], "doses": [3], "defenses": ["none"], "seeds": [0]}
-    (one,) = expand(parse(grid))
+    (one,) = expand(grid_from_mapping(grid))
 
     def stopped() -> Iterator[Event]:
         yield Event(one)

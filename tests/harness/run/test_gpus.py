@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.errors import BadGrid
-from harness.grid.grid import expand, groups, parse
+from harness.grid.grid import expand, groups
+from harness.grid.mapping import grid_from_mapping
 from harness.run import memory
 from harness.run.plan import chosen_gpus, default_jobs
 from harness.run.record_cell import Settings
@@ -83,7 +84,7 @@ def test_each_worker_sees_one(tmp_path: Path) -> None:
     from harness.plugins import custom
 
     custom.add(str(tmp_path / "looking.py"))
-    grid = parse({
+    grid = grid_from_mapping({
         "tasks": [{"name": "digits", "train_size": 100, "epochs": 1, "test_size": 20, "reserve_size": 20}],
         "attacks": ["badnets"], "doses": [2], "defenses": [{"name": "looking", "folder": str(tmp_path / "seen")}],
         "seeds": [0, 1, 2],

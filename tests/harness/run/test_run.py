@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, grid_file, table, tinydrop
 
-from harness.grid import grid as grids
+from harness.grid.read import read_grid
 from harness.run.plan import plan
 from harness.store import records
 from harness.store.folder import Store
@@ -187,7 +187,7 @@ def test_a_worker_that_dies_costs_one_cell(tmp_path: Path) -> None:
 import os, sys, signal
 from pathlib import Path
 from dataclasses import replace
-from harness.grid import grid as grids
+from harness.grid.read import read_grid
 from harness.run import record_cell, workers
 from harness.run.plan import execute, plan
 from harness.store import Store, records
@@ -200,7 +200,7 @@ def deadly(cell, settings, device):
 workers.run_cell = deadly
 if __name__ == "__main__":
     store = Store(Path(sys.argv[2]))
-    todo = plan(grids.read(sys.argv[1]), store)
+    todo = plan(read_grid(sys.argv[1]), store)
     for event in execute(todo, Settings(store=sys.argv[2]), 1):
         pass
     print(sorted((r.defense.name, r.status, r.reason) for r in records.load_all(store).values()))
@@ -255,7 +255,7 @@ def test_looking_does_not_import_torch() -> None:
 
 
 def test_a_plan_looks_records_up_by_name(undisturbed: Path) -> None:
-    todo = plan(grids.read(str(undisturbed.parent / "grid.yaml")), Store(undisturbed))
+    todo = plan(read_grid(str(undisturbed.parent / "grid.yaml")), Store(undisturbed))
     assert todo.todo == []
     assert todo.victims == 0
 

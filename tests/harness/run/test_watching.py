@@ -14,7 +14,8 @@ import torch
 import yaml
 from rich.console import Console
 
-from harness.grid.grid import expand, parse
+from harness.grid.grid import expand
+from harness.grid.mapping import grid_from_mapping
 from harness.plugins.registry import ROOT
 from harness.run import memory
 from harness.run.event import Event
@@ -35,7 +36,7 @@ def drawn(watcher: Watcher, width: int = 100) -> str:
 
 
 def test_a_run_is_drawn_while_it_goes_on(tmp_path: Path) -> None:
-    todo = plan(parse(GRID), Store(tmp_path))
+    todo = plan(grid_from_mapping(GRID), Store(tmp_path))
     page = StringIO()
     seen = []
     with watching(Console(force_terminal=True, width=100, file=page), len(todo.todo)) as watch:
@@ -55,7 +56,7 @@ def test_a_run_is_drawn_while_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_workers_are_listed_and_what_failed_is_said() -> None:
-    cells = expand(parse({**GRID, "seeds": list(range(10))}))
+    cells = expand(grid_from_mapping({**GRID, "seeds": list(range(10))}))
     page = StringIO()
     watch = Watcher(Console(width=200, file=page), len(cells), live=True)
     for i, cell in enumerate(cells[: ROWS + 3]):
