@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.run import Dir, Plugins, add_plugins, local, stored
+from harness.cli.options import Dir, Plugins, add_plugins, local_folder, open_run
 from harness.console import err, out
 
 SHOWN = 20  # problems printed
@@ -35,7 +35,7 @@ def verify(
 
     if head is not None and not head.strip():
         raise BadGrid("--head '': is empty; give the first digits of a head that `tinydrop verify` printed earlier")
-    store = stored(dir_)
+    store = open_run(dir_)
     store.heal()
     found = maintenance.verify(store, head or "")
     (store.root / NAME).unlink(missing_ok=True)  # a copy, in no ledger: made anew of the records
@@ -66,7 +66,7 @@ def gc(
     """
     from harness.store import maintenance
 
-    store = stored(dir_)
+    store = open_run(dir_)
     going = maintenance.unreferenced(store)
     size = sum(map(store.size, going))
     if not dry_run:
@@ -75,8 +75,10 @@ def gc(
 
 
 def merge(
-    into: Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder or URL that gets what it lacks.")],
-    other: Annotated[Path, typer.Argument(metavar="OTHER", parser=local, help="Folder or URL that is read.")],
+    into: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=local_folder, help="Folder or URL that gets what it lacks.")
+    ],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", parser=local_folder, help="Folder or URL that is read.")],
 ) -> None:
     """Join two runs: records, artefacts and findings of OTHER go into DIR where that has none. OTHER is verified first.
 
@@ -86,7 +88,7 @@ def merge(
     from harness.store.open import opened
 
     to = opened(into)
-    copied = maintenance.merge(to, stored(other))
+    copied = maintenance.merge(to, open_run(other))
     out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {to.address}",
               highlight=False, soft_wrap=True)  # fmt: skip
 
@@ -102,7 +104,7 @@ def dvc(dir_: Dir, plugins: Plugins = None) -> None:
     from harness.report import dvc_export
 
     add_plugins(plugins)
-    store = stored(dir_)
+    store = open_run(dir_)
     for task, old, new in dvc_export.moved(store):
         err.print(f"warning: the data of {task} changed: {old[:12]} is {new[:12]} now", highlight=False, soft_wrap=True)
     for file in dvc_export.write(store, plugins or []):

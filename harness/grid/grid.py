@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import BadGrid
-from harness.keys.content import digest
 from harness.keys.source import source_hash
 from harness.plugins.registry import KINDS, Spec, create, entry, fits
 from tasks.plugin import BadInput, Plugin
@@ -65,6 +64,8 @@ def expand(grid: Grid) -> list[Cell]:
 
 
 def _expand_part(grid: Grid) -> list[Cell]:
+    from harness.keys.content import digest  # imported late: it imports torch, before which a worker ignores Ctrl-C
+
     plugins = {(kind, spec): _create(kind, spec) for kind in KINDS for spec in getattr(grid, kind)}
     try:
         hashes = {name: digest(plugin) for name, plugin in plugins.items()}

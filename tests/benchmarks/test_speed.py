@@ -19,8 +19,9 @@ from harness.grid.mapping import grid_from_mapping
 from harness.plugins.registry import create
 from harness.report.cells import NAME, cell_table
 from harness.run import workers
-from harness.run.plan import plan
-from harness.run.record_cell import Settings, blank_record
+from harness.run.plan import make_plan
+from harness.run.record_cell import blank_record
+from harness.run.settings import Settings
 from harness.store import records
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -36,8 +37,8 @@ HUNDRED_THOUSAND = {
 
 def test_plan_100_000_cells(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     grid = grid_from_mapping(HUNDRED_THOUSAND)
-    todo = benchmark(plan, grid, Store(tmp_path))
-    assert len(todo.todo) == 100_000
+    plan = benchmark(make_plan, grid, Store(tmp_path))
+    assert len(plan.missing) == 100_000
 
 
 def test_overhead_of_a_cell(benchmark: BenchmarkFixture, store: Store) -> None:
@@ -91,7 +92,7 @@ def test_500_cells_that_do_nothing(
 ) -> None:
     """Claimed, recorded and entered in the ledger, each on the disk before the next."""
     monkeypatch.setattr(workers, "run_cell", lambda cell, settings, device: blank_record(cell))
-    cells = plan(grid_from_mapping({**HUNDRED_THOUSAND, "doses": list(range(5))}), Store(tmp_path)).todo
+    cells = make_plan(grid_from_mapping({**HUNDRED_THOUSAND, "doses": list(range(5))}), Store(tmp_path)).missing
     folders = map(str, itertools.count())
 
     def run(folder: str) -> None:

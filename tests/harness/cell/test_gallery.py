@@ -15,7 +15,8 @@ from PIL import Image
 from harness.cell.gallery import Made, files, png, tiles
 from harness.grid.grid import expand
 from harness.grid.mapping import grid_from_mapping
-from harness.run.record_cell import Settings, run_cell
+from harness.run.record_cell import run_cell
+from harness.run.settings import Settings
 from harness.site.pairs import groups
 from harness.site.samples import Sample, changed, of
 from harness.store.folder import Store

@@ -20,8 +20,9 @@ from harness.grid.mapping import grid_from_mapping, grid_from_plan
 from harness.grid.read import read_grid
 from harness.plugins.registry import ROOT, create
 from harness.report.dvc_export import fingerprints
-from harness.run.plan import execute, plan
-from harness.run.record_cell import Settings
+from harness.run.execute import execute
+from harness.run.plan import make_plan
+from harness.run.settings import Settings
 from harness.store.folder import Store
 from harness.store.records import planned_grid, read_plan
 from tasks.plugin import BadInput
@@ -31,14 +32,18 @@ GRID = {"tasks": [TASK], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["
 
 
 def measured(folder: Path) -> Store:
-    todo = plan(grid_from_mapping(GRID), Store(folder))
+    todo = make_plan(grid_from_mapping(GRID), Store(folder))
     list(execute(todo, Settings(store=str(folder), threads=1), jobs=0))
     return Store(folder)
 
 
 def test_a_folder_outside_of_a_repository_is_refused_in_one_line(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    list(execute(plan(grid_from_mapping({**GRID, "doses": [0], "seeds": [0]}), store), Settings(str(tmp_path)), jobs=0))
+    list(
+        execute(
+            make_plan(grid_from_mapping({**GRID, "doses": [0], "seeds": [0]}), store), Settings(str(tmp_path)), jobs=0
+        )
+    )
     done = CliRunner().invoke(app, ["dvc", str(tmp_path)])
     assert isinstance(done.exception, FileNotFoundError)
     assert "is in no DVC repository; `git init && dvc init` above it first" in str(done.exception)

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, grid_file, table, tinydrop
 
 from harness.grid.read import read_grid
-from harness.run.plan import plan
+from harness.run.plan import make_plan
 from harness.store import records
 from harness.store.folder import Store
 
@@ -189,9 +189,10 @@ from pathlib import Path
 from dataclasses import replace
 from harness.grid.read import read_grid
 from harness.run import record_cell, workers
-from harness.run.plan import execute, plan
+from harness.run.execute import execute
+from harness.run.plan import make_plan
 from harness.store import Store, records
-from harness.run.record_cell import Settings
+from harness.run.settings import Settings
 real = record_cell.run_cell
 def deadly(cell, settings, device):
     if cell.defense.name == "oracle":
@@ -200,8 +201,8 @@ def deadly(cell, settings, device):
 workers.run_cell = deadly
 if __name__ == "__main__":
     store = Store(Path(sys.argv[2]))
-    todo = plan(read_grid(sys.argv[1]), store)
-    for event in execute(todo, Settings(store=sys.argv[2]), 1):
+    plan = make_plan(read_grid(sys.argv[1]), store)
+    for event in execute(plan, Settings(store=sys.argv[2]), 1):
         pass
     print(sorted((r.defense.name, r.status, r.reason) for r in records.load_all(store).values()))
 """
@@ -255,9 +256,9 @@ def test_looking_does_not_import_torch() -> None:
 
 
 def test_a_plan_looks_records_up_by_name(undisturbed: Path) -> None:
-    todo = plan(read_grid(str(undisturbed.parent / "grid.yaml")), Store(undisturbed))
-    assert todo.todo == []
-    assert todo.victims == 0
+    plan = make_plan(read_grid(str(undisturbed.parent / "grid.yaml")), Store(undisturbed))
+    assert plan.missing == []
+    assert plan.victims == 0
 
 
 def test_two_runs_share_one_folder_and_run_no_cell_twice(undisturbed: Path, tmp_path: Path) -> None:
