@@ -12,6 +12,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.console import one_line
 from harness.errors import BadGrid, BadPlugin
 from harness.keys.bytecode import MAIN
 from harness.plugins import registry
@@ -180,4 +181,4 @@ def _only_class(module: ModuleType) -> type[Plugin]:
 def _reason(error: Exception) -> str:
     if isinstance(error, BadPlugin):
         return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {one_line(error, 300)}"

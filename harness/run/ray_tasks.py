@@ -96,7 +96,10 @@ class _Tasks:
                 self.running[self.task.remote(list(batch.cells), self.settings, self.crowded)] = batch
 
     def _collect(self, stream: Any) -> CellEvent | None:
-        """The next event of a task that has one; None if its end, or the loss of its node, is none. Raises OSError."""
+        """The next event of a task; None at its end, or if its node died and the batch waits to run elsewhere.
+
+        Raises the OSError of a full disk.
+        """
         batch = self.running[stream]
         try:
             event: CellEvent = self.ray.get(next(stream))

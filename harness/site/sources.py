@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.console import one_line
 from harness.errors import BadSubmission
 from harness.grid.grid import Grid
 from harness.grid.mapping import grid_from_plan
@@ -80,7 +81,7 @@ def _published(path: Path) -> pd.DataFrame:
         cells = read_cells(path)
         why = doubt_table(cells)
     except ValueError as error:  # no CSV, or not UTF-8
-        why = f"is no table ({' '.join(str(error).split())[:200]})"
+        why = f"is no table ({one_line(error, 200)})"
     if why:
         raise BadSubmission(f"{path}: {why}; `tinydrop report` of a run writes such tables")
     return cells

@@ -27,6 +27,7 @@ from uuid import uuid4
 
 import fsspec
 
+from harness.console import one_line
 from harness.errors import BrokenLedger, Unreachable
 from harness.store import ledger, records
 from harness.store.folder import KEPT, ORIGIN, PLAN, Store, inside, write_atomically
@@ -267,7 +268,7 @@ class RemoteStore(Store):
         except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:  # every protocol has errors of its own
-            why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            why = one_line(f"{type(error).__name__}: {error}", 300)
             raise Unreachable(f"URL: {self.url!r}: {why}") from error
 
     @property
