@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from harness.plugins.registry import PRESETS
 from harness.run import settings
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ def add_plugins(plugins: list[str] | None) -> None:
         custom.add(source)
 
 
-def cluster_from_options(
-    executor: str, address: str, gpu_share: float | None, gpus: int | None, device: str
-) -> Cluster | None:
+def ray_cluster(executor: str, address: str, gpu_share: float | None, gpus: int | None, device: str) -> Cluster | None:
     """The Ray cluster that the options ask for, or None for local workers. Raises BadGrid."""
     from harness.errors import BadGrid
     from harness.run.prepare import select_gpus
@@ -71,17 +70,53 @@ def cluster_from_options(
 Dir = Annotated[
     Path, typer.Argument(metavar="DIR", parser=local_folder, help="Folder or URL of a run, e.g. runs/quickstart.")
 ]
+Grid = Annotated[str, typer.Argument(metavar="GRID", help=f"A YAML file, or a preset: {', '.join(PRESETS)}.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value: doses=[0,5], digits.epochs=5, ...; repeatable.")
+]
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out", help="Folder of the run, or a URL that fsspec knows: s3://bucket/mine.", show_default="runs/GRID"
+    ),
+]
+
+# which cells
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", help="Cells of a task, attack or defense, or by label: `badnets`, `'digits/*/5/*'`; repeatable."
+    ),
+]
+Skip = Annotated[list[str] | None, typer.Option("--skip", help="Leave such cells out; repeatable.")]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="K/N", help="The K-th of N parts, for machines that share nothing.")
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")]
+Adaptive = Annotated[
+    bool,
+    typer.Option(
+        "--adaptive", help="Bisect the doses of every curve for its ED50 (half of the way) instead of running all."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+TimeBudget = Annotated[str | None, typer.Option("--time-budget", metavar="TIME", help="Stop after 2h, 1h30m or 90s.")]
+MaxFailures = Annotated[int | None, typer.Option("--max-failures", min=1, help="Stop when so many cells failed.")]
+WandbMode = Literal["offline", "online", "disabled"]
+Wandb = Annotated[WandbMode, typer.Option(help="Log to Weights & Biases.")]
+
+# where and how they run
 Jobs = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Worker processes; 0 runs one cell after the other in this one.",
+        help="Worker processes; 0 runs the cells in this one, one by one.",
         show_default="a core each, 8 at most; on a GPU what fits",
     ),
 ]
 Device = Annotated[settings.Device, typer.Option(help="Where victims are trained; auto takes a GPU if there is one.")]
 Gpus = Annotated[
-    int | None, typer.Option(min=1, help="Over how many GPUs workers are dealt.", show_default="all that are visible")
+    int | None, typer.Option(min=1, help="How many GPUs the workers share.", show_default="all that are visible")
 ]
 Executor = Annotated[
     Literal["local", "ray"],

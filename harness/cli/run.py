@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import (
-    Address,
-    Compiled,
-    Deterministic,
-    Device,
-    Dir,
-    Executor,
-    Gpus,
-    GpuShare,
-    Jobs,
-    Plugins,
-    add_plugins,
-    cluster_from_options,
-    open_run,
-)  # fmt: skip
+from harness.cli import options
 from harness.cli.records import report_cells
 from harness.console import err, out
-from harness.plugins.registry import PRESETS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,54 +17,29 @@ if TYPE_CHECKING:
     from harness.run.budget import Budget
     from harness.run.prepare import PreparedRun
 
-Wandb = Literal["offline", "online", "disabled"]
-
 
 def run(
-    grid: Annotated[str, typer.Argument(metavar="GRID", help=f"A YAML file, or a preset: {', '.join(PRESETS)}.")],
-    to: Annotated[
-        str,
-        typer.Option(
-            "--out", help="Folder of the run, or a URL that fsspec knows: s3://bucket/mine.", show_default="runs/GRID"
-        ),
-    ] = "",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value: doses=[0,5], digits.epochs=5, ...; repeatable.")
-    ] = None,
-    jobs: Jobs = None,
-    device: Device = "auto",
-    gpus: Gpus = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    adaptive: Annotated[
-        bool,
-        typer.Option(
-            "--adaptive", help="Bisect the doses of every curve for its ED50 (half of the way) instead of running all."
-        ),
-    ] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Run failed and timed-out cells again.")] = False,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only", help="Cells of a task, attack or defense, or by label: `badnets`, `'digits/*/5/*'`; repeatable."
-        ),
-    ] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", help="Leave such cells out; repeatable.")] = None,
-    shard: Annotated[
-        str | None, typer.Option("--shard", metavar="K/N", help="The K-th of N parts, for machines that share nothing.")
-    ] = None,
-    time_budget: Annotated[
-        str | None, typer.Option("--time-budget", metavar="TIME", help="Stop after 2h, 1h30m or 90s.")
-    ] = None,
-    max_failures: Annotated[
-        int | None, typer.Option("--max-failures", min=1, help="Stop when so many cells failed.")
-    ] = None,
-    wandb: Annotated[Wandb, typer.Option(help="Log to Weights & Biases.")] = "disabled",
-    executor: Executor = "local",
-    address: Address = "",
-    gpu_share: GpuShare = None,
-    deterministic: Deterministic = False,
-    compiled: Compiled = False,
-    plugins: Plugins = None,
+    grid: options.Grid,
+    to: options.Out = "",
+    changes: options.Changes = None,
+    jobs: options.Jobs = None,
+    device: options.Device = "auto",
+    gpus: options.Gpus = None,
+    dry_run: options.DryRun = False,
+    adaptive: options.Adaptive = False,
+    retry: options.Retry = False,
+    only: options.Only = None,
+    skip: options.Skip = None,
+    shard: options.Shard = None,
+    time_budget: options.TimeBudget = None,
+    max_failures: options.MaxFailures = None,
+    wandb: options.Wandb = "disabled",
+    executor: options.Executor = "local",
+    address: options.Address = "",
+    gpu_share: options.GpuShare = None,
+    deterministic: options.Deterministic = False,
+    compiled: options.Compiled = False,
+    plugins: options.Plugins = None,
 ) -> None:
     """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
 
@@ -97,14 +57,14 @@ def run(
     from harness.run.prepare import default_folder, prepare
     from harness.store.open import opened
 
-    add_plugins(plugins)
+    options.add_plugins(plugins)
     chosen = read_grid(grid, changes or [])
     store = opened(to or default_folder(grid))
     store.pull()
     budget = Budget(None if time_budget is None else parse_duration(time_budget), max_failures)
     part = (0, 1) if shard is None else parse_shard(shard)
     plan = make_plan(chosen, store, retry, only or [], skip or [], part)
-    cluster = cluster_from_options(executor, address, gpu_share, gpus, device)
+    cluster = options.ray_cluster(executor, address, gpu_share, gpus, device)
     prepared = prepare(
         plan, store, jobs=jobs, device=device, gpus=gpus, cluster=cluster, deterministic=deterministic,
         compiled=compiled,
@@ -115,21 +75,21 @@ def run(
 
 
 def retry(
-    dir_: Dir,
+    dir_: options.Dir,
     failed: Annotated[bool, typer.Option("--failed", help="Only those that failed.")] = False,
     timed_out: Annotated[bool, typer.Option("--timed-out", help="Only those that timed out.")] = False,
     timeout: Annotated[
         float | None, typer.Option(min=1, help="Seconds a cell may take now.", show_default="the grid's")
     ] = None,
-    jobs: Jobs = None,
-    device: Device = "auto",
-    gpus: Gpus = None,
-    executor: Executor = "local",
-    address: Address = "",
-    gpu_share: GpuShare = None,
-    deterministic: Deterministic = False,
-    compiled: Compiled = False,
-    plugins: Plugins = None,
+    jobs: options.Jobs = None,
+    device: options.Device = "auto",
+    gpus: options.Gpus = None,
+    executor: options.Executor = "local",
+    address: options.Address = "",
+    gpu_share: options.GpuShare = None,
+    deterministic: options.Deterministic = False,
+    compiled: options.Compiled = False,
+    plugins: options.Plugins = None,
 ) -> None:
     """Run the failed and timed-out cells of a run again; the earlier attempts stay on record.
 
@@ -139,12 +99,12 @@ def retry(
     from harness.run.plan import plan_retry
     from harness.run.prepare import prepare
 
-    add_plugins(plugins)
-    store = open_run(dir_)
+    options.add_plugins(plugins)
+    store = options.open_run(dir_)
     both = failed == timed_out  # neither was asked for, or both
     plan = plan_retry(store, ["failed"] * (both or failed) + ["timed out"] * (both or timed_out))
     out.print(f"{len(plan.missing)} cells to run again", highlight=False)
-    cluster = cluster_from_options(executor, address, gpu_share, gpus, device)
+    cluster = options.ray_cluster(executor, address, gpu_share, gpus, device)
     prepared = prepare(
         plan, store, jobs=jobs, device=device, gpus=gpus, cluster=cluster, timeout=timeout,
         deterministic=deterministic, compiled=compiled,
@@ -168,7 +128,7 @@ def _print_plan(prepared: PreparedRun, dry_run: bool) -> None:
         out.print("no time estimate before the first cell of this folder has run")
 
 
-def _carry_out(prepared: PreparedRun, name: str, budget: Budget, adaptive: bool, wandb: Wandb) -> None:
+def _carry_out(prepared: PreparedRun, name: str, budget: Budget, adaptive: bool, wandb: options.WandbMode) -> None:
     """Run what is missing and report all that is recorded. Exits with 1 if a cell failed or none could be run."""
     from harness.report.wandb_log import logger
 
