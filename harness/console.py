@@ -61,6 +61,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def one_line(error: BaseException, most: int = 500) -> str:
-    """What an error says, on one line of `most` characters."""
+def one_line(error: object, most: int | None = 500) -> str:
+    """The text of an error on one line, cut after `most` characters; uncut if None."""
     return " ".join(str(error).split())[:most]

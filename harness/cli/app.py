@@ -1,22 +1,19 @@
-"""The command line. Nothing heavy is imported before a verb needs it: `--help` must answer at once."""
+"""The application: its commands, and how an error ends it."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from harness.cli import plugins, run, site, store, usage
 from harness.cli.records import report, show
+from harness.cli.status import status
 from harness.cli.trials import trials
-from harness.cli.usage import refuse as _refuse
 from harness.console import err, out
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="tinydrop",
@@ -27,20 +24,20 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from harness.run.record_cell import code
+def _print_version(asked: bool) -> None:
+    if asked:
+        from harness.run.provenance import code_version
 
-        its = code()
-        commit = f" (commit {its['commit'][:12]}{', changed since' * its['dirty']})" if its["commit"] else ""
-        out.print(f"tinydrop {its['tinydrop']}{commit}", highlight=False)
+        code = code_version()
+        commit = f" (commit {code['commit'][:12]}{', changed since' * code['dirty']})" if code["commit"] else ""
+        out.print(f"tinydrop {code['tinydrop']}{commit}", highlight=False)
         raise typer.Exit
 
 
 @app.callback()
 def tinydrop(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
     """How many training samples does it take to backdoor a model, and how many more once it is defended?
@@ -54,49 +51,34 @@ def tinydrop(
 def main() -> None:
     """The command `tinydrop`; its help has the exit codes."""
     warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is the same as Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends a run as Ctrl-C does
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
-    except typer.Abort:  # Ctrl-C, in the words of older versions of typer
+    except typer.Abort:  # Ctrl-C in older versions of typer
         sys.exit(130)
     except Exception as error:
-        if not _expected(error):
+        message = _message(error)
+        if message is None:
             raise
-        _refuse(_in_one_line(error))
+        usage.refuse(message)
 
 
-def _expected(error: Exception) -> bool:
-    """Mistakes of the user or of the disk, which need a line and not a traceback."""
-    from harness.errors import (
-        BadGrid,
-        BadPlugin,
-        BadSubmission,
-        BrokenLedger,
-        DamagedPlan,
-        MissingExtra,
-        NewerSchema,
-        NoRay,
-        NotASite,
-        UnknownName,
-    )
-
-    mistakes = BadGrid | BadPlugin | BrokenLedger | DamagedPlan | NewerSchema | NoRay | UnknownName
-    mistakes |= BadSubmission | MissingExtra | NotASite | usage.UsageError
-    return isinstance(error, mistakes | OSError)
-
-
-def _in_one_line(error: Exception) -> str:
+def _message(error: Exception) -> str | None:
+    """The line for a mistake of the user or of the disk, which needs no traceback; None for any other error."""
+    from harness.console import one_line
+    from harness.errors import Refused
     from harness.store.folder import DISK_FULL
+    from tasks.plugin import BadInput
 
     if isinstance(error, usage.UsageError):
-        return " ".join(usage.complaint(error).split())
+        return one_line(usage.complaint(error), None)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"the disk is full ({error}); free some space and run the same command again: finished cells are kept"
-    return " ".join(str(error).split())
+    return one_line(error, None) if isinstance(error, Refused | BadInput | OSError) else None
 
 
 app.command()(run.run)
-app.command()(run.status)
+app.command()(status)
 app.command()(report)
 app.command()(show)
 app.command()(run.retry)

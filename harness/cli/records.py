@@ -1,4 +1,4 @@
-"""The commands that show what is recorded: the table of a run, and one record."""
+"""The commands that show what is recorded: the tables of a run, and one record."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import run
+from harness.cli.options import Dir, open_run
 from harness.cli.usage import refuse
 from harness.console import out
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.report.tables import Tables
     from harness.store.records import Record
 
 
 def report(
-    dir_: run.Dir,
+    dir_: Dir,
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write the summary table into this file.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="The same table as JSON, into this file.")] = None,
     stealth: Annotated[
@@ -26,11 +29,10 @@ def report(
 ) -> None:
     """Print the table and rewrite CSV and figures from the records, or from the cells.csv of a published folder.
 
-    They go into DIR/report, of a published folder into the folder itself. Nothing is run.
+    They go into DIR/report; for a published folder, into the folder itself. Nothing is run.
 
     Example:  tinydrop report runs/quickstart --csv table.csv
     """
-
     from harness.report.cells import cell_table, read_cells
     from harness.report.stealth import stealth_table
     from harness.report.write import as_csv, as_json
@@ -40,11 +42,11 @@ def report(
     if (dir_ / "cells.csv").is_file():
         cells, folder = read_cells(dir_ / "cells.csv"), dir_
     else:
-        store = run.stored(dir_)
+        store = open_run(dir_)
         cells, folder = cell_table(store, (cell["key"] for cell in read_plan(store))), dir_ / "report"
         if cells.empty:
             refuse(f"DIR: {str(dir_)!r} has no finished cell yet; see `tinydrop status {dir_}`")
-    tables, _ = run.write_report(cells, folder)
+    tables, _ = report_cells(cells, folder)
     for task in tables.stealth.task.unique() if stealth and not tables.stealth.empty else ():
         out.print(stealth_table(tables.stealth, task))
     for path, text in ((csv, as_csv), (json_file, as_json)):
@@ -53,8 +55,27 @@ def report(
             out.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 
+def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
+    """Print the tables of these cells, and write tables and figures into a folder. Returns the figures' files too."""
+    from harness.report.doses import dose_table, scaling_table
+    from harness.report.summary import summary_table, worst_table
+    from harness.report.write import build_tables, write_tables
+
+    tables = build_tables(cells)
+    figures = write_tables(tables, folder)
+    for task in dict.fromkeys(tables.summary.task) if not tables.summary.empty else ():
+        out.print(summary_table(tables.summary, task))
+        if not tables.doses.empty and (tables.doses.task == task).any():
+            out.print(dose_table(tables.doses, task))
+    if not tables.scaling.empty:
+        out.print(scaling_table(tables.scaling))
+    if not tables.worst.empty:
+        out.print(worst_table(tables.worst))
+    return tables, figures
+
+
 def show(
-    dir_: run.Dir,
+    dir_: Dir,
     cell: Annotated[
         str,
         typer.Argument(
@@ -62,21 +83,21 @@ def show(
         ),
     ],
 ) -> None:
-    """One record, human-readable, traceback included, and where that is kept which a failed cell printed.
+    """Print one record, traceback included, and name the file with the output of a cell that failed.
 
     Example:  tinydrop show runs/quickstart digits/badnets/10/none/0
     """
     from harness.store.folder import KEY, PLAN
     from harness.store.records import SETTLED, load_all, read_plan
 
-    store = run.stored(dir_)
-    found = list(load_all(store).values())
-    hits = _called(cell, found)
-    if len({record.label for record in hits}) != 1:
-        refuse(f"CELL: {_not_one(cell, hits, found)}; `tinydrop report {dir_}` shows them all")
+    store = open_run(dir_)
+    records = list(load_all(store).values())
+    matches = find_records(cell, records)
+    if len({record.label for record in matches}) != 1:
+        refuse(f"CELL: {_why_not_one(cell, matches, records)}; `tinydrop report {dir_}` shows them all")
     planned = {planned["key"] for planned in read_plan(store)} if (store.root / PLAN).is_file() else set()
-    record, *older = sorted(hits, key=lambda record: (record.key in planned, record.started), reverse=True)
-    _show(record)
+    record, *older = sorted(matches, key=lambda record: (record.key in planned, record.started), reverse=True)
+    _print_record(record)
     if record.status not in SETTLED and KEY.fullmatch(record.key) and store.log_path(record.key).is_file():
         out.print(f"what it printed: {store.log_path(record.key)}", highlight=False, soft_wrap=True)
     if older:
@@ -84,31 +105,31 @@ def show(
         out.print(f"by other code there are, under the same label: {keys}", highlight=False, soft_wrap=True)
 
 
-def _called(cell: str, found: list[Record]) -> list[Record]:
-    """The records of this label; or else of a key that begins so; or else of these names, whatever the options."""
-    for names in (
+def find_records(cell: str, records: list[Record]) -> list[Record]:
+    """The records with this label; or else with a key that begins so; or else with these names and any options."""
+    for matches in (
         lambda r: r.label == cell,
         lambda r: r.key.startswith(cell),
         lambda r: f"{r.task.name}/{r.attack.name}/{r.dose}/{r.defense.name}/{r.seed}" == cell,
     ):
-        if hits := [record for record in found if names(record)]:
-            return hits
+        if found := [record for record in records if matches(record)]:
+            return found
     return []
 
 
-def _not_one(cell: str, hits: list[Record], found: list[Record]) -> str:
-    """Why that is no cell, and which ones might be meant."""
+def _why_not_one(cell: str, matches: list[Record], records: list[Record]) -> str:
+    """Why this names no cell, or several, and which ones may be meant."""
     from difflib import get_close_matches
 
-    labels = sorted({record.label for record in hits or found})
+    labels = sorted({record.label for record in matches or records})
     if not labels:
         return f"{cell!r}: no cell of this run is finished yet"
-    some = labels[:3] if hits else get_close_matches(cell, labels) or labels[:1]
-    why = f"{cell!r} fits {len(labels)} cells; give one of them" if hits else f"unknown {cell!r}; did you mean"
-    return f"{why}: {', '.join(some)}"
+    if matches:
+        return f"{cell!r} fits {len(labels)} cells; give one of them: {', '.join(labels[:3])}"
+    return f"unknown {cell!r}; did you mean: {', '.join(get_close_matches(cell, labels) or labels[:1])}"
 
 
-def _show(record: Record) -> None:
+def _print_record(record: Record) -> None:
     tree = record.model_dump(exclude={"traceback", "metrics", "fits"})
     out.print(f"{record.label}  {record.status}  {record.reason}", highlight=False, soft_wrap=True, style="bold")
     for name, metric in sorted(record.metrics.items()):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.run import Dir, local, stored
+from harness.cli.options import Dir, local_folder, open_run
 from harness.console import out
 
 
@@ -17,7 +17,7 @@ def leaderboard(
         list[Path],
         typer.Argument(
             metavar="DIR...",
-            parser=local,
+            parser=local_folder,
             help="Runs (folder or URL), published folders with a cells.csv, archives of `tinydrop submit`.",
         ),
     ],
@@ -59,7 +59,7 @@ def submit(
 
     from harness.site import archive
 
-    manifest = archive.pack(stored(dir_), to)
+    manifest = archive.pack(open_run(dir_), to)
     size, digest = decimal(to.stat().st_size), hashlib.sha256(to.read_bytes()).hexdigest()
     records = sum(path.startswith("records/") for path in manifest.files)
     written = f"{records} records, {len(manifest.files)} files, {size} written: {to}"

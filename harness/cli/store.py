@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.run import Dir, Plugins, add_plugins, local, stored
+from harness.cli.options import Dir, Plugins, add_plugins, local_folder, open_run
 from harness.console import err, out
 
 MOST_PROBLEMS = 20  # printed; the others are counted
@@ -35,7 +35,7 @@ def verify(
 
     if head is not None and not head.strip():
         raise BadGrid("--head '': is empty; give the first digits of a head that `tinydrop verify` printed earlier")
-    store = stored(dir_)
+    store = open_run(dir_)
     store.restore_damaged()
     result = maintenance.verify(store, head or "")
     (store.root / NAME).unlink(missing_ok=True)  # a copy of the records in no ledger; it is written again
@@ -66,7 +66,7 @@ def gc(
     """
     from harness.store import maintenance
 
-    store = stored(dir_)
+    store = open_run(dir_)
     unused = maintenance.find_unreferenced(store)
     size = sum(map(store.size, unused))
     if not dry_run:
@@ -75,8 +75,8 @@ def gc(
 
 
 def merge(
-    into: Annotated[Path, typer.Argument(metavar="DIR", parser=local, help="Folder or URL to copy into.")],
-    other: Annotated[Path, typer.Argument(metavar="OTHER", parser=local, help="Folder or URL to copy from.")],
+    into: Annotated[Path, typer.Argument(metavar="DIR", parser=local_folder, help="Folder or URL to copy into.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", parser=local_folder, help="Folder or URL to copy from.")],
 ) -> None:
     """Merge two runs: copy the records, artefacts and findings of OTHER that DIR lacks. OTHER is verified first.
 
@@ -86,7 +86,7 @@ def merge(
     from harness.store.open import open_store
 
     target = open_store(into)
-    copied = maintenance.merge(target, stored(other))
+    copied = maintenance.merge(target, open_run(other))
     out.print(", ".join(f"{n} {folder}" for folder, n in copied.items()) + f" copied into {target.address}",
               highlight=False, soft_wrap=True)  # fmt: skip
 
@@ -102,7 +102,7 @@ def dvc(dir_: Dir, plugins: Plugins = None) -> None:
     from harness.report import dvc_export
 
     add_plugins(plugins)
-    store = stored(dir_)
+    store = open_run(dir_)
     for task, old, new in dvc_export.moved(store):
         err.print(f"warning: the data of {task} changed: {old[:12]} is {new[:12]} now", highlight=False, soft_wrap=True)
     for file in dvc_export.write(store, plugins or []):

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from harness.cli.usage import refuse
 from harness.console import out
-
-if TYPE_CHECKING:
-    pass
 
 
 def trials(
@@ -33,20 +29,15 @@ def trials(
     import torch
 
     from harness.cell.trials import draw_trials
-    from harness.errors import BadGrid
-    from harness.grid.grid import split_change
+    from harness.grid.read import split_change
     from harness.plugins.registry import create
     from harness.store.folder import write_atomically
     from tasks.base import Task
-    from tasks.plugin import BadInput
 
-    try:
-        given = dict(split_change(change, "train_size=1000") for change in changes or [])
-        chosen = create("tasks", task, given)
-        assert isinstance(chosen, Task)
-        found = draw_trials(chosen, count, bases, torch.device("cpu"))
-    except (BadGrid, BadInput) as error:
-        refuse(str(error))
-    lines = ",\n ".join(json.dumps(trial) for trial in found)
+    options = dict(split_change(change, "train_size=1000") for change in changes or [])
+    chosen = create("tasks", task, options)
+    assert isinstance(chosen, Task)
+    drawn = draw_trials(chosen, count, bases, torch.device("cpu"))
+    lines = ",\n ".join(json.dumps(trial) for trial in drawn)
     write_atomically(to, f"[{lines}]\n")
-    out.print(f"{len(found)} trials written: {to}", highlight=False, soft_wrap=True)
+    out.print(f"{len(drawn)} trials written: {to}", highlight=False, soft_wrap=True)

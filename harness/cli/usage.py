@@ -1,9 +1,9 @@
-"""What is wrong with the words of a command, in the one line that every other mistake gets."""
+"""Mistakes in the words of a command, told in one line like every other mistake."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -12,10 +12,7 @@ from harness.console import err
 from harness.errors import UnknownName
 from harness.plugins.registry import suggest
 
-if TYPE_CHECKING:
-    pass
-
-UsageError: Any = typer.BadParameter.__mro__[1]  # typer takes it from click or, by its version, brings its own
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's, or typer's own, depending on its version
 
 
 class Commands(TyperGroup):
@@ -28,25 +25,26 @@ class Commands(TyperGroup):
 
 
 def complaint(error: Any) -> str:
-    """Of a UsageError: the option or argument, its value, and what is valid or where that stands."""
+    """A UsageError in words: the option or argument, its value, and what is valid or where to read it."""
     command = f"tinydrop {error.ctx.info_name}" if error.ctx and error.ctx.parent else "tinydrop"
     if hasattr(error, "possibilities"):
         names = [name for param in error.ctx.command.params for name in (*param.opts, *param.secondary_opts)]
         return suggest(command, error.option_name, [name for name in names if name.startswith("-")])
-    said = error.format_message().rstrip(".")
-    invalid, _, where = said.partition("Invalid value for ")
+    text = error.format_message().rstrip(".")
+    invalid, _, where = text.partition("Invalid value for ")
     if where and not invalid:
         name, _, why = where.partition(": ")
-        return _unusable(name.replace("'", ""), why.removeprefix("Value error, "), error.__cause__)
-    return f"{said[0].lower()}{said[1:]}; see `{command} --help`"
+        return _describe_value(name.replace("'", ""), why.removeprefix("Value error, "), error.__cause__)
+    return f"{text[0].lower()}{text[1:]}; see `{command} --help`"
 
 
-def _unusable(name: str, why: str, cause: Any) -> str:
-    """A value that an option or argument cannot have, and why."""
+def _describe_value(name: str, why: str, cause: Any) -> str:
+    """Why an option or argument cannot have its value."""
     value = str(cause.errors()[0]["input"]) if hasattr(cause, "errors") else ""
     return f"{name}: {why}" if value in why else f"{name} {value}: {why[0].lower()}{why[1:]}"
 
 
 def refuse(message: str) -> NoReturn:
+    """Print the error and exit with 2."""
     err.print(f"error: {message}", highlight=False, soft_wrap=True)
     sys.exit(2)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from harness.grid.grid import as_written, planned
+from harness.grid.mapping import grid_from_plan
 from harness.plugins.registry import create
 from harness.store import records
 from harness.store.folder import Store, write_atomically
@@ -60,7 +60,7 @@ def write(store: Store, plugins: list[str]) -> list[Path]:
     repository above it.
     """
     folder = store.root
-    grid = as_written(records.read_planned_grid(store))
+    grid = records.read_planned_grid(store)
     home = _repository(folder)
     data = [path for path in data_of(store) if path.is_relative_to(home)]
     files = {
@@ -93,7 +93,7 @@ def data_of(store: Store) -> list[Path]:
 
     found: set[Path] = set()
     data.read_from.clear()
-    grid = planned(records.read_planned_grid(store))
+    grid = grid_from_plan(records.read_planned_grid(store))
     for spec in dict.fromkeys(spec for part in (grid, *grid.also) for spec in part.tasks):
         with suppress(BadInput):
             task = cast(Task, create("tasks", spec.name, dict(spec.options)))

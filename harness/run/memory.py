@@ -1,4 +1,4 @@
-"""Memory of this machine: of a run's processes, of its GPUs, and how many workers fit on one."""
+"""Memory of this machine: of a run's processes and of the GPUs, and how many workers fit on a GPU."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import psutil
 
-Device = Literal["auto", "cpu", "cuda"]  # auto takes a GPU where there is one
 CONTEXT = 1 << 29  # bytes that CUDA and its libraries take in every process, beside torch's own
 SLACK = 1.25  # torch keeps more than it uses
 QUERY = ("--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits")
@@ -23,49 +21,50 @@ class Gpu:
     total: int
 
 
-def processes() -> dict[int, int]:
-    """Bytes in memory of this process and of all below it, by process id."""
+def process_memory() -> dict[int, int]:
+    """Bytes of memory of this process and its descendants, by process id."""
     this = psutil.Process()
-    found = {}
+    sizes = {}
     for process in (this, *this.children(recursive=True)):
         try:
-            found[process.pid] = int(process.memory_info().rss)
-        except psutil.Error:  # it has ended since
+            sizes[process.pid] = int(process.memory_info().rss)
+        except psutil.Error:  # it has ended meanwhile
             continue
-    return found
+    return sizes
 
 
-def visible() -> tuple[str, ...]:
-    """GPUs that torch may use, as CUDA_VISIBLE_DEVICES names them; asked without a CUDA context of our own."""
-    import torch
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that torch may use, named as in CUDA_VISIBLE_DEVICES; this process gets no CUDA context."""
+    import torch  # imported late: the command line shows its help without it
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [name.strip() for name in named.split(",")] if named is not None else map(str, range(64))
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in variable.split(",")] if variable is not None else map(str, range(64))
     return tuple(names)[: torch.cuda.device_count()]
 
 
-def gpus(names: Sequence[str] = ()) -> list[Gpu]:
-    """What the driver of the GPUs says of these, or of all; nothing where there is none."""
+def gpu_memory(names: Sequence[str] = ()) -> list[Gpu]:
+    """The memory of these GPUs, or of all, as nvidia-smi reports it; empty where there is none."""
     if shutil.which("nvidia-smi") is None:
         return []
-    which = [f"--id={','.join(names)}"] if names else []
+    selection = [f"--id={','.join(names)}"] if names else []
+    command = ["nvidia-smi", *selection, *QUERY]
     try:
-        answer = subprocess.run(["nvidia-smi", *which, *QUERY], capture_output=True, text=True, check=False, timeout=5)
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return parsed(answer.stdout) if answer.returncode == 0 else []
+    return parse_gpu_memory(answer.stdout) if answer.returncode == 0 else []
 
 
-def parsed(answer: str) -> list[Gpu]:
-    """nvidia-smi's lines, "used, total" in MiB; a GPU that says neither ("[N/A]") is left out."""
+def parse_gpu_memory(answer: str) -> list[Gpu]:
+    """nvidia-smi's lines, "used, total" in MiB; a GPU that reports neither ("[N/A]") is left out."""
     rows = [[field.strip() for field in line.split(",")] for line in answer.splitlines()]
     return [Gpu(int(row[0]) << 20, int(row[1]) << 20) for row in rows if len(row) == 2 and all(map(str.isdigit, row))]
 
 
 def workers_that_fit(peaks: Iterable[int], room: int) -> int:
-    """How many cells fit beside each other if each takes as much as the largest so far; 1 if none is known.
+    """How many cells fit on a GPU at once if each takes as much as the largest so far; 1 if none is known.
 
-    peaks: bytes of GPU memory that cells took; room: bytes that are free.
+    peaks: bytes of GPU memory that cells took; room: free bytes.
     """
     largest = max(peaks, default=0)
     return max(1, int(room / (SLACK * largest + CONTEXT))) if largest else 1

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from rich.console import Console
 
 from harness.console import duration
-from harness.run.event import Event
+from harness.run.event import Began, CellEvent, Deferred, Ended
+from harness.store.records import SETTLED
 
 EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -20,45 +21,43 @@ class Running(NamedTuple):
     since: float  # time.monotonic()
 
 
-class Watcher:
-    """Counts events: done, running, failed, time left."""
+class Progress:
+    """Counts the cells that are done, running and failed, and estimates the time left."""
 
     def __init__(self, console: Console, total: int, live: bool = False) -> None:
         self.console, self.total, self.live = console, total, live
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # ended cells by status
         self.running: dict[str, Running] = {}  # by the cell's key
-        self.start = self.shown = time.monotonic()
+        self.start = self.last_line = time.monotonic()
 
-    def __call__(self, event: Event) -> None:
-        cell, record = event.cell, event.record
-        if event.put_off:
-            self.running.pop(cell.key, None)
-            self.say(f"{cell.label}: out of memory beside others, runs again alone", "yellow")
-        elif record is None:
-            self.running[cell.key] = Running(cell.label, event.worker, time.monotonic())
-        else:
-            self.running.pop(cell.key, None)
-            self.counts[record.status] += 1
-            if record.status in ("failed", "timed out"):
-                self.say(f"{record.status} {cell.label}: {record.reason}", "red")
-        if self.live:
-            return
-        if self.counts.total() == self.total or (record is None and time.monotonic() - self.shown > EVERY):
-            self.shown = time.monotonic()
-            self.console.print(
-                f"{self.counts.total()}/{self.total} cells, {self.note()}, {self.left()}", highlight=False
-            )
+    def update(self, event: CellEvent) -> None:
+        match event:
+            case Began(cell, worker):
+                self.running[cell.key] = Running(cell.label, worker, time.monotonic())
+            case Deferred(cell):
+                self.running.pop(cell.key, None)
+                self._print(f"{cell.label}: out of memory beside others, runs again alone", "yellow")
+            case Ended(cell, record):
+                self.running.pop(cell.key, None)
+                self.counts[record.status] += 1
+                if record.status not in SETTLED:
+                    self._print(f"{record.status} {cell.label}: {record.reason}", "red")
+        due = not isinstance(event, Ended) and time.monotonic() - self.last_line > EVERY
+        if not self.live and (due or self.counts.total() == self.total):
+            self.last_line = time.monotonic()
+            self._print(f"{self.counts.total()}/{self.total} cells, {self.counts_text()}, {self.time_left()}")
 
-    def say(self, words: str, style: str) -> None:
-        self.console.print(words, style=style, markup=False, highlight=False)  # a reason may quote anything
+    def _print(self, text: str, style: str = "") -> None:
+        self.console.print(text, style=style, markup=False, highlight=False)  # a reason may quote anything
 
-    def note(self) -> str:
+    def counts_text(self) -> str:
         failed = self.counts["failed"] + self.counts["timed out"]
         return f"{self.counts['done']} done, {len(self.running)} running, {failed} failed" + (
             f", {self.counts['not applicable']} not applicable" if self.counts["not applicable"] else ""
         )
 
-    def left(self) -> str:
+    def time_left(self) -> str:
         ended = self.counts.total()
-        seconds = (time.monotonic() - self.start) / ended * (self.total - ended) if ended else float("nan")
-        return f"about {duration(seconds)} left" if seconds == seconds else "time left unknown"
+        if not ended:
+            return "time left unknown"
+        return f"about {duration((time.monotonic() - self.start) / ended * (self.total - ended))} left"

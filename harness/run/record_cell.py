@@ -1,33 +1,29 @@
-"""One cell, from its plan to its record: whatever happens inside becomes a status, and the run goes on."""
+"""One cell, from its plan to its record: whatever happens inside becomes a status, and the run continues."""
 
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import signal
-import subprocess
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import harness
 from harness.console import one_line
 from harness.errors import Unreachable
 from harness.grid.grid import Cell
 from harness.plugins import custom
 from harness.plugins.registry import Spec, create, entry
+from harness.run.provenance import provenance
+from harness.run.settings import Settings
 from harness.store.folder import DISK_FULL
 from harness.store.open import open_store
 from harness.store.records import Measured, PluginRecord, Record
+from tasks.plugin import BadInput, NotApplicable, Plugin
 
 if TYPE_CHECKING:
     import torch
@@ -37,33 +33,17 @@ if TYPE_CHECKING:
     from harness.cell.steps import Result
     from harness.store.folder import Store
     from tasks.base import Task
-    from tasks.plugin import Plugin
 
-LIBRARIES = ("torch", "torchvision", "datasets", "transformers", "opacus", "scikit-learn", "numpy", "safetensors")
 OUT_OF_MEMORY = ("out of memory", "out of GPU memory")  # reasons of a record
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How cells are run, the same for all of a run."""
-
-    store: str  # a folder or a URL
-    device: str = "auto"  # auto, cpu or cuda
-    gpus: tuple[str, ...] = ()  # that local workers are dealt over, as CUDA_VISIBLE_DEVICES names them
-    threads: int = 0  # per process; 0 leaves torch's own choice
-    timeout: float = 3600.0  # seconds per cell
-    deterministic: bool = False
-    compiled: bool = False
-    plugins: tuple[str, ...] = ()  # of the user's own: files, or module:Class
 
 
 class CellTimeout(BaseException):
     """Not an Exception: a plug-in's `except Exception` must not swallow it."""
 
 
-def prepare(settings: Settings) -> torch.device:
-    """Once per process, before the first cell: threads, determinism and the device."""
-    import torch
+def set_up_process(settings: Settings) -> torch.device:
+    """Set the threads, determinism and plug-ins of a process, once and before its first cell. Returns its device."""
+    import torch  # imported late: a worker must ignore Ctrl-C before it imports torch
 
     for source in settings.plugins:
         custom.add(source)
@@ -79,10 +59,9 @@ def prepare(settings: Settings) -> torch.device:
 
 
 def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
-    """Run a cell and return its record; only KeyboardInterrupt, a kill, a full disk and storage that does not
-    answer (OSError) get through."""
-    from harness.cell.steps import run_steps
-    from tasks.plugin import BadInput, NotApplicable
+    """Run a cell and return its record. Raises OSError for a full disk and for storage that does not answer; any other
+    error is in the record."""
+    from harness.cell import steps  # imported late: a worker must ignore Ctrl-C before it imports torch
 
     store = open_store(settings.store)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
@@ -90,7 +69,7 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
     try:
         task, attack, defense = (_plugin(k, s) for k, s in _specs(cell))
         with time_limit(settings.timeout):
-            result = run_steps(
+            result = steps.run_steps(
                 cast("Task", task), cast("Attack", attack), cell.dose, cast("Defense", defense), cell.seed, store,
                 device, settings.compiled,
             )  # fmt: skip
@@ -115,13 +94,17 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
 
 
 def blank_record(cell: Cell, started: str = "") -> Record:
-    """What is known of a cell before it runs."""
+    """The record of a cell that has not run: its plug-ins, and status failed."""
     plugged = {}
     for kind, spec in _specs(cell):
-        options = _plugin(kind, spec).options()
-        e = entry(kind, spec.name)
-        about = e if e.source else None
-        plugged[kind] = PluginRecord(name=spec.name, label=spec.label, options=options, source=e.source, about=about)
+        options, about = _plugin(kind, spec).options(), entry(kind, spec.name)
+        plugged[kind] = PluginRecord(
+            name=spec.name,
+            label=spec.label,
+            options=options,
+            source=about.source,
+            about=about if about.source else None,
+        )
     return Record(
         key=cell.key, label=cell.label, dose=cell.dose, seed=cell.seed, status="failed", started=started,
         task=plugged["tasks"], attack=plugged["attacks"], defense=plugged["defenses"],
@@ -147,48 +130,6 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-@cache
-def code() -> dict[str, Any]:
-    """Which tinydrop this is."""
-
-    def git(*words: str) -> str:
-        root = Path(__file__).resolve().parents[2]
-        if not (root / ".git").exists():  # installed; a repository further up is somebody else's
-            return ""
-        answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
-        return answer.stdout.strip() if answer.returncode == 0 else ""
-
-    return {
-        "tinydrop": harness.__version__,
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
-    }
-
-
-@cache
-def provenance(settings: Settings, device: str) -> dict[str, Any]:
-    """Everything outside the cell that a reader needs to repeat it."""
-    import torch
-
-    def installed(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return ""
-
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else ""
-    return {
-        **code(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "libraries": {name: installed(name) for name in LIBRARIES},
-        "device": gpu or device,
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "settings": {k: v for k, v in asdict(settings).items() if k != "store"},
-    }
-
-
 def _specs(cell: Cell) -> tuple[tuple[str, Spec], ...]:
     return ("tasks", cell.task), ("attacks", cell.attack), ("defenses", cell.defense)
 
@@ -198,7 +139,10 @@ def _plugin(kind: str, spec: Spec) -> Plugin:
 
 
 def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
-    from harness.cell.gallery import files, files_of_rows
+    from harness.cell.gallery import (  # imported late: a worker must ignore Ctrl-C before it imports torch
+        files,
+        files_of_rows,
+    )
 
     record.metrics = {k: Measured(value=m.value, n=m.n) for k, m in result.metrics.items()}
     record.seconds = dict(result.seconds)
@@ -209,38 +153,41 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     record.dataset_fingerprint = result.dataset
     record.train_size = result.train_size
     for name, tensor in result.findings.saved.items():
-        record.findings |= _keep(store, record.key, name, tensor)
-    kept = [files(name, shown, rate) for name, shown in result.made.items()]
-    kept += [files_of_rows(name, shown, rate) for name, shown in result.rows.items()]
-    for file, data in (pair for found in kept for pair in found.items()):
+        record.findings |= _save_finding(store, record.key, name, tensor)
+    samples = [files(name, made, rate) for name, made in result.made.items()]
+    samples += [files_of_rows(name, rows, rate) for name, rows in result.rows.items()]
+    for file, data in (pair for part in samples for pair in part.items()):
         record.findings[file] = store.add_file(store.findings_folder(record.key) / file, data)
 
 
-def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
-    """A finding as safetensors, and as a PNG if it has the shape of a picture, as a JSON if it has that of a list."""
-    from safetensors.torch import save
+def _save_finding(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
+    """Save a finding as safetensors; also as PNG if it has the shape of a picture, or as JSON if it is a list.
 
-    from harness.cell.gallery import listed, png
+    Returns the saved files by name.
+    """
+    from safetensors.torch import save  # imported late: a worker must ignore Ctrl-C before it imports torch
+
+    from harness.cell.gallery import listed, png  # imported late: a worker must ignore Ctrl-C before it imports torch
 
     folder = store.findings_folder(key)
-    kept = {name: store.add_file(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
+    saved = {name: store.add_file(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
     picture = tensor.squeeze()
     if picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3):
         pixels = (picture.clamp(0, 1) * 255).round().byte()
-        drawn = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
-        kept[f"{name}.png"] = store.add_file(folder / f"{name}.png", drawn)
+        image = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
+        saved[f"{name}.png"] = store.add_file(folder / f"{name}.png", image)
     elif picture.ndim <= 1:
-        kept[f"{name}.values.json"] = store.add_file(folder / f"{name}.values.json", listed(picture.reshape(-1)))
-    return kept
+        saved[f"{name}.values.json"] = store.add_file(folder / f"{name}.values.json", listed(picture.reshape(-1)))
+    return saved
 
 
 def reason_of(error: Exception) -> str:
-    """One line; one of OUT_OF_MEMORY where that is what torch means by it."""
-    said = str(error)
-    gpu = "CUDA error: out of memory" in said or "CUBLAS_STATUS_ALLOC_FAILED" in said
+    """The error in one line, or one of OUT_OF_MEMORY where that is what torch means."""
+    message = str(error)
+    gpu = "CUDA error: out of memory" in message or "CUBLAS_STATUS_ALLOC_FAILED" in message
     if gpu or type(error).__name__ == "OutOfMemoryError":
         return "out of GPU memory"
-    if isinstance(error, MemoryError) or "can't allocate memory" in said:
+    if isinstance(error, MemoryError) or "can't allocate memory" in message:
         return "out of memory"
     return f"{type(error).__name__}: {one_line(error)}"
 

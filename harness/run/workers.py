@@ -17,9 +17,11 @@ from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING
 
 from harness.grid.grid import Cell
-from harness.run.cell_log import logged
-from harness.run.event import Event
-from harness.run.record_cell import OUT_OF_MEMORY, Settings, blank_record, code, prepare, run_cell
+from harness.run.cell_log import log_output
+from harness.run.event import Began, CellEvent, Deferred, Ended, Event, Idle
+from harness.run.provenance import code_version
+from harness.run.record_cell import OUT_OF_MEMORY, blank_record, run_cell, set_up_process
+from harness.run.settings import Settings
 from harness.store.open import open_store
 from harness.store.records import Status, load_settled, save
 
@@ -31,85 +33,88 @@ if TYPE_CHECKING:
 GRACE = 30.0  # seconds after a cell's timeout before its worker, stuck outside Python, is killed
 
 
-def run_inline(groups: list[list[Cell]], settings: Settings) -> Iterator[Event]:
-    """In this process: for tests and debuggers."""
-    device = prepare(settings)
+def run_inline(groups: list[list[Cell]], settings: Settings) -> Iterator[CellEvent]:
+    """Run the cells in this process, one after the other: for tests, debuggers and classes of a notebook."""
+    device = set_up_process(settings)
     for group in groups:
         yield from run_group(group, settings, device)
 
 
-def run_group(cells: list[Cell], settings: Settings, device: torch.device, crowded: bool = False) -> Iterator[Event]:
-    """One after the other, each claimed first: what another run of the same store has at hand is left for last.
+def run_group(
+    cells: list[Cell], settings: Settings, device: torch.device, crowded: bool = False
+) -> Iterator[CellEvent]:
+    """Run the cells one after the other. Each is claimed first; cells that another run of the same store has claimed
+    come last, when that run has usually recorded them, and then they are not run again.
 
-    By then it is recorded there, and not run again here. crowded: other workers use the same memory, so a cell that
-    runs out of it is put off and not recorded.
+    crowded: other workers use the same memory, so a cell that runs out of it is deferred and not recorded.
     """
-    store, others = open_store(settings.store), []
+    store, claimed_elsewhere = open_store(settings.store), []
     try:
         for cell in cells:
-            with store.claim(cell.key, wait=False) as mine:
-                if mine:
-                    yield from _once(cell, settings, device, store, crowded)
+            with store.claim(cell.key, wait=False) as ours:
+                if ours:
+                    yield from _run_unless_recorded(cell, settings, device, store, crowded)
                 else:
-                    others.append(cell)
-        for cell in others:
+                    claimed_elsewhere.append(cell)
+        for cell in claimed_elsewhere:
             with store.claim(cell.key):
-                yield from _once(cell, settings, device, store, crowded)
+                yield from _run_unless_recorded(cell, settings, device, store, crowded)
     finally:
         store.push_ledger()
 
 
-def _once(cell: Cell, settings: Settings, device: torch.device, store: Store, crowded: bool) -> Iterator[Event]:
-    yield Event(cell)
+def _run_unless_recorded(
+    cell: Cell, settings: Settings, device: torch.device, store: Store, crowded: bool
+) -> Iterator[CellEvent]:
+    yield Began(cell)
     record = load_settled(store, cell.key)
     if record is None:
         record = run_cell(cell, settings, device)
         if crowded and record.reason in OUT_OF_MEMORY:
-            yield Event(cell, put_off=True)
+            yield Deferred(cell)
             return
         save(store, record)
-    yield Event(cell, record)
+    yield Ended(cell, record)
 
 
-def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event | None]:
-    """In `jobs` spawned processes that share the CPU threads. Groups keep together, so a victim stays in one process.
+def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
+    """Run the cells in `jobs` spawned processes that share the CPU threads. One process gets a whole group, and so its
+    victim.
 
-    A cell that ran out of memory beside others runs again at the end, with nobody beside it. None: for a second nothing
-    has happened. Leaving the iterator early (Ctrl-C) stops the workers; what they had not finished is not recorded.
+    A cell that ran out of memory beside others runs again alone at the end. Leaving the iterator early (Ctrl-C) stops
+    the workers; what they had not finished is not recorded.
     """
     threads = settings.threads or max(1, (os.cpu_count() or 1) // jobs)
     settings = replace(settings, threads=threads)
 
-    def run(groups: list[list[Cell]], crowded: bool) -> Iterator[Event | None]:
+    def run(groups: list[list[Cell]], crowded: bool) -> Iterator[Event]:
         return _run(groups, settings, min(jobs, len(groups)) if crowded else 1)
 
-    yield from alone_at_last(run, groups)
+    yield from rerun_alone(run, groups)
 
 
-def alone_at_last(
-    run: Callable[[list[list[Cell]], bool], Iterator[Event | None]], groups: list[list[Cell]]
-) -> Iterator[Event | None]:
-    """run(groups, crowded): first all groups beside each other, then, one by one, the cells that were put off."""
-    put_off = []
+def rerun_alone(run: Callable[[list[list[Cell]], bool], Iterator[Event]], groups: list[list[Cell]]) -> Iterator[Event]:
+    """run(groups, crowded): first all groups beside each other, then the deferred cells, one by one."""
+    deferred = []
     for event in run(groups, True):
-        if event and event.put_off:
-            put_off.append([event.cell])
+        if isinstance(event, Deferred):
+            deferred.append([event.cell])
         yield event
-    if put_off:
-        yield from run(put_off, False)
+    if deferred:
+        yield from run(deferred, False)
 
 
-def _run(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event | None]:
-    todo = deque(groups)
+def _run(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
+    waiting = deque(groups)
     gpus = settings.gpus or ("",)
     workers = [_Worker(settings, crowded=jobs > 1, gpu=gpus[i % len(gpus)]) for i in range(jobs)]
     try:
-        while todo or any(w.cells for w in workers):
+        while waiting or any(worker.cells for worker in workers):
             for worker in workers:
-                if not worker.cells and todo:
-                    worker.give(todo.popleft())
+                if not worker.cells and waiting:
+                    worker.assign(waiting.popleft())
             yield from _collect(workers)
-            yield None
+            yield Idle()
     finally:
         for worker in workers:
             worker.stop()
@@ -123,47 +128,49 @@ class Batch:
     cells: deque[Cell] = field(default_factory=deque)
     since: float = 0.0  # when the first one began; 0: it has not
 
-    def note(self, event: Event) -> None:
+    def update(self, event: CellEvent) -> None:
         self.cells.remove(event.cell)
-        began = event.record is None and not event.put_off
-        if began:
+        self.since = 0.0
+        if isinstance(event, Began):
             self.cells.appendleft(event.cell)
-        self.since = time.monotonic() if began else 0.0
+            self.since = time.monotonic()
 
     @property
     def hangs(self) -> bool:
         return bool(self.cells and self.since) and time.monotonic() - self.since > self.settings.timeout + GRACE
 
-    def bury(self, status: Status, reason: str) -> Event:
-        """Record the cell that took its worker down."""
-        cell = self.cells.popleft()
-        self.since = 0.0
+    def record_death(self, reason: str, status: Status = "failed") -> Ended:
+        """Record the running cell, which took its worker down."""
+        cell = self._remove_running()
         record = blank_record(cell, datetime.now(UTC).isoformat(timespec="seconds"))
-        record.status, record.reason, record.provenance = status, reason, dict(code())
+        record.status, record.reason, record.provenance = status, reason, dict(code_version())
         save(open_store(self.settings.store), record)
-        return Event(cell, record)
+        return Ended(cell, record)
 
-    def put_off(self) -> Event:
-        """The cell that took its worker down is to run again, alone."""
-        self.since = 0.0
-        return Event(self.cells.popleft(), put_off=True)
-
-    def bury_hanging(self) -> Event:
+    def record_hang(self) -> Ended:
         limit = self.settings.timeout + GRACE
-        return self.bury("timed out", f"more than {limit:g} s; the worker did not answer and was killed")
+        return self.record_death(f"more than {limit:g} s; the worker did not answer and was killed", "timed out")
+
+    def defer(self) -> Deferred:
+        """Leave the running cell, which took its worker down, to run again alone."""
+        return Deferred(self._remove_running())
+
+    def _remove_running(self) -> Cell:
+        self.since = 0.0
+        return self.cells.popleft()
 
 
 @dataclass
 class _Worker(Batch):
-    crowded: bool = False  # there are others
-    gpu: str = ""  # the only one that it sees; none said: as its driver
+    crowded: bool = False  # whether there are others
+    gpu: str = ""  # the only one that it sees; empty: all that its driver sees
     process: SpawnProcess = field(init=False)
     pipe: Connection = field(init=False)
 
     def __post_init__(self) -> None:
-        self.spawn()
+        self._spawn()
 
-    def spawn(self) -> None:
+    def _spawn(self) -> None:
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, self.settings, self.crowded), daemon=True)
@@ -172,17 +179,44 @@ class _Worker(Batch):
             self.process.start()
         theirs.close()
 
-    def give(self, cells: list[Cell]) -> None:
+    def assign(self, cells: list[Cell]) -> None:
         self.cells = deque(cells)
         self.pipe.send(cells)
 
-    def renew(self) -> None:
-        """The rest of the cells to a new process."""
-        rest = list(self.cells)
+    def restart(self) -> None:
+        """Hand the remaining cells to a new process."""
+        remaining = list(self.cells)
         self.pipe.close()
-        self.spawn()
-        if rest:
-            self.give(rest)
+        self._spawn()
+        if remaining:
+            self.assign(remaining)
+
+    def receive(self) -> CellEvent:
+        """The next event; if the process has died, what becomes of its cell. Raises the OSError of a full disk."""
+        try:
+            event: CellEvent | OSError = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return self._replace_dead()
+        if isinstance(event, OSError):
+            raise event
+        self.update(event)
+        return event
+
+    def _replace_dead(self) -> CellEvent:
+        self.process.join()
+        code = self.process.exitcode or 0
+        killed = code == -signal.SIGKILL  # which is what the kernel does when memory runs out
+        how = f"signal {-code}" + (" (out of memory?)" if killed else "") if code < 0 else f"exit code {code}"
+        event = self.defer() if self.crowded and killed else self.record_death(f"the worker process died: {how}")
+        self.restart()
+        return event
+
+    def replace_hanging(self) -> Ended:
+        self.process.kill()
+        self.process.join()
+        event = self.record_hang()
+        self.restart()
+        return event
 
     def stop(self) -> None:
         self.pipe.close()  # an idle worker takes this as the end and leaves in order
@@ -196,42 +230,25 @@ class _Worker(Batch):
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """These for a child that starts now: it reads them when it loads its libraries."""
-    before = dict(os.environ)
+    """Environment variables for a child that starts now: it reads them when it loads its libraries."""
+    original = dict(os.environ)
     os.environ.update(values)
     try:
         yield
     finally:
         for name in values:
             del os.environ[name]
-            os.environ.update({name: before[name]} if name in before else {})
+            os.environ.update({name: original[name]} if name in original else {})
 
 
-def _collect(workers: list[_Worker]) -> Iterator[Event]:
-    """What the workers say within a second, and the records of those that died or hang."""
-    busy = {w.pipe: w for w in workers if w.cells}
+def _collect(workers: list[_Worker]) -> Iterator[CellEvent]:
+    """The events that the workers send within a second, and the records of those that died or hang."""
+    busy = {worker.pipe: worker for worker in workers if worker.cells}
     for pipe in wait(list(busy), timeout=1.0):
-        worker = busy[pipe]  # type: ignore[index]
-        try:
-            event = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            worker.process.join()
-            code = worker.process.exitcode or 0
-            how = f"signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
-            crushed = worker.crowded and code == -signal.SIGKILL
-            yield worker.put_off() if crushed else worker.bury("failed", f"the worker process died: {how}")
-            worker.renew()
-            continue
-        if isinstance(event, OSError):
-            raise event
-        worker.note(event)
-        yield event
+        yield busy[pipe].receive()  # type: ignore[index]
     for worker in workers:
         if worker.hangs:
-            worker.process.kill()
-            worker.process.join()
-            yield worker.bury_hanging()
-            worker.renew()
+            yield worker.replace_hanging()
 
 
 def _serve(pipe: Connection, settings: Settings, crowded: bool) -> None:
@@ -239,11 +256,11 @@ def _serve(pipe: Connection, settings: Settings, crowded: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     threading.Thread(target=_die_with_driver, daemon=True).start()
     store = open_store(settings.store)
-    device = prepare(settings)
+    device = set_up_process(settings)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             try:
-                for event in logged(run_group(pipe.recv(), settings, device, crowded), store):
+                for event in log_output(run_group(pipe.recv(), settings, device, crowded), store):
                     pipe.send(event)
             except (BrokenPipeError, ConnectionResetError):
                 raise

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.console import one_line
 from harness.errors import BadSubmission
-from harness.grid.grid import Grid, planned
+from harness.grid.grid import Grid
+from harness.grid.mapping import grid_from_plan
 from harness.plugins.registry import KINDS, PluginEntry, entries
 from harness.report.cells import cell_table, ordered, read_cells
 from harness.site import archive
@@ -79,7 +81,7 @@ def _published(path: Path) -> pd.DataFrame:
         cells = read_cells(path)
         why = doubt_table(cells)
     except ValueError as error:  # no CSV, or not UTF-8
-        why = f"is no table ({' '.join(str(error).split())[:200]})"
+        why = f"is no table ({one_line(error, 200)})"
     if why:
         raise BadSubmission(f"{path}: {why}; `tinydrop report` of a run writes such tables")
     return cells
@@ -101,7 +103,7 @@ def _run(name: str, store: Store) -> Source:
     cells = cell_table(store, (cell["key"] for cell in plan), anew=True)
     known = set(cells.key) if len(cells) else set()
     labels = [cell["label"] for cell in plan if cell["key"] not in known]
-    missing = _parsed(labels, planned(records.read_planned_grid(store))) if labels else None
+    missing = _parsed(labels, grid_from_plan(records.read_planned_grid(store))) if labels else None
     return Source(name, cells, store, head, missing)
 
 

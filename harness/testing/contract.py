@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from harness.console import one_line
 from harness.errors import Broken
 from harness.keys.bytecode import lives_here
 from harness.plugins.custom import assign_name, missing_decorator
@@ -35,7 +36,7 @@ def told(plugin: Plugin, where: str = "") -> Iterator[None]:
     except Exception as error:
         # The harness's own complaints say what is wrong; of others the type says half of it.
         ours = type(error).__module__.partition(".")[0] in ("harness", "tasks") or isinstance(error, PermissionError)
-        said = " ".join(str(error).split())
+        said = one_line(error, None)
         said = said if ours else f"{type(error).__name__}: {said}"
         name = "" if said.startswith(plugin.name) else f"{plugin.name}: "
         raise Broken(f"{name}{said}{_line(plugin, error)}{where}") from error

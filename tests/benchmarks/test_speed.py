@@ -14,12 +14,14 @@ from scale import write_records
 from harness.cell.case import Fitter
 from harness.cell.steps import run_steps
 from harness.cell.train import train_victim
-from harness.grid import grid as grids
+from harness.grid.grid import groups
+from harness.grid.mapping import grid_from_mapping
 from harness.plugins.registry import create
 from harness.report.cells import NAME, cell_table
 from harness.run import workers
-from harness.run.plan import plan
-from harness.run.record_cell import Settings, blank_record
+from harness.run.plan import make_plan
+from harness.run.record_cell import blank_record
+from harness.run.settings import Settings
 from harness.store import records
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -34,9 +36,9 @@ HUNDRED_THOUSAND = {
 
 
 def test_plan_100_000_cells(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    grid = grids.parse(HUNDRED_THOUSAND)
-    todo = benchmark(plan, grid, Store(tmp_path))
-    assert len(todo.todo) == 100_000
+    grid = grid_from_mapping(HUNDRED_THOUSAND)
+    plan = benchmark(make_plan, grid, Store(tmp_path))
+    assert len(plan.missing) == 100_000
 
 
 def test_overhead_of_a_cell(benchmark: BenchmarkFixture, store: Store) -> None:
@@ -90,11 +92,11 @@ def test_500_cells_that_do_nothing(
 ) -> None:
     """Claimed, recorded and entered in the ledger, each on the disk before the next."""
     monkeypatch.setattr(workers, "run_cell", lambda cell, settings, device: blank_record(cell))
-    cells = plan(grids.parse({**HUNDRED_THOUSAND, "doses": list(range(5))}), Store(tmp_path)).todo
+    cells = make_plan(grid_from_mapping({**HUNDRED_THOUSAND, "doses": list(range(5))}), Store(tmp_path)).missing
     folders = map(str, itertools.count())
 
     def run(folder: str) -> None:
-        list(workers.run_inline(list(grids.groups(cells)), Settings(str(tmp_path / folder))))
+        list(workers.run_inline(list(groups(cells)), Settings(str(tmp_path / folder))))
 
     benchmark.pedantic(run, setup=lambda: ((next(folders),), {}), rounds=3, warmup_rounds=1)
 

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -25,12 +24,14 @@ import pandas as pd
 import yaml
 from fault_campaign import tinydrop
 
-from harness.cli.run import counted
-from harness.grid.grid import Cell, groups, parse
+from harness.cli.status import count_cells
+from harness.grid.grid import Cell, groups
+from harness.grid.mapping import grid_from_mapping, mapping_from_grid
 from harness.report.cells import cell_table
 from harness.run import workers
-from harness.run.plan import plan
-from harness.run.record_cell import Settings, blank_record, prepare
+from harness.run.plan import make_plan
+from harness.run.record_cell import blank_record, set_up_process
+from harness.run.settings import Settings
 from harness.store import records
 from harness.store.folder import Store
 
@@ -80,11 +81,11 @@ def steps(cells: int, count: int, told: SimpleQueue[dict[str, Any]]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "run")
-        plan(parse(grid(100)), store)  # imports what is needed
-        todo = timed("plan of a grid", cells, lambda: plan(parse(grid(cells)), store))
-        rows = [{"key": c.key, "label": c.label} for c in todo.todo]
-        timed("plan.json written", cells, lambda: records.write_plan(store, asdict(todo.grid), rows))
-        timed("status, all pending", cells, lambda: counted(store))
+        make_plan(grid_from_mapping(grid(100)), store)  # imports what is needed
+        todo = timed("plan of a grid", cells, lambda: make_plan(grid_from_mapping(grid(cells)), store))
+        rows = [{"key": c.key, "label": c.label} for c in todo.missing]
+        timed("plan.json written", cells, lambda: records.write_plan(store, mapping_from_grid(todo.grid), rows))
+        timed("status, all pending", cells, lambda: count_cells(store))
         write_records(store, count)
         timed("table of new records", count, lambda: cell_table(store))
         timed("table of known records", count, lambda: cell_table(store))
@@ -121,11 +122,11 @@ def draw(found: pd.DataFrame, to: Path) -> None:
 def overhead(count: int) -> None:
     """Cells that do nothing, in one process and in two: claimed, recorded, entered in the ledger, each on the disk."""
     workers.run_cell = lambda cell, settings, device: blank_record(cell)  # type: ignore[attr-defined]
-    prepare(Settings(""))  # imports what is needed
+    set_up_process(Settings(""))  # imports what is needed
     print("\n| processes of one folder | cells that do nothing, a second |\n|---|---|")
     for jobs in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            todo = list(groups(plan(parse(grid(count)), Store(Path(folder))).todo))
+            todo = list(groups(make_plan(grid_from_mapping(grid(count)), Store(Path(folder))).missing))
             shares = [get_context("fork").Process(target=_run, args=(todo[i::jobs], folder)) for i in range(jobs)]
             start = time.perf_counter()
             for share in shares:

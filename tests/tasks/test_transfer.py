@@ -14,6 +14,7 @@ from attacks.targeted import FROZEN, TargetedAttack, find_trial
 from harness.cell import steps
 from harness.cell.case import Fitter
 from harness.cli.app import app
+from harness.errors import BadGrid
 from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -115,8 +116,8 @@ def test_trials_of_ones_own_are_frozen_and_run(tmp_path: Path, store: Store) -> 
 @pytest.mark.parametrize("change", ["train_size", "train_size=[", "train_siz=5"])
 def test_a_wrong_option_of_trials_is_named_in_one_line(change: str, tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["trials", "digits_transfer", "--set", change, "--out", str(tmp_path / "t.json")])
-    assert answer.exit_code == 2
-    assert "train_siz" in answer.output
+    assert isinstance(answer.exception, BadGrid | BadInput)
+    assert "train_siz" in str(answer.exception)
     assert not (tmp_path / "t.json").exists()
 
 

@@ -23,7 +23,8 @@ from harness.errors import Broken, BrokenAttack, BrokenDefense, Diverged
 from harness.grid.grid import Cell
 from harness.plugins.registry import Spec, create
 from harness.run import record_cell
-from harness.run.record_cell import Settings, run_cell
+from harness.run.record_cell import run_cell
+from harness.run.settings import Settings
 from harness.store.folder import Store
 from harness.testing.checks import CPU, check_defense
 from tasks.base import Batch

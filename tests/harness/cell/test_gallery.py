@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from harness.cell.gallery import Made, files, png, tiles
-from harness.grid.grid import expand, parse
-from harness.run.record_cell import Settings, run_cell
+from harness.grid.grid import expand
+from harness.grid.mapping import grid_from_mapping
+from harness.run.record_cell import run_cell
+from harness.run.settings import Settings
 from harness.site.pairs import groups
 from harness.site.samples import Sample, changed, of
 from harness.store.folder import Store
@@ -29,7 +31,7 @@ GRID = {
 
 
 def test_a_generative_cell_leaves_its_texts_behind(tmp_path: Path) -> None:
-    (cell,) = expand(parse(GRID))
+    (cell,) = expand(grid_from_mapping(GRID))
     record = run_cell(cell, Settings(store=str(tmp_path), threads=1), CPU)
     assert record.status == "done", record.traceback
     assert record.clean_metric == "perplexity"
@@ -52,7 +54,7 @@ def test_a_generative_cell_leaves_its_texts_behind(tmp_path: Path) -> None:
 def test_poisoned_rows_lie_beside_what_they_were(tmp_path: Path, task: str, attack: str, kept: set[str]) -> None:
     small = {"name": task, "train_size": 120, "epochs": 1, "test_size": 40, "reserve_size": 20}
     grid = {"tasks": [small], "attacks": [attack], "doses": [0, 2], "defenses": ["none", "random_filter"], "seeds": [0]}
-    for cell in expand(parse(grid)):
+    for cell in expand(grid_from_mapping(grid)):
         record = run_cell(cell, Settings(store=str(tmp_path), threads=1), CPU)
         assert record.status == "done", record.traceback
         found = set(record.findings)

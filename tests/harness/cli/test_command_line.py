@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 import harness
 from harness.cli import app
-from harness.cli.records import _called
+from harness.cli.records import find_records
 from harness.cli.usage import UsageError, complaint
 from harness.errors import BadGrid, UnknownName
-from harness.grid.grid import expand, read
-from harness.run import record_cell
+from harness.grid.grid import expand
+from harness.grid.read import read_grid
+from harness.run import provenance
 from harness.run.record_cell import blank_record
 from harness.store.folder import Store
 from harness.store.records import write_plan
@@ -74,10 +75,9 @@ def test_the_commit_is_of_no_repository_around_an_installed_tinydrop(
     name = ("-c", "user.name=a", "-c", "user.email=a@b.c")
     for words in (["init", "-q"], [*name, "commit", "-q", "--allow-empty", "-m", "somebody else's"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    package = tmp_path / "site" / "harness" / "run"
-    package.mkdir(parents=True)
-    monkeypatch.setattr(record_cell, "__file__", str(package / "record_cell.py"))
-    assert record_cell.code.__wrapped__()["commit"] == ""
+    (tmp_path / "site" / "harness").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "site" / "harness" / "run" / "provenance.py"))
+    assert provenance.code_version.__wrapped__()["commit"] == ""
 
 
 @pytest.mark.parametrize("verb", sorted(COMMANDS))
@@ -92,10 +92,10 @@ def test_every_command_helps_with_an_example_that_is_understood(verb: str) -> No
 
 
 def test_the_example_of_show_is_a_cell_of_quickstart() -> None:
-    records = [blank_record(cell) for cell in expand(read("quickstart"))]
+    records = [blank_record(cell) for cell in expand(read_grid("quickstart"))]
     cell = re.search(r"tinydrop show runs/quickstart (\S+)", COMMANDS["show"].help)
     assert cell
-    assert len(_called(cell[1], records)) == 1
+    assert len(find_records(cell[1], records)) == 1
 
 
 def test_a_folder_without_a_run_is_named_with_the_runs_that_are_here(

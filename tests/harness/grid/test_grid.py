@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from harness.errors import BadGrid
-from harness.grid import grid as grids
+from harness.grid.grid import expand, groups
+from harness.grid.mapping import grid_from_mapping
+from harness.grid.read import read_grid, read_mapping
 from harness.plugins.registry import PRESETS
 
 GOOD: dict[str, Any] = {
@@ -22,16 +24,16 @@ GOOD: dict[str, Any] = {
 
 
 def test_expands_to_the_product_grouped_by_victim() -> None:
-    cells = grids.expand(grids.parse({**GOOD, "attacks": ["none", "badnets"]}))
+    cells = expand(grid_from_mapping({**GOOD, "attacks": ["none", "badnets"]}))
     assert len(cells) == 2 * 2 + 2 * 2 * 2, "attack none has dose 0 only"
     assert len({c.key for c in cells}) == len(cells)
-    assert [len(g) for g in grids.groups(cells)] == [2] * 6
+    assert [len(g) for g in groups(cells)] == [2] * 6
     assert cells[-1].label == "digits/badnets/5/oracle/1"
 
 
 def test_keys_change_with_options_and_seed_and_nothing_else() -> None:
     def keys(**changes: Any) -> set[str]:
-        return {c.key for c in grids.expand(grids.parse({**GOOD, **changes}))}
+        return {c.key for c in expand(grid_from_mapping({**GOOD, **changes}))}
 
     base = keys()
     assert keys() == base
@@ -44,7 +46,7 @@ def test_keys_change_with_options_and_seed_and_nothing_else() -> None:
 
 def test_attacks_meet_only_tasks_of_their_modality() -> None:
     tree = {**GOOD, "tasks": ["digits", "synthetic_tones"], "attacks": ["badnets", "tone_clip"]}
-    pairs = {(c.task.name, c.attack.name) for c in grids.expand(grids.parse(tree))}
+    pairs = {(c.task.name, c.attack.name) for c in expand(grid_from_mapping(tree))}
     assert pairs == {("digits", "badnets"), ("synthetic_tones", "tone_clip")}
 
 
@@ -74,7 +76,7 @@ def test_attacks_meet_only_tasks_of_their_modality() -> None:
 )
 def test_bad_grids_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(BadGrid, match=message) as caught:
-        grids.parse({**GOOD, **change})
+        grid_from_mapping({**GOOD, **change})
     assert "\n" not in str(caught.value)
 
 
@@ -95,7 +97,7 @@ def test_bad_grids_are_refused_in_one_line(change: dict[str, Any], message: str)
 )
 def test_bad_options_are_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(BadGrid, match=message) as caught:
-        grids.expand(grids.parse({**GOOD, **change}))
+        expand(grid_from_mapping({**GOOD, **change}))
     assert "\n" not in str(caught.value)
 
 
@@ -103,37 +105,37 @@ def test_reading_files(tmp_path: Path) -> None:
     file = tmp_path / "g.yaml"
     file.write_text("- just\n- a list\n")
     with pytest.raises(BadGrid, match="must be a mapping with tasks, attacks, doses, defenses, seeds; found list"):
-        grids.read(str(file))
+        read_grid(str(file))
     file.write_text("tasks: [digits\n")
     with pytest.raises(BadGrid, match="not readable as YAML"):
-        grids.read(str(file))
+        read_grid(str(file))
     file.write_text("tasks: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(BadGrid, match="not readable as YAML"):
-        grids.read(str(file))
+        read_grid(str(file))
     with pytest.raises(BadGrid, match=r"GRID: unknown 'quickstar'; did you mean 'quickstart'\?"):
-        grids.read("quickstar")
+        read_grid("quickstar")
     with pytest.raises(BadGrid, match="tasks: missing"):
-        grids.parse({})
+        grid_from_mapping({})
 
 
 def test_a_class_that_some_task_has_is_no_mistake() -> None:
     tree = {**GOOD, "tasks": ["digits", "synthetic_reviews"], "attacks": [{"name": "label_flip", "target": 5}]}
-    assert len(grids.expand(grids.parse(tree))) == 2 * 2 * 2 * 2
+    assert len(expand(grid_from_mapping(tree))) == 2 * 2 * 2 * 2
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "g.yaml"
     file.write_text(yaml.safe_dump({**GOOD, "attacks": [{"name": "badnets"}]}) + "doses: [1]\n")
     with pytest.raises(BadGrid, match=r"g\.yaml, line \d+: 'doses' is in line 6 already; say it once"):
-        grids.read(str(file))
+        read_grid(str(file))
     file.write_text("base: &base {name: badnets, size: 2}\nattacks: [{<<: *base, size: 3}]\n")
-    assert grids.written(str(file))["attacks"] == [{"name": "badnets", "size": 3}], "a merge may be overridden"
+    assert read_mapping(str(file))["attacks"] == [{"name": "badnets", "size": 3}], "a merge may be overridden"
     with pytest.raises(BadGrid, match="line 1: 'size' is in line 1 already"):
-        grids.read("quickstart", ["attacks=[{name: badnets, size: 2, size: 3}]"])
+        read_grid("quickstart", ["attacks=[{name: badnets, size: 2, size: 3}]"])
 
 
 def test_set_changes_fields_and_options() -> None:
-    grid = grids.read("quickstart", ["doses=[0, 3]", "digits.epochs=2", "seeds=4"])
+    grid = read_grid("quickstart", ["doses=[0, 3]", "digits.epochs=2", "seeds=4"])
     assert grid.doses == (0, 3)
     assert grid.seeds == (4,)
     assert dict(next(s for s in grid.tasks if s.name == "digits").options)["epochs"] == 2
@@ -144,32 +146,32 @@ def test_set_changes_fields_and_options() -> None:
         ("doses=[1", "not readable as YAML"),
     ):
         with pytest.raises(BadGrid, match=message):
-            grids.read("quickstart", [change])
+            read_grid("quickstart", [change])
 
 
 def test_further_blocks_inherit_what_they_do_not_say_and_repeat_no_cell() -> None:
     block = {"tasks": ["synthetic_tones"], "attacks": ["tone_clip"], "defenses": ["none"]}
-    grid = grids.parse({**GOOD, "also": [block, {"seeds": GOOD["seeds"]}]})
-    cells = grids.expand(grid)
-    plain = grids.expand(grids.parse(GOOD))
+    grid = grid_from_mapping({**GOOD, "also": [block, {"seeds": GOOD["seeds"]}]})
+    cells = expand(grid)
+    plain = expand(grid_from_mapping(GOOD))
     assert cells[: len(plain)] == plain
     more = cells[len(plain) :]
     assert {(c.task.name, c.attack.name, c.defense.name) for c in more} == {("synthetic_tones", "tone_clip", "none")}
     assert {c.dose for c in more} == set(GOOD["doses"])
     with pytest.raises(BadGrid, match=r"also: unknown 'task'; did you mean 'tasks'"):
-        grids.parse({**GOOD, "also": [{"task": "digits"}]})
+        grid_from_mapping({**GOOD, "also": [{"task": "digits"}]})
     with pytest.raises(BadGrid, match="also: 'digits' is not a list"):
-        grids.parse({**GOOD, "also": "digits"})
+        grid_from_mapping({**GOOD, "also": "digits"})
 
 
 def test_an_option_is_set_in_further_blocks_too(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     block = {"tasks": ["synthetic_tones"], "attacks": ["tone_clip"]}
     file.write_text(yaml.safe_dump({**GOOD, "also": [block]}))
-    grid = grids.read(str(file), ["synthetic_tones.epochs=2"])
+    grid = read_grid(str(file), ["synthetic_tones.epochs=2"])
     assert dict(grid.also[0].tasks[0].options) == {"epochs": 2}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_expand(preset: str) -> None:
-    assert grids.expand(grids.read(preset))
+    assert expand(read_grid(preset))

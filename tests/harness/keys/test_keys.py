@@ -19,7 +19,8 @@ import torch
 
 from harness.cell import steps
 from harness.cell.case import Fitter
-from harness.grid.grid import GRADING, expand, parse
+from harness.grid.grid import GRADING, expand
+from harness.grid.mapping import grid_from_mapping
 from harness.keys import source
 from harness.keys.seeds import derive
 from harness.keys.source import import_closure, source_hash
@@ -40,7 +41,7 @@ GRID = {
 
 def keys_of_today() -> dict[str, str]:
     """Four cells and two victims."""
-    keys = {cell.label: cell.key for cell in expand(parse(GRID))}
+    keys = {cell.label: cell.key for cell in expand(grid_from_mapping(GRID))}
     for options in GRID["tasks"]:
         name = options["name"]  # type: ignore[index]
         task: Any = create("tasks", name, {k: v for k, v in options.items() if k != "name"})  # type: ignore[attr-defined]

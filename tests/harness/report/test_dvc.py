@@ -17,11 +17,13 @@ from helpers import ROOT
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.grid import grid as grids
+from harness.grid.mapping import grid_from_mapping, grid_from_plan
+from harness.grid.read import read_grid
 from harness.plugins.registry import create
 from harness.report.dvc_export import fingerprints
-from harness.run.plan import execute, plan
-from harness.run.record_cell import Settings
+from harness.run.execute import execute
+from harness.run.plan import make_plan
+from harness.run.settings import Settings
 from harness.store.folder import Store
 from harness.store.records import read_plan, read_planned_grid
 from tasks.plugin import BadInput
@@ -31,14 +33,18 @@ GRID = {"tasks": [TASK], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["
 
 
 def measured(folder: Path) -> Store:
-    todo = plan(grids.parse(GRID), Store(folder))
+    todo = make_plan(grid_from_mapping(GRID), Store(folder))
     list(execute(todo, Settings(store=str(folder), threads=1), jobs=0))
     return Store(folder)
 
 
 def test_a_folder_outside_of_a_repository_is_refused_in_one_line(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    list(execute(plan(grids.parse({**GRID, "doses": [0], "seeds": [0]}), store), Settings(str(tmp_path)), jobs=0))
+    list(
+        execute(
+            make_plan(grid_from_mapping({**GRID, "doses": [0], "seeds": [0]}), store), Settings(str(tmp_path)), jobs=0
+        )
+    )
     done = CliRunner().invoke(app, ["dvc", str(tmp_path)])
     assert isinstance(done.exception, FileNotFoundError)
     assert "is in no DVC repository; `git init && dvc init` above it first" in str(done.exception)
@@ -85,7 +91,7 @@ def test_repro_metrics_and_plots_of_a_run(tmp_path: Path, repository: tuple[Path
 
     store = measured(folder)
     assert CliRunner().invoke(app, ["dvc", str(folder)]).exit_code == 0
-    assert grids.read(str(folder / "grid.yaml")) == grids.planned(read_planned_grid(store))
+    assert read_grid(str(folder / "grid.yaml")) == grid_from_plan(read_planned_grid(store))
     assert json.loads((folder / "data.lock").read_text()) == fingerprints(store)
     assert all(fingerprints(store).values())
 

@@ -13,9 +13,10 @@ from helpers import ROOT, tinydrop
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.grid.grid import expand, parse
+from harness.grid.grid import expand
+from harness.grid.mapping import grid_from_mapping
 from harness.run import cell_log
-from harness.run.event import Event
+from harness.run.event import Began, CellEvent
 from harness.store import maintenance
 from harness.store.folder import Store
 from harness.store.records import Record, load_all, save
@@ -148,7 +149,7 @@ import os, sys
 from pathlib import Path
 from harness.run import cell_log
 for i in range(5):
-    with cell_log._into(Path(sys.argv[1])):
+    with cell_log.redirect_output(Path(sys.argv[1])):
         os.write(1, bytes([97 + i]) * cell_log.LIMIT)
         print("the end")
 print("after", os.dup(1))
@@ -168,12 +169,12 @@ def test_a_log_is_bounded_and_ends_with_the_newest(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_leaves_no_log(tmp_path: Path) -> None:
     store = Store(tmp_path)
     grid = {"tasks": ["digits"], "attacks": ["badnets"], "doses": [3], "defenses": ["none"], "seeds": [0]}
-    (one,) = expand(parse(grid))
+    (one,) = expand(grid_from_mapping(grid))
 
-    def stopped() -> Iterator[Event]:
-        yield Event(one)
+    def stopped() -> Iterator[CellEvent]:
+        yield Began(one)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        list(cell_log.logged(stopped(), store))
+        list(cell_log.log_output(stopped(), store))
     assert list((tmp_path / "logs").iterdir()) == []

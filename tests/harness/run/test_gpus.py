@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.errors import BadGrid
-from harness.grid.grid import expand, groups, parse
+from harness.grid.grid import expand, groups
+from harness.grid.mapping import grid_from_mapping
 from harness.run import memory
-from harness.run.plan import chosen_gpus, default_jobs
-from harness.run.record_cell import Settings
+from harness.run.event import Ended
+from harness.run.prepare import default_jobs, select_gpus
+from harness.run.settings import Settings
 from harness.run.workers import run_workers
 from harness.store.folder import Store
 
@@ -54,15 +56,15 @@ def three(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_those_that_torch_sees(three: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert chosen_gpus("auto") == ("0", "1", "2")
-    assert chosen_gpus("cuda", 2) == ("0", "1")
-    assert chosen_gpus("cpu") == ()
+    assert select_gpus("auto") == ("0", "1", "2")
+    assert select_gpus("cuda", 2) == ("0", "1")
+    assert select_gpus("cpu") == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 4,GPU-9f")
-    assert chosen_gpus("cuda", 2) == ("5", "4")
+    assert select_gpus("cuda", 2) == ("5", "4")
     with pytest.raises(BadGrid, match="--gpus 4: visible are 5, 4, GPU-9f"):
-        chosen_gpus("auto", 4)
+        select_gpus("auto", 4)
     with pytest.raises(BadGrid, match="--gpus 1: is for --device cuda"):
-        chosen_gpus("cpu", 1)
+        select_gpus("cpu", 1)
 
 
 def test_as_many_workers_as_fit_on_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +73,7 @@ def test_as_many_workers_as_fit_on_all(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("harness.store.records.read_gpu_peaks", lambda store: [4 * gib])
     asked = []
     room = {"0": memory.Gpu(0, 24 * gib), "1": memory.Gpu(12 * gib, 24 * gib)}
-    monkeypatch.setattr(memory, "gpus", lambda names: asked.append(names) or [room[name] for name in names])
+    monkeypatch.setattr(memory, "gpu_memory", lambda names: asked.append(names) or [room[name] for name in names])
     assert default_jobs(("0",), Store(tmp_path)) == 4
     assert default_jobs(("0", "1"), Store(tmp_path)) == 4, "two on each: the fuller one counts"
     assert asked == [("0",), ("0", "1")]
@@ -83,7 +85,7 @@ def test_each_worker_sees_one(tmp_path: Path) -> None:
     from harness.plugins import custom
 
     custom.add(str(tmp_path / "looking.py"))
-    grid = parse({
+    grid = grid_from_mapping({
         "tasks": [{"name": "digits", "train_size": 100, "epochs": 1, "test_size": 20, "reserve_size": 20}],
         "attacks": ["badnets"], "doses": [2], "defenses": [{"name": "looking", "folder": str(tmp_path / "seen")}],
         "seeds": [0, 1, 2],
@@ -91,7 +93,7 @@ def test_each_worker_sees_one(tmp_path: Path) -> None:
     settings = Settings(
         str(tmp_path / "run"), "cpu", ("4", "GPU-9f"), plugins=(str(tmp_path / "looking.py"),), timeout=120
     )
-    ended = [e.record.status for e in run_workers(list(groups(expand(grid))), settings, 3) if e and e.record]
+    ended = [e.record.status for e in run_workers(list(groups(expand(grid))), settings, 3) if isinstance(e, Ended)]
     assert ended == ["done"] * 3
     assert sorted(path.read_text() for path in (tmp_path / "seen").iterdir()) == ["4", "4", "GPU-9f"]
 

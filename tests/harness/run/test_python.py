@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.errors import BadGrid, BadPlugin
-from harness.grid import grid
+from harness.grid.grid import expand, plugin_names
+from harness.grid.mapping import grid_from_mapping
 from harness.keys.content import digest
 from harness.plugins import custom, registry
 from harness.plugins.registry import create
@@ -123,16 +124,18 @@ def test_an_object_of_a_module_has_the_keys_of_its_file(tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     import first_part  # type: ignore[import-not-found]
 
-    handed = grid.parse({**TINY, "defenses": ["none", first_part.FirstPart(share=0.4), create("defenses", "nad")]})
+    handed = grid_from_mapping(
+        {**TINY, "defenses": ["none", first_part.FirstPart(share=0.4), create("defenses", "nad")]}
+    )
     assert [s.label for s in handed.defenses] == ["none", "first_part(share=0.4)", "nad"]
-    keys = [cell.key for cell in grid.expand(handed)]
-    assert custom.worker_sources(grid.plugin_names(grid.expand(handed)), jobs=2) == ("first_part:FirstPart",)
+    keys = [cell.key for cell in expand(handed)]
+    assert custom.sources(plugin_names(expand(handed)), jobs=2) == ("first_part:FirstPart",)
     del sys.modules["first_part"]
     registry.CUSTOM.clear()
     registry.clear_caches()
     custom.add(tmp_path / "first_part.py")
-    written = grid.parse({**TINY, "defenses": ["none", {"name": "first_part", "share": 0.4}, "nad"]})
-    assert [cell.key for cell in grid.expand(written)] == keys
+    written = grid_from_mapping({**TINY, "defenses": ["none", {"name": "first_part", "share": 0.4}, "nad"]})
+    assert [cell.key for cell in expand(written)] == keys
     del sys.modules["first_part"]
 
 
@@ -160,8 +163,8 @@ def test_a_cell_that_is_run_again_takes_over() -> None:
     tree = {**TINY, "defenses": ["none"]}
     keys = []
     for source in (DEFENSE, DEFENSE.replace("LEAST = 5", "LEAST = 6"), DEFENSE):
-        handed = grid.parse({**tree, "defenses": [notebook(source)["FirstPart"]()]})
-        keys.append(grid.expand(handed)[0].key)
+        handed = grid_from_mapping({**tree, "defenses": [notebook(source)["FirstPart"]()]})
+        keys.append(expand(handed)[0].key)
     assert keys[0] == keys[2] != keys[1]
 
 
@@ -177,7 +180,7 @@ def test_what_cannot_be_handed_over_is_refused_in_one_line() -> None:
     ]
     for change, kind, reason in wrong:
         with pytest.raises(kind) as error:
-            grid.expand(grid.parse({**TINY, **change}))
+            expand(grid_from_mapping({**TINY, **change}))
         assert reason in str(error.value)
         assert "\n" not in str(error.value)
     from harness.run.api import run

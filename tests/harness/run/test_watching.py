@@ -15,33 +15,36 @@ import yaml
 from helpers import ROOT, command, tinydrop
 from rich.console import Console
 
-from harness.grid.grid import expand, parse
+from harness.grid.grid import expand
+from harness.grid.mapping import grid_from_mapping
 from harness.run import memory
-from harness.run.event import Event
-from harness.run.live import ROWS, View, watching
-from harness.run.plan import execute, plan
-from harness.run.progress import Watcher
-from harness.run.record_cell import Settings, blank_record
+from harness.run.event import Began, Deferred, Ended
+from harness.run.execute import execute
+from harness.run.live import ROWS, LiveView, show_progress
+from harness.run.plan import make_plan
+from harness.run.progress import Progress
+from harness.run.record_cell import blank_record
+from harness.run.settings import Settings
 from harness.store.folder import Store
 
 TASK = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60, "reserve_size": 60}
 GRID = {"tasks": [TASK], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "oracle"], "seeds": [0]}
 
 
-def drawn(watcher: Watcher, width: int = 100) -> str:
+def drawn(progress: Progress, width: int = 100) -> str:
     page = StringIO()
-    Console(force_terminal=True, width=width, file=page, color_system=None).print(View(watcher))
+    Console(force_terminal=True, width=width, file=page, color_system=None).print(LiveView(progress))
     return page.getvalue()
 
 
 def test_a_run_is_drawn_while_it_goes_on(tmp_path: Path) -> None:
-    todo = plan(parse(GRID), Store(tmp_path))
+    plan = make_plan(grid_from_mapping(GRID), Store(tmp_path))
     page = StringIO()
     seen = []
-    with watching(Console(force_terminal=True, width=100, file=page), len(todo.todo)) as watch:
-        for event in execute(todo, Settings(store=str(tmp_path), threads=1), jobs=0):
-            watch(event)
-            seen.append(drawn(watch))
+    with show_progress(Console(force_terminal=True, width=100, file=page), len(plan.missing)) as progress:
+        for event in execute(plan, Settings(store=str(tmp_path), threads=1), jobs=0):
+            progress.update(event)
+            seen.append(drawn(progress))
     assert "0/4 cells, 0 done, 1 running, 0 failed" in seen[0]
     assert f"{os.getpid()}" in seen[0], "its worker"
     assert "/badnets/0/none/0" in seen[0].replace("\n", "").replace(" ", ""), "its cell"
@@ -55,25 +58,25 @@ def test_a_run_is_drawn_while_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_workers_are_listed_and_what_failed_is_said() -> None:
-    cells = expand(parse({**GRID, "seeds": list(range(10))}))
+    cells = expand(grid_from_mapping({**GRID, "seeds": list(range(10))}))
     page = StringIO()
-    watch = Watcher(Console(width=200, file=page), len(cells), live=True)
+    progress = Progress(Console(width=200, file=page), len(cells), live=True)
     for i, cell in enumerate(cells[: ROWS + 3]):
-        watch(Event(cell, worker=70000 + i))
-    text = drawn(watch, 200)
+        progress.update(Began(cell, worker=70000 + i))
+    text = drawn(progress, 200)
     assert "70000" in text
     assert cells[0].label in text
     assert f"{70000 + ROWS}" not in text
     assert "and 3 more workers" in text
     record = blank_record(cells[0])
     record.reason = "[/red] is no colour"
-    watch(Event(cells[0], record, worker=70000))
-    watch(Event(cells[1], put_off=True, worker=70001))
+    progress.update(Ended(cells[0], record))
+    progress.update(Deferred(cells[1]))
     assert page.getvalue().splitlines() == [
         f"failed {cells[0].label}: [/red] is no colour",
         f"{cells[1].label}: out of memory beside others, runs again alone",
     ]
-    text = drawn(watch, 200)
+    text = drawn(progress, 200)
     assert "70000" not in text
     assert "70001" not in text
     assert f"1/{len(cells)} cells, 0 done, {ROWS + 1} running, 1 failed" in text
@@ -85,7 +88,7 @@ def test_memory_is_measured() -> None:
     assert child.stdout is not None
     child.stdout.readline()  # it has started
     try:
-        found = memory.processes()
+        found = memory.process_memory()
     finally:
         child.communicate(b"\n")
     assert found[child.pid] > 1 << 20
@@ -95,13 +98,13 @@ def test_memory_is_measured() -> None:
 
 
 def test_gpus_are_read_without_a_context_of_our_own() -> None:
-    found = memory.gpus()
+    found = memory.gpu_memory()
     assert all(0 <= gpu.used <= gpu.total for gpu in found)
     assert bool(found) >= torch.cuda.is_available()
     assert not torch.cuda.is_initialized()
     said = "1024, 143771\n0, 143771\n[N/A], [N/A]\n"  # nvidia-smi's words
-    assert memory.parsed(said) == [memory.Gpu(1 << 30, 143771 << 20), memory.Gpu(0, 143771 << 20)]
-    assert memory.parsed("") == []
+    assert memory.parse_gpu_memory(said) == [memory.Gpu(1 << 30, 143771 << 20), memory.Gpu(0, 143771 << 20)]
+    assert memory.parse_gpu_memory("") == []
 
 
 def test_the_command_on_a_terminal_and_off_it(tmp_path: Path) -> None:

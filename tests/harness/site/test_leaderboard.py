@@ -21,10 +21,12 @@ from attacks.image.badnets import Badnets
 from harness.cell.gallery import Made, files
 from harness.cli.app import app
 from harness.errors import BadSubmission, BrokenLedger, NotASite
-from harness.grid.grid import parse
+from harness.grid.mapping import grid_from_mapping
 from harness.report.cells import NAME
-from harness.run.plan import execute, plan
-from harness.run.record_cell import Settings
+from harness.run.event import Ended
+from harness.run.execute import execute
+from harness.run.plan import make_plan
+from harness.run.settings import Settings
 from harness.site.build import Options, build
 from harness.site.headline import coverage
 from harness.site.sources import joined, opened
@@ -59,9 +61,9 @@ def plug(name: str) -> dict[str, Any]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A run of classifiers and a language model that was stopped before its last cell, and cells that failed badly."""
     store = Store(tmp_path_factory.mktemp("leaderboard") / "run")
-    events = execute(plan(parse(GRID), store), Settings(store=str(store.root), threads=1), jobs=0)
+    events = execute(make_plan(grid_from_mapping(GRID), store), Settings(store=str(store.root), threads=1), jobs=0)
     for _ in range(8):
-        next(event for event in events if event.record is not None)
+        next(event for event in events if isinstance(event, Ended))
     events.close()
     sound = torch.sin(torch.arange(2000) / 3)[None]
     key, parts = "a" * 32, {"task": plug("odd"), "attack": plug("odder"), "defense": plug("none")}
@@ -205,7 +207,7 @@ def test_figures_and_tables_come_in_every_format(tmp_path: Path) -> None:
 def test_a_run_of_failures_is_shown_as_one(tmp_path: Path) -> None:
     grid = {"tasks": ["digits"], "attacks": ["badnets"], "doses": [10**6], "defenses": ["none"], "seeds": [0, 1]}
     store = Store(tmp_path / "run")
-    list(execute(plan(parse(grid), store), Settings(str(store.root), threads=1), jobs=0))
+    list(execute(make_plan(grid_from_mapping(grid), store), Settings(str(store.root), threads=1), jobs=0))
     with opened([store.root]) as found:
         build(joined(found), tmp_path / "site", QUICK)
     assert "2 failed" in (tmp_path / "site" / "index.html").read_text()

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from harness.cli.app import _expected, app
 from harness.errors import BadSubmission, NewerSchema
-from harness.grid.grid import parse
-from harness.run.plan import execute, plan
-from harness.run.record_cell import Settings
+from harness.grid.mapping import grid_from_mapping
+from harness.run.execute import execute
+from harness.run.plan import make_plan
+from harness.run.settings import Settings
 from harness.site.archive import MANIFEST, pack, unpacked
 from harness.site.plausibility import OF_CHALLENGE
 from harness.site.sources import joined, opened
@@ -44,7 +45,7 @@ Files = dict[str, bytes]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A finished run with findings."""
     store = Store(tmp_path_factory.mktemp("whole") / "run")
-    list(execute(plan(parse(GRID), store), Settings(store=str(store.root), threads=1), jobs=0))
+    list(execute(make_plan(grid_from_mapping(GRID), store), Settings(store=str(store.root), threads=1), jobs=0))
     return store
 
 
@@ -327,7 +328,7 @@ def test_honest_runs_of_every_kind_can_be(tmp_path: Path) -> None:
     """Several test sets, one-answer attacks, generators, abstentions, failures, and what older code left behind."""
     store = Store(tmp_path / "run")
     settings = Settings(store=str(store.root), threads=1)
-    list(execute(plan(parse(ODD), store), settings, jobs=0))
+    list(execute(make_plan(grid_from_mapping(ODD), store), settings, jobs=0))
     found = records.load_all(store)
     assert {r.status for r in found.values()} == {"done", "failed", "not applicable"}
     assert {r.metrics["asr"].n for r in found.values() if r.attack.name == "label_flip"} == {1}
@@ -339,8 +340,8 @@ def test_honest_runs_of_every_kind_can_be(tmp_path: Path) -> None:
     pack(store, tmp_path / "odd.zip")
     with opened([tmp_path / "odd.zip", store.root]) as both:
         assert len(joined(both).cells) == len(found), "what the plan does not name is not shown"
-    same = plan(parse({**ODD, "attacks": [{"name": "badnets", "target": 0}, "none"]}), store)
-    assert not same.todo, "a default that is spelt out"
+    same = make_plan(grid_from_mapping({**ODD, "attacks": [{"name": "badnets", "target": 0}, "none"]}), store)
+    assert not same.missing, "a default that is spelt out"
     list(execute(same, settings, jobs=0))
     pack(store, tmp_path / "again.zip")
     with unpacked(tmp_path / "again.zip"):

@@ -20,7 +20,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import BadGrid, BrokenLedger, DamagedPlan, NewerSchema, UnknownName
-from harness.grid import grid
+from harness.grid.grid import expand
+from harness.grid.mapping import grid_from_plan
+from harness.grid.read import read_grid
 from harness.plugins.registry import KINDS, create, entries
 from harness.report.cells import NAME, cell_table
 from harness.store import ledger, records
@@ -78,7 +80,7 @@ def file(store: Store, name: str, data: bytes) -> Path:
 def test_a_grid_file(store: Store, text: str) -> None:
     path = file(store, "grid.yaml", text.encode("utf-8", "surrogatepass"))
     with suppress(BadGrid):
-        grid.read(str(path))
+        read_grid(str(path))
 
 
 @many
@@ -86,7 +88,7 @@ def test_a_grid_file(store: Store, text: str) -> None:
 def test_a_grid(store: Store, tree: dict[str, Any], changes: list[str]) -> None:
     path = file(store, "grid.yaml", yaml.safe_dump(tree).encode())
     with suppress(BadGrid):
-        grid.expand(grid.read(str(path), changes))
+        expand(read_grid(str(path), changes))
 
 
 @many
@@ -123,7 +125,7 @@ def test_a_plan(store: Store, data: bytes) -> None:
     with suppress(NewerSchema, DamagedPlan):
         records.read_plan(store)
     with suppress(NewerSchema, DamagedPlan, BadGrid):
-        grid.planned(records.read_planned_grid(store))
+        grid_from_plan(records.planned_grid(store))
 
 
 @many

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.errors import BrokenLedger
-from harness.grid.grid import parse
-from harness.run.plan import execute, plan
-from harness.run.record_cell import Settings
+from harness.grid.mapping import grid_from_mapping
+from harness.run.execute import execute
+from harness.run.plan import make_plan
+from harness.run.settings import Settings
 from harness.store import ledger, maintenance, records
 from harness.store.folder import Store
 from harness.store.maintenance import find_unreferenced, merge, verify
@@ -25,7 +26,7 @@ GRID = {"tasks": [SMALL], "attacks": ["badnets"], "doses": [0, 4], "defenses": [
 
 
 def run(folder: Path, **changes: object) -> Store:
-    todo = plan(parse({**GRID, **changes}), Store(folder))
+    todo = make_plan(grid_from_mapping({**GRID, **changes}), Store(folder))
     list(execute(todo, Settings(store=str(folder), threads=1), jobs=0))
     return Store(folder)
 
@@ -178,8 +179,8 @@ def test_gc_removes_what_stands_behind_no_record(store: Store) -> None:
     assert not idle.exists()
     assert not half.exists()
     assert verify(store).problems == [], "the ledger says that it was removed"
-    todo = plan(parse(GRID), store)
-    assert todo.todo == []
+    todo = make_plan(grid_from_mapping(GRID), store)
+    assert todo.missing == []
 
 
 def test_merge_joins_two_runs_and_keeps_what_is_done(store: Store, tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_merge_joins_two_runs_and_keeps_what_is_done(store: Store, tmp_path: Pat
     assert verify(store).problems == []
     assert all((store.root / "records" / name).read_bytes() == data for name, data in ours.items())
     assert len(records.read_plan(store)) == len(records.load_all(store)) == 8
-    assert plan(parse({**GRID, "seeds": [0, 1]}), store).todo == []
+    assert make_plan(grid_from_mapping({**GRID, "seeds": [0, 1]}), store).missing == []
     assert merge(store, other) == {"records": 0, "artefacts": 0, "findings": 0}, "once is enough"
     change(other)
     with pytest.raises(BrokenLedger, match="is not what was written"):
@@ -210,7 +211,7 @@ def test_a_damaged_record_is_run_again(store: Store) -> None:
     path = one(store, "records", ".json")
     path.write_bytes(path.read_bytes()[:200])
     with pytest.warns(UserWarning, match="damaged record"):
-        (again,) = plan(parse(GRID), store).todo
+        (again,) = make_plan(grid_from_mapping(GRID), store).missing
     assert again.key == path.stem
 
 
@@ -225,7 +226,7 @@ def test_repair_removes_what_is_damaged_and_the_next_run_makes_it_again(store: S
     assert done.exit_code == 0, done.output
     assert "3 files removed" in done.output
     assert verify(store).problems == []
-    assert len(plan(parse(GRID), store).todo) == 1
+    assert len(make_plan(grid_from_mapping(GRID), store).missing) == 1
     run(store.root)
     assert verify(store).problems == []
     after = records.load_all(store)

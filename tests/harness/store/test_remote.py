@@ -22,9 +22,10 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.errors import BrokenLedger
-from harness.grid.grid import parse
-from harness.run.plan import execute, plan, relevant
-from harness.run.record_cell import Settings
+from harness.grid.mapping import grid_from_mapping
+from harness.run.execute import execute
+from harness.run.plan import make_plan, recorded_cells
+from harness.run.settings import Settings
 from harness.store import leases, ledger, maintenance, records, remote
 from harness.store.folder import Store
 from harness.store.open import open_store
@@ -62,13 +63,13 @@ def machine(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Machin
 def run(store: Store, part: tuple[int, int] = (0, 1)) -> int:
     """How many cells were run now."""
     store.pull()
-    todo = plan(parse(GRID), store, shard=part)
+    todo = make_plan(grid_from_mapping(GRID), store, shard=part)
     list(execute(todo, Settings(str(store.root), device="cpu"), jobs=0))
-    return len(todo.todo)
+    return len(todo.missing)
 
 
 def measured(store: Store) -> pd.DataFrame:
-    frame = relevant(plan(parse(GRID), store), store).drop(columns=TIMES)
+    frame = recorded_cells(make_plan(grid_from_mapping(GRID), store), store).drop(columns=TIMES)
     return frame.drop(columns=["commit", "libraries"], errors="ignore")
 
 

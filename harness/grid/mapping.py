@@ -1,0 +1,123 @@
+"""A grid as plain lists and mappings, which is how users write it and how plan.json stores it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.errors import BadGrid, UnknownName
+from harness.grid.grid import Grid, meets
+from harness.plugins import custom
+from harness.plugins.registry import KINDS, Spec, entries, entry, suggest
+
+AXES = ("tasks", "attacks", "doses", "defenses", "seeds")
+FIELDS = (*AXES, "timeout", "description", "also")
+
+
+def grid_from_mapping(mapping: dict[str, Any]) -> Grid:
+    """A validated grid; every mistake is a BadGrid of one line.
+
+    Plug-ins are names, mappings of a name and options, or objects. `also` lists further blocks; a field that a block
+    leaves out is inherited.
+    """
+    for field in mapping:
+        if field not in FIELDS:
+            raise BadGrid(suggest("grid", field, FIELDS))
+    lists = {field: _list(mapping, field) for field in AXES}
+    specs = {kind: tuple(_spec(kind, item) for item in lists[kind]) for kind in KINDS}
+    doses, seeds = (tuple(_count(field, item) for item in lists[field]) for field in ("doses", "seeds"))
+    labels = {kind: [spec.label for spec in specs[kind]] for kind in KINDS}
+    for field, values in {**labels, "doses": doses, "seeds": seeds}.items():
+        repeated = sorted({str(value) for value in values if list(values).count(value) > 1})
+        if repeated:
+            raise BadGrid(f"{field}: {repeated[0]} is listed twice; list every entry once")
+    timeout = mapping.get("timeout", Grid.timeout)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+        raise BadGrid(f"timeout: {timeout!r} is not a number of seconds above 0")
+    _check_pairs(specs["tasks"], specs["attacks"])
+    return Grid(
+        specs["tasks"], specs["attacks"], doses, specs["defenses"], seeds, timeout, str(mapping.get("description", "")),
+        tuple(grid_from_mapping({**mapping, "also": [], **block}) for block in blocks_of(mapping)),
+    )  # fmt: skip
+
+
+def grid_from_plan(mapping: dict[str, Any]) -> Grid:
+    """The grid that plan.json stores; every mistake is a BadGrid of one line that names the file."""
+    try:
+        return grid_from_mapping(mapping)
+    except BadGrid as error:
+        if isinstance(error.__cause__, UnknownName):
+            way_out = "a plug-in of your own: name it with --plugin, or call harness.run.run again"
+        else:
+            way_out = "`tinydrop run` of the grid writes it again"
+        raise BadGrid(f"plan.json: {error} ({way_out})") from None
+
+
+def mapping_from_grid(grid: Grid) -> dict[str, Any]:
+    """The mapping that `grid_from_mapping` makes this grid of. The lists of a Grid that Python code has built may
+    also hold names, mappings and objects, which stay as they are."""
+    blocks = [_axes(block) for block in grid.also]
+    return {**_axes(grid), "timeout": grid.timeout, "description": grid.description, "also": blocks}
+
+
+def _axes(grid: Grid) -> dict[str, list[Any]]:
+    return {field: [_item(value) for value in getattr(grid, field)] for field in AXES}
+
+
+def _item(value: Any) -> Any:
+    return {"name": value.name, **dict(value.options)} if isinstance(value, Spec) else value
+
+
+def blocks_of(mapping: dict[str, Any]) -> list[dict[str, Any]]:
+    """The further blocks that `also` lists. Raises BadGrid."""
+    blocks = mapping.get("also") or []
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise BadGrid(f"also: {blocks!r} is not a list of mappings with {', '.join(AXES)}")
+    for field in (field for block in blocks for field in block):
+        if field not in AXES:
+            raise BadGrid(suggest("also", field, AXES))
+    return blocks
+
+
+def _list(mapping: dict[str, Any], field: str) -> list[Any]:
+    if field not in mapping:
+        raise BadGrid(f"{field}: missing; a grid has {', '.join(AXES)}")
+    value = mapping[field]
+    value = list(value) if isinstance(value, list | tuple | range) else [value]
+    if not value:
+        raise BadGrid(f"{field}: is empty; name at least one")
+    return value
+
+
+def _spec(kind: str, item: Any) -> Spec:
+    if isinstance(item, str):
+        item = {"name": item}
+    if item is not None and not isinstance(item, dict | list | int | float):  # what YAML holds
+        return custom.spec_of(kind, item)
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        raise BadGrid(f"{kind}: {item!r} is neither a name nor a mapping with `name` and options")
+    name = item["name"]
+    try:
+        entry(kind, name)
+    except UnknownName as error:
+        raise BadGrid(str(error)) from error
+    options = {k: v for k, v in item.items() if k != "name"}
+    for key, value in options.items():
+        if isinstance(value, dict):
+            raise BadGrid(f"{kind}.{name}.{key}: {value!r} is a mapping; options are plain values or lists")
+    return Spec(name, tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(options.items())))
+
+
+def _count(field: str, item: Any) -> int:
+    if isinstance(item, bool) or not isinstance(item, int) or item < 0:
+        raise BadGrid(f"{field}: {item!r} is not a whole number of 0 or more")
+    return item
+
+
+def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
+    for attack in attacks:
+        if not any(meets(task, attack) for task in tasks):
+            kinds = ", ".join(entry("attacks", attack.name).modalities)
+            fitting = [name for name in entries("tasks") if meets(Spec(name), attack)]
+            raise BadGrid(
+                f"attacks: {attack.name!r} is for {kinds} and no such task is listed; valid: {', '.join(fitting)}"
+            )
