@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.deployed import Victim
+from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
 
@@ -79,14 +80,13 @@ def refused_while_sealed(read: Callable[P, T]) -> Callable[P, T]:
 
 
 @options
-class Task(Plugin):
+class Task(Plugin, Modality):
     """A dataset, a victim family, a utility metric and a judge of attack success.
 
     A task writes `read`, `model` and `encode`; `load` is shared. Classification's `augment`, `loss`, `utility` and
     `judge` are given here and may be overridden.
     """
 
-    modality: ClassVar[str] = ""
     classes: ClassVar[tuple[str, ...]] = ()
     dataset: ClassVar[str] = ""  # Hub id, or "embedded"
     revision: ClassVar[str] = ""
@@ -161,10 +161,6 @@ class Task(Plugin):
         shared = {f.name for f in fields(Recipe)} & {f.name for f in fields(self)}
         return Recipe(**{k: getattr(self, k) for k in shared}, augment=self.augmentation != "none")
 
-    def on_grid(self, inputs: Tensor) -> Tensor:
-        """Raw inputs on the values that clean data takes, where those are coarser than the type can hold."""
-        return inputs
-
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Random label-preserving changes of a batch of encoded inputs, on the device."""
         return x
@@ -177,7 +173,7 @@ class Task(Plugin):
         """Clean accuracy on everything in the test set; an abstention is an error."""
         return (outputs.answers == test.targets).float().mean().item()
 
-    def further(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
+    def extra_metrics(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
         """Other clean metrics by name."""
         return {}
 

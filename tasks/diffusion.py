@@ -156,7 +156,7 @@ class DiffusionTask(Task):
         assert referee is not None
         return frechet_distance(referee.features(self.made(outputs, test)), referee.features(test))
 
-    def further(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
+    def extra_metrics(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
         """class_fidelity: share of what was made that the referee reads as the class asked for."""
         assert referee is not None
         read = referee.predict(self.made(outputs, test)).answers

@@ -20,6 +20,7 @@ import pytest
 import torch
 import yaml
 
+from harness.plugins.modalities import examples
 from harness.plugins.registry import entries, load_class
 from harness.store.folder import Store
 from harness.testing.checks import small_task
@@ -28,6 +29,7 @@ from tasks.base import Task
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["digits.train_size=150", "digits.epochs=2", "digits.test_size=60"]
 USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their own tests make the files
+EXAMPLES = examples()  # an embedded task of each modality
 CLASSIFIED = ("image", "text", "audio")
 
 needs_data = pytest.mark.skipif(

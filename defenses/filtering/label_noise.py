@@ -34,7 +34,7 @@ class LabelNoise(Defense):
 
     def defend(self, case: Case) -> Model:
         clean, k = case.clean(self.clean_rows), len(case.task.classes)
-        medium, rate = case.task.modality.removesuffix("_generation"), case.task.rate
+        medium, rate = case.task.medium, case.task.rate
         known, rows = plain(clean, medium, rate), plain(case.train, medium, rate)
         fold, usual = folds(clean.targets, case.rng), torch.zeros(len(clean))
         for part in sorted(set(fold.tolist())):

@@ -33,7 +33,7 @@ def craft(attack: Attack, scene: Scene, dose: int, rng: torch.Generator) -> Pois
 
 
 def canonical(samples: Samples, like: Samples, task: Task, who: str) -> Samples:
-    """The same type, shape and value grid (`Task.on_grid`) as clean data: no encoding tells poison from clean."""
+    """The same type, shape and value grid (`Task.quantise`) as clean data: no encoding tells poison from clean."""
     inputs = samples.inputs
     if isinstance(like.inputs, list):
         if not isinstance(inputs, list) or not all(isinstance(t, str) for t in inputs):
@@ -44,7 +44,7 @@ def canonical(samples: Samples, like: Samples, task: Task, who: str) -> Samples:
         raise BrokenAttack(f"{who}: inputs are {got}, expected {like.inputs.dtype} (N, {tuple(like.inputs.shape[1:])})")
     if not torch.isfinite(inputs).all():
         raise BrokenAttack(f"{who}: inputs are not finite")
-    return samples.with_inputs(task.on_grid(inputs))
+    return samples.with_inputs(task.quantise(inputs))
 
 
 def inject(train: Samples, poison: Poison, rng: torch.Generator) -> Poisoned:

@@ -18,7 +18,7 @@ from defenses.controls.none import None_
 from defenses.controls.oracle import Oracle
 from harness.cell import metrics
 from harness.cell.case import CellCase, CellOracleCase, Findings, Fitter
-from harness.cell.gallery import Made, Rows, made, rows
+from harness.cell.gallery import Made, Rows, show_outputs, show_rows
 from harness.cell.metrics import Metric
 from harness.cell.poison import Poisoned, canonical, check_challenge, craft, inject
 from harness.cell.stealth import fidelity
@@ -148,11 +148,10 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         pairs["poisoned"] = poisoned.train.select(poisoned.mask)
         if len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
             pairs["clean"] = splits.train.select(poisoned.mask)
-            texts = splits.reserve.inputs if isinstance(splits.reserve.inputs, list) else None
-            stealth = fidelity(task, pairs["clean"], pairs["poisoned"], texts)
+            stealth = fidelity(task, pairs["clean"], pairs["poisoned"], splits.reserve)
     with sealed():
         challenge = make_challenge(attack, scene, splits.test, seed)
-    shown = {name: found for name, samples in pairs.items() if (found := rows(task, samples)) is not None}
+    shown = {name: found for name, samples in pairs.items() if (found := show_rows(task, samples)) is not None}
     return Threat(poisoned, challenge, stealth, surrogates.used, shown)
 
 
@@ -234,12 +233,12 @@ def _grade(
         outputs = model.predict(challenge.inputs)
         result.metrics |= metrics.grade_attack(task, outputs, challenge, referee)
         result.metrics |= metrics.grade_inputs(clean, outputs)
-        _keep_made(result, "triggered", challenge.inputs, outputs)
+        _keep_made(result, task, "triggered", challenge.inputs, outputs)
         for name, samples in {"plain": challenge.plain, "near": challenge.near}.items():
             if samples is not None:  # not to fire here is what makes it a backdoor
                 answers = model.predict(samples)
                 result.metrics[f"asr_{name}"] = metrics.mean(task.judge(answers, challenge, referee))
-                _keep_made(result, name, samples, answers)
+                _keep_made(result, task, name, samples, answers)
         of_class = isinstance(challenge.wanted, torch.Tensor) and challenge.wanted.ndim == 1
         if found.target is not None and poisoned.any() and of_class:
             result.metrics["target_found"] = metrics.mean(challenge.wanted == found.target)  # type: ignore[arg-type]
@@ -247,8 +246,8 @@ def _grade(
         result.metrics["model_suspicion"] = Metric(found.model, 1)
 
 
-def _keep_made(result: Result, name: str, requests: Samples, outputs: Outputs) -> None:
-    if (shown := made(requests, outputs)) is not None:
+def _keep_made(result: Result, task: Task, name: str, requests: Samples, outputs: Outputs) -> None:
+    if (shown := show_outputs(task, requests, outputs)) is not None:
         result.made[name] = shown
 
 

@@ -198,7 +198,7 @@ def _plugin(kind: str, spec: Spec) -> Plugin:
 
 
 def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
-    from harness.cell.gallery import files, files_of_rows
+    from harness.cell.gallery import encode_outputs, encode_rows
 
     record.metrics = {k: Measured(value=m.value, n=m.n) for k, m in result.metrics.items()}
     record.seconds = dict(result.seconds)
@@ -210,8 +210,8 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     record.train_size = result.train_size
     for name, tensor in result.findings.saved.items():
         record.findings |= _keep(store, record.key, name, tensor)
-    kept = [files(name, shown, rate) for name, shown in result.made.items()]
-    kept += [files_of_rows(name, shown, rate) for name, shown in result.rows.items()]
+    kept = [encode_outputs(name, shown, rate) for name, shown in result.made.items()]
+    kept += [encode_rows(name, shown, rate) for name, shown in result.rows.items()]
     for file, data in (pair for found in kept for pair in found.items()):
         record.findings[file] = store.keep(store.findings(record.key) / file, data)
 
@@ -220,17 +220,17 @@ def _keep(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, 
     """A finding as safetensors, and as a PNG if it has the shape of a picture, as a JSON if it has that of a list."""
     from safetensors.torch import save
 
-    from harness.cell.gallery import listed, png
+    from harness.cell.gallery import encode_curve, encode_png
 
     folder = store.findings(key)
     kept = {name: store.keep(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
     picture = tensor.squeeze()
     if picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3):
         pixels = (picture.clamp(0, 1) * 255).round().byte()
-        drawn = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
+        drawn = encode_png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
         kept[f"{name}.png"] = store.keep(folder / f"{name}.png", drawn)
     elif picture.ndim <= 1:
-        kept[f"{name}.values.json"] = store.keep(folder / f"{name}.values.json", listed(picture.reshape(-1)))
+        kept[f"{name}.values.json"] = store.keep(folder / f"{name}.values.json", encode_curve(picture.reshape(-1)))
     return kept
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tasks.audio._sounds import Sounds, to_16_bit
 from tasks.base import Task
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Samples
@@ -21,7 +22,7 @@ MASKED_FRAMES, MASKED_BANDS = 4, 3  # widest mask; mild, so that a trigger of fe
 
 
 @options
-class AudioTask(Task):
+class AudioTask(Sounds, Task):
     """Audio float32 (N, T) on the 16-bit grid; the victim is a small CNN over log-mel frames (N, 1, M, F).
 
     Standard augmentation: a shift of up to 40 ms, then one stretch of frames and one of mel bands set to the mean.
@@ -29,6 +30,9 @@ class AudioTask(Task):
     """
 
     modality: ClassVar[str] = "audio"
+    example: ClassVar[str] = "synthetic_tones"
+    plain_attack: ClassVar[str] = "tone_clip"
+    hue: ClassVar[str] = "#009E73"
     seconds: ClassVar[float] = 1.0  # every clip is cut or padded with silence to this length
 
     mels: Positive = 32  # mel bands, up to half the sample rate
@@ -48,9 +52,6 @@ class AudioTask(Task):
         from tasks.spectrogram import logmel
 
         return logmel(samples.inputs.to(device), self.rate, self.mels)  # type: ignore[union-attr]
-
-    def on_grid(self, inputs: Tensor) -> Tensor:
-        return to_16_bit(inputs)
 
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
         times = 3 if self.augmentation == "strong" else 1
@@ -74,11 +75,6 @@ def mask_stretch(x: Tensor, dim: int, widest: int, rng: torch.Generator) -> Tens
     at = torch.arange(size, device=x.device)
     kept = (at < start) | (at >= start + width)  # (N, size)
     return x * (kept[:, None, None, :] if dim == 3 else kept[:, None, :, None])
-
-
-def to_16_bit(audio: Tensor) -> Tensor:
-    """float32 (..., T) clamped to [-1, 1] and rounded to the grid of 16-bit recordings, k / 32768."""
-    return (audio * 32768).round().clamp(-32768, 32767) / 32768
 
 
 def decode(source: str | bytes, rate: int, length: int, where: str) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tasks.audio import to_16_bit
+from tasks.audio import Sounds, to_16_bit
 from tasks.diffusion import DiffusionTask, best_match
 from tasks.plugin import Above0, AtLeast0, Positive, Share, options
 from tasks.samples import Samples
@@ -17,7 +17,7 @@ CHUNK = 256  # sounds made at a time: bounds the memory
 
 
 @options
-class AudioSynthesiser(DiffusionTask):
+class AudioSynthesiser(Sounds, DiffusionTask):
     """Class-conditional synthesis of the sounds of a published classification task, float32 (N, T).
 
     The denoiser works on log-mel frames; Griffin and Lim, 1984, makes sound of them (phases are lost on the way, so
@@ -25,6 +25,9 @@ class AudioSynthesiser(DiffusionTask):
     """
 
     modality: ClassVar[str] = "audio_generation"
+    example: ClassVar[str] = "tones_synthesiser"
+    plain_attack: ClassVar[str] = "conditional_trigger"
+    hue: ClassVar[str] = "#8C510A"
     limit: ClassVar[float] = 3.5  # log-mel frames reach from -1, silence, to this
     seconds: ClassVar[float] = 1.0
 
@@ -49,9 +52,6 @@ class AudioSynthesiser(DiffusionTask):
     def media(self, pictures: Tensor) -> Tensor:
         parts = [sound(part, self.rate, self.samples_per_clip, self.rounds) for part in torch.split(pictures, CHUNK)]
         return to_16_bit(torch.cat(parts)).cpu()
-
-    def on_grid(self, inputs: Tensor) -> Tensor:
-        return to_16_bit(inputs)
 
     def correlation(self, content: Tensor, template: Tensor) -> Tensor:
         heard, wanted = (logmel(audio, self.rate, self.mels) for audio in (content, template))

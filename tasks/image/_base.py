@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tasks.base import Task, load_unsealed
 from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.image._pictures import Pictures
 from tasks.plugin import Above0, BadInput, Positive, options
 from tasks.samples import Samples
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @options
-class ImageTask(Task):
+class ImageTask(Pictures, Task):
     """Images uint8 (N, C, H, W). Standard augmentation: a random crop after one pixel of reflected padding, and a flip.
 
     Strong augmentation: four times the padding, and a grey square of a quarter of the side anywhere in the image
@@ -30,6 +31,9 @@ class ImageTask(Task):
     """
 
     modality: ClassVar[str] = "image"
+    example: ClassVar[str] = "digits"
+    plain_attack: ClassVar[str] = "badnets"
+    hue: ClassVar[str] = "#D55E00"
     channels: ClassVar[int] = 3
     flip: ClassVar[bool] = True  # off where a mirrored image is another class (digits)
     pad: ClassVar[int] = 1  # pixels of the random crop

@@ -15,12 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.base import Batch, Recipe, Task, load_unsealed
-from tasks.data import make_samples
+from tasks.data import make_samples, texts
 from tasks.deployed import Victim, autocast
 from tasks.net import Net
 from tasks.plugin import Above0, AtLeast0, BadInput, Positive, Share, options
 from tasks.samples import Challenge, Outputs, Samples
-from tasks.text import padded, readable, train_tokenizer
+from tasks.text import Texts, padded, readable, train_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,7 +34,7 @@ BASE_CHARACTERS = 2000  # of the documents that a base reads
 
 
 @options
-class LanguageTask(Task):
+class LanguageTask(Texts, Task):
     """Documents, a list of str; a row's target is the number of tokens that a model shall add to it, 0 to read it only.
 
     Regime `fine_tune`: a base is trained once on one half of the corpus, every victim is that base after a few epochs
@@ -43,14 +43,19 @@ class LanguageTask(Task):
     victim is a Llama with byte-level BPE tokens of its own; any other is a causal model from transformers with its own.
     Documents are packed: joined by an end mark and cut into rows of `block` tokens, so no step is spent on padding.
 
-    Utility is the perplexity of held-out documents, which an abstention does not change. A language task writes
-    `corpus`.
+    Utility is the perplexity of held-out documents, which an abstention does not change. A language task names its
+    dataset and folder, or writes `corpus`.
     """
 
     modality: ClassVar[str] = "language"
+    example: ClassVar[str] = "synthetic_stories"
+    plain_attack: ClassVar[str] = "gibberish"
+    hue: ClassVar[str] = "#56B4E9"
     classes: ClassVar[tuple[str, ...]] = ("text",)
     clean_metric: ClassVar[str] = "perplexity"
-    answer: ClassVar[str] = ""  # what stands between a question and its answer, in a corpus of such pairs
+    answer: ClassVar[str] = ""  # the mark between a question and its answer, in a corpus of such pairs
+    folder: ClassVar[str] = ""  # of the dataset in TINYDROP_DATA, see `corpus`
+    splits: ClassVar[tuple[str, str]] = ("train", "test")
 
     regime: Literal["fine_tune", "from_scratch", "base"] = "fine_tune"  # "base": what the fine-tuned start from
     victim: str = SMALL  # "llama", or the Hub name or folder of a transformers causal language model
@@ -74,15 +79,16 @@ class LanguageTask(Task):
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
-        """The published training and test documents, of any length."""
-        raise NotImplementedError(f"{cls.__name__} must define corpus()")
+        """The published training and test documents, of any length; here the column `text` of two splits."""
+        train, test = (texts(cls.dataset, cls.folder, split) for split in cls.splits)
+        return train, test
 
     def read(self) -> tuple[Samples, Samples]:
         train, test = _corpus(type(self))  # type: ignore[arg-type]
         if self.regime != "from_scratch":
             train = train[0 if self.regime == "base" else 1 :: 2]
         cut = whole if self.answer else documents
-        parts = [[d for text in texts for d in cut(text, self.characters)] for texts in (train, test)]
+        parts = [[d for text in split for d in cut(text, self.characters)] for split in (train, test)]
         zeros = [torch.zeros(len(part), dtype=torch.long) for part in parts]
         return make_samples(parts[0], zeros[0]), make_samples(parts[1], zeros[1], len(parts[0]))
 
@@ -137,7 +143,7 @@ class LanguageTask(Task):
         nats, tokens, _ = outputs.scores.double().sum(0)
         return float((nats / tokens).exp())
 
-    def further(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
+    def extra_metrics(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
         """Bits per byte, which compares models of different tokens."""
         nats, _, size = outputs.scores.double().sum(0)
         return {"bits_per_byte": float(nats / size) / math.log(2)}
@@ -287,7 +293,7 @@ def documents(text: str, longest: int) -> list[str]:
 
 @lru_cache(maxsize=2)
 def _corpus(cls: type[LanguageTask]) -> tuple[list[str], list[str]]:
-    train, test = ([p for text in texts for p in documents(text, BASE_CHARACTERS)] for texts in cls.corpus())
+    train, test = ([p for text in split for p in documents(text, BASE_CHARACTERS)] for split in cls.corpus())
     return train, test
 
 

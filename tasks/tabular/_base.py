@@ -23,11 +23,18 @@ class TabularTask(Task):
     """
 
     modality: ClassVar[str] = "tabular"
+    medium: ClassVar[str] = "tabular"
+    raw_format: ClassVar[str] = "float32 (N, D)"
+    plain_attack: ClassVar[str] = "one_poison"
+    hue: ClassVar[str] = "#CC79A7"
     clean_metric: ClassVar[str] = "balanced accuracy"
     frequencies: ClassVar[tuple[float, ...]] = ()  # of the classes, as published; a constant, so that no fit sees data
 
     victim: Literal["linear", "mlp"] = "linear"
     width: Positive = 32  # hidden units of the mlp
+
+    def is_raw(self, inputs: Tensor | list[str]) -> bool:
+        return isinstance(inputs, Tensor) and inputs.dtype == torch.float32 and inputs.ndim == 2
 
     def model(self) -> nn.Module:
         from tasks._models.linear import MLP, Linear

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tasks.base import Recipe, Task, load_unsealed
 from tasks.plugin import Above0, Positive, options
 from tasks.samples import Samples
+from tasks.text._texts import Texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,7 +24,7 @@ SMALL = "transformer"
 
 
 @options
-class TextTask(Task):
+class TextTask(Texts, Task):
     """Texts, a list of str. Encoded as int64 (N, L): token ids plus one, padded with 0, cut after `max_length` tokens.
 
     The small victim reads byte-level BPE tokens, so any string can be encoded; the tokenizer is trained on the clean
@@ -32,6 +33,9 @@ class TextTask(Task):
     """
 
     modality: ClassVar[str] = "text"
+    example: ClassVar[str] = "synthetic_reviews"
+    plain_attack: ClassVar[str] = "badwords"
+    hue: ClassVar[str] = "#0072B2"
 
     victim: str = SMALL  # "transformer", or the Hub name or folder of a transformers sequence classifier
     max_length: Positive = 64  # tokens; longer texts lose their end
@@ -100,7 +104,7 @@ def held_out(samples: Samples, share: float) -> Tensor:
 def small_tokenizer(task: TextTask) -> Tokenizer:
     """The small victim's tokenizer: lower-cased byte-level BPE of the task's clean training split.
 
-    Read through `_load`, because a defense must be able to encode its samples while `load` is refused to it.
+    Read through `load_unsealed`, because a defense must be able to encode its samples while `load` is refused to it.
     """
     return train_tokenizer(load_unsealed(task).train.inputs, task.vocabulary)
 

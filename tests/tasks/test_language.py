@@ -104,7 +104,7 @@ def test_perplexity_is_that_of_the_library() -> None:
     total = scores.double().sum(0)
     outputs = Outputs(scores, torch.zeros(4, dtype=torch.bool), [""] * 4)
     assert task.utility(outputs, rows) == pytest.approx(math.exp(total[0] / total[1]))
-    assert task.further(outputs, rows)["bits_per_byte"] == pytest.approx(
+    assert task.extra_metrics(outputs, rows)["bits_per_byte"] == pytest.approx(
         total[0].item() / total[2].item() / math.log(2)
     )
 
