@@ -92,7 +92,7 @@ def decode(source: str | bytes, rate: int, length: int, where: str) -> Tensor:
     if found != rate:
         raise BadInput(f"{where}: sample rate {found} Hz, expected {rate} Hz; resample it, or set the task's rate")
     if not len(wave):
-        raise BadInput(f"{where}: holds no samples")
+        raise BadInput(f"{where}: contains no audio")
     clip = to_16_bit(torch.from_numpy(wave.mean(1)))[:length]
     return torch.nn.functional.pad(clip, (0, length - len(clip)))
 

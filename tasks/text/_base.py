@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.base import Recipe, Task, load_unsealed
+from tasks.own_files import draw_test_rows
 from tasks.plugin import Above0, Positive, options
 from tasks.samples import Samples
 from tasks.text._texts import Texts
@@ -88,16 +89,11 @@ def padded(tokens: list[list[int]], length: int) -> Tensor:
 
 
 def held_out(samples: Samples, share: float) -> Tensor:
-    """(N,) mask of a fixed, stratified test set; texts equal but for case and spacing are on the same side."""
+    """(N,) mask of a fixed, stratified test set; texts that differ in case or spacing alone are on the same side."""
     groups: dict[str, int] = {}
     group = torch.tensor([groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs])
     label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets)
-    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
-    out = torch.zeros(len(groups), dtype=torch.bool)
-    for c in range(int(label.max()) + 1):
-        of_class = order[label[order] == c]
-        out[of_class[: round(share * len(of_class))]] = True
-    return out[group]
+    return draw_test_rows(label, share)[group]
 
 
 @lru_cache(maxsize=8)
