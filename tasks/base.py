@@ -187,6 +187,14 @@ class Task(Plugin, Modality):
         return {}
 
 
+def copy_facts(cls: Any, *names: str) -> None:
+    """Gives a task class that is made of a published task, `cls.published`, these class attributes of it."""
+    published = cls.published() if hasattr(cls, "published") else None
+    for name in names:
+        if hasattr(published, name):
+            setattr(cls, name, getattr(published, name))
+
+
 @lru_cache(maxsize=3)
 def load_unsealed(task: Task) -> Splits:
     """As `Task.load`, for the harness and for tasks themselves, which may read while an attack or a defense runs."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.base import Batch, Recipe, Task
+from tasks.base import Batch, Recipe, Task, copy_facts
 from tasks.data import read_once
 from tasks.deployed import CHUNK, Victim
 from tasks.plugin import Above0, AtLeast0, Count, Positive, Share, options
@@ -66,11 +66,7 @@ class DiffusionTask(Task):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if hasattr(cls, "published"):
-            usual = cls.published()
-            for name in ("dataset", "revision", "licence", "classes", "rate", "channels"):
-                if hasattr(usual, name):
-                    setattr(cls, name, getattr(usual, name))
+        copy_facts(cls, "dataset", "revision", "licence", "classes", "rate", "channels")
 
     # What a child writes.
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from tasks.base import Recipe
+from tasks.base import Recipe, copy_facts
 from tasks.data import read_once
 from tasks.image._base import ImageTask
 from tasks.plugin import Above0, AtLeast0, Positive, options
@@ -31,8 +31,7 @@ class TransferTask(ImageTask):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("dataset", "revision", "licence", "channels", "flip"):
-            setattr(cls, name, getattr(cls.published, name))
+        copy_facts(cls, "dataset", "revision", "licence", "channels", "flip")
 
     def source(self) -> TransferTask | None:
         if self.part == "old":
