@@ -64,7 +64,7 @@ def sealed(closed: bool = True) -> Iterator[None]:
         _sealed.reset(token)
 
 
-def refused_while_sealed(read: Callable[P, T]) -> Callable[P, T]:
+def refuse_while_sealed(read: Callable[P, T]) -> Callable[P, T]:
     """What reads data: raises PermissionError while an attack or a defense runs."""
 
     @wraps(read)
@@ -107,7 +107,7 @@ class Task(Plugin, Modality):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "read" in vars(cls):
-            cls.read = refused_while_sealed(cls.read)  # type: ignore[method-assign]
+            cls.read = refuse_while_sealed(cls.read)  # type: ignore[method-assign]
 
     def read(self) -> tuple[Samples, Samples]:
         """The published train and test split, raw."""
@@ -148,7 +148,7 @@ class Task(Plugin, Modality):
         """What a model is asked to show its utility, one for each row of the clean test set."""
         return test
 
-    @refused_while_sealed
+    @refuse_while_sealed
     def load(self) -> Splits:
         """Train, test and reserve, disjoint; read once per process.
 
@@ -201,22 +201,22 @@ def load_unsealed(task: Task) -> Splits:
     with sealed(False):  # the harness may: victims and tokenizers are made of published data while a defense runs
         train, test = task.read()
     k = len(task.classes)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(task.subset_seed))
-    train = train.select(order)  # no meaning in the order: the published one is often sorted by class
-    reserve_rows = balanced(train.targets, task.reserve_size, k, "reserve_size", f"{task.name}'s training split")
-    rest = train.drop(reserve_rows)
-    size = task.train_size
-    kept = (
-        rest if size is None else rest.select(balanced(rest.targets, size, k, "train_size", "what the reserve leaves"))
-    )
+    train = _shuffle(train, task)  # no meaning in the order: the published one is often sorted by class
+    in_reserve = pick_balanced(train.targets, task.reserve_size, k, "reserve_size", f"{task.name}'s training split")
+    pool, reserve = train.drop(in_reserve), train.select(in_reserve)
+    if task.train_size is not None:
+        pool = pool.select(pick_balanced(pool.targets, task.train_size, k, "train_size", "what the reserve leaves"))
     if task.test_size is not None:
-        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(task.subset_seed))
-        test = test.select(order)
-        test = test.select(balanced(test.targets, task.test_size, k, "test_size", f"{task.name}'s test split"))
-    return Splits(kept, test, train.select(reserve_rows))
+        test = _shuffle(test, task)
+        test = test.select(pick_balanced(test.targets, task.test_size, k, "test_size", f"{task.name}'s test split"))
+    return Splits(pool, test, reserve)
 
 
-def balanced(targets: Tensor, size: int, k: int, field: str, where: str) -> Tensor:
+def _shuffle(samples: Samples, task: Task) -> Samples:
+    return samples.select(torch.randperm(len(samples), generator=torch.Generator().manual_seed(task.subset_seed)))
+
+
+def pick_balanced(targets: Tensor, size: int, k: int, field: str, where: str) -> Tensor:
     """(N,) mask of `size` rows, the first of each class, classes as equal as the data allows."""
     if size > len(targets):
         raise BadInput(f"{field}={size}: {where} has {len(targets)} rows")

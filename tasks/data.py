@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.base import Task, refused_while_sealed
+from tasks.base import Task, refuse_while_sealed
 from tasks.plugin import BadInput
 from tasks.samples import Samples
 
@@ -42,7 +42,7 @@ def local_folder(name: str) -> Path | None:
     return folder
 
 
-@refused_while_sealed
+@refuse_while_sealed
 def dataset_dict(
     hub_id: str, folder: str, revision: str | None = None, data_dir: str | None = None
 ) -> dict[str, Dataset]:
@@ -76,12 +76,12 @@ def columns(split: Dataset, folder: str, *names: str) -> list[Any]:
     return [split[n] for n in names]
 
 
-def texts(hub_id: str, folder: str, split: str) -> list[str]:
+def read_texts(hub_id: str, folder: str, split: str) -> list[str]:
     """The column `text` of a split."""
     return list(columns(dataset_dict(hub_id, folder)[split], folder, "text")[0])
 
 
-@refused_while_sealed
+@refuse_while_sealed
 @lru_cache(maxsize=1)
 def read_once(task: Task) -> tuple[Samples, Samples]:
     """A published task's splits, for tasks that are made of its parts: decoding thousands of pictures takes seconds."""

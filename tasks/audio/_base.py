@@ -102,7 +102,7 @@ def decode_all(sources: Iterable[tuple[str, str | bytes]], rate: int, length: in
     return torch.stack([decode(source, rate, length, where) for where, source in sources])
 
 
-def clips(split: Dataset, rate: int, length: int, folder: str) -> Tensor:
+def decode_clips(split: Dataset, rate: int, length: int, folder: str) -> Tensor:
     """(N, T) of a dataset's column `audio`, decoded from its bytes."""
     from datasets import Audio
 

@@ -70,11 +70,11 @@ def random_crop(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
     n, _, h, w = x.shape
     shift = torch.randint(-pad, pad + 1, (2, n, 1), generator=rng, device=x.device)
 
-    def reflected(size: int, by: Tensor) -> Tensor:  # (N, size) source index of every row or column
+    def reflect(size: int, by: Tensor) -> Tensor:  # (N, size) source index of every row or column
         at = (torch.arange(size, device=x.device) + by).abs()
         return torch.where(at >= size, 2 * (size - 1) - at, at)
 
-    rows, cols = reflected(h, shift[0]), reflected(w, shift[1])
+    rows, cols = reflect(h, shift[0]), reflect(w, shift[1])
     batch = torch.arange(n, device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[batch, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 

@@ -46,20 +46,20 @@ class TransferTask(ImageTask):
         return replace(super().recipe(), frozen="body" if self.part == "new" else "none")
 
     @property
-    def kept(self) -> tuple[int, ...]:
+    def part_classes(self) -> tuple[int, ...]:
         """The published classes of this part."""
         return tuple(c for c in range(len(self.published.classes)) if (c in self.old) == (self.part == "old"))
 
     @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(self.published.classes[c] for c in self.kept)
+        return tuple(self.published.classes[c] for c in self.part_classes)
 
     def read(self) -> tuple[Samples, Samples]:
         train, test = read_once(self.published())
-        return only(train, self.kept), only(test, self.kept)
+        return select_classes(train, self.part_classes), select_classes(test, self.part_classes)
 
 
-def only(samples: Samples, classes: tuple[int, ...]) -> Samples:
+def select_classes(samples: Samples, classes: tuple[int, ...]) -> Samples:
     """The rows of these classes, renumbered in this order; ids stay."""
     rows = samples.select(torch.isin(samples.targets, torch.tensor(classes)))
     order = torch.tensor(classes)

@@ -59,14 +59,14 @@ class TextTask(Texts, Task):
         return HuggingFaceNet(self.victim, self.max_length, len(self.classes))
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
-        texts = [readable(text) for text in samples.inputs]
+        texts = [make_readable(text) for text in samples.inputs]
         if self.victim == SMALL:
             tokens = [e.ids[: self.max_length] for e in small_tokenizer(self).encode_batch(texts)]
         else:
             from tasks._models.huggingface import tokenizer
 
             tokens = tokenizer(self.victim)(texts, truncation=True, max_length=self.max_length)["input_ids"]
-        return padded(tokens, self.max_length).to(device)
+        return pad_tokens(tokens, self.max_length).to(device)
 
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
         share = 0.3 if self.augmentation == "strong" else 0.1
@@ -75,12 +75,12 @@ class TextTask(Texts, Task):
         return x.masked_fill(hidden, 0)
 
 
-def readable(text: str) -> str:
+def make_readable(text: str) -> str:
     """A string every tokenizer takes: lone surrogates become U+FFFD; a text of nothing becomes a space."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") or " "
 
 
-def padded(tokens: list[list[int]], length: int) -> Tensor:
+def pad_tokens(tokens: list[list[int]], length: int) -> Tensor:
     """int64 (N, length): ids plus one, so that 0 is padding and nothing that can be written in a text."""
     sizes = np.array([len(ids) for ids in tokens])
     out = np.zeros((len(tokens), length), dtype=np.int64)
@@ -88,7 +88,7 @@ def padded(tokens: list[list[int]], length: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-def held_out(samples: Samples, share: float) -> Tensor:
+def draw_test_texts(samples: Samples, share: float) -> Tensor:
     """(N,) mask of a fixed, stratified test set; texts that differ in case or spacing alone are on the same side."""
     groups: dict[str, int] = {}
     group = torch.tensor([groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs])
@@ -117,5 +117,5 @@ def train_tokenizer(texts: Any, vocabulary: int, lower: bool = True) -> Tokenize
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())
     )
-    tokenizer.train_from_iterator((readable(text) for text in texts), trainer)
+    tokenizer.train_from_iterator((make_readable(text) for text in texts), trainer)
     return tokenizer

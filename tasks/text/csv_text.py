@@ -13,7 +13,7 @@ from tasks.data import make_samples
 from tasks.own_files import TEST_SHARE, bad_option
 from tasks.plugin import options
 from tasks.samples import Samples
-from tasks.text import TextTask, held_out
+from tasks.text import TextTask, draw_test_texts
 
 
 @options
@@ -44,7 +44,7 @@ class CsvText(TextTask):
         train = self._samples(self.path, "path")
         if self.test_path:
             return train, self._samples(self.test_path, "test_path")
-        test = held_out(train, TEST_SHARE)
+        test = draw_test_texts(train, TEST_SHARE)
         return train.drop(test), train.select(test)
 
     def _samples(self, path: str, field: str) -> Samples:

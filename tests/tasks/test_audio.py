@@ -249,14 +249,6 @@ def bad_rate(path: Path) -> None:
     write(path, sine(300, 16000, 0.1).numpy(), 16000)
 
 
-def bad_bytes(path: Path) -> None:
-    path.write_bytes(b"this is no sound")
-
-
-def bad_suffix(path: Path) -> None:
-    path.with_suffix(".txt").write_text("not audio")
-
-
 def bad_empty(path: Path) -> None:
     write(path, np.zeros(0, dtype=np.float32))
 
@@ -265,9 +257,9 @@ def bad_empty(path: Path) -> None:
     ("spoil", "complaint"),
     [
         (bad_rate, "sample rate 16000 Hz, expected 8000"),
-        (bad_bytes, "not a readable"),
+        (lambda path: path.write_bytes(b"this is no sound"), "not a readable"),
         (bad_empty, "contains no audio"),
-        (bad_suffix, r"bad\.txt is not one of"),
+        (lambda path: path.with_suffix(".txt").write_text("not audio"), r"bad\.txt is not one of"),
     ],
 )
 def test_audio_folder_names_a_bad_file_in_one_line(folder: Path, spoil: object, complaint: str) -> None:
