@@ -1,4 +1,4 @@
-"""What all audio classification tasks share: reading clips, log-mel encoding, augmentation and the victim."""
+"""Shared by all audio classification tasks: reading clips, log-mel encoding, augmentation and the victim."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.samples import Samples
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SHIFT = 2  # frames of 20 ms a clip may move in training
+SHIFT = 2  # frames of 20 ms that a clip may move in training
 MASKED_FRAMES, MASKED_BANDS = 4, 3  # widest mask; mild, so that a trigger of few frames or bands is still learnt
 
 
@@ -40,7 +40,7 @@ class AudioTask(Sounds, Task):
 
     @property
     def samples_per_clip(self) -> int:
-        """T."""
+        """The number of samples per clip (T)."""
         return round(self.seconds * self.rate)
 
     def model(self) -> nn.Module:
@@ -63,7 +63,7 @@ def shift_frames(x: Tensor, most: int, rng: torch.Generator) -> Tensor:
     """Move every clip (N, 1, M, F) by up to `most` frames; the edge frame is repeated."""
     n, _, _, f = x.shape
     by = torch.randint(-most, most + 1, (n, 1), generator=rng, device=x.device)
-    at = (torch.arange(f, device=x.device) + by).clamp(0, f - 1)  # (N, F) source of every frame
+    at = (torch.arange(f, device=x.device) + by).clamp(0, f - 1)  # (N, F) where every frame comes from
     return x.gather(3, at[:, None, None, :].expand(x.shape))
 
 
@@ -80,17 +80,17 @@ def mask_stretch(x: Tensor, dim: int, widest: int, rng: torch.Generator) -> Tens
 def decode(source: str | bytes, rate: int, length: int, where: str) -> Tensor:
     """(T,) float32 of one recording, channels averaged, cut or padded with silence to `length` samples.
 
-    Raises BadInput, naming `where`, for what cannot be read, is empty or has another sample rate.
+    Raises BadInput, which begins with `where`, if it cannot be read, is empty or has another sample rate.
     """
     import soundfile
 
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        wave, found = soundfile.read(file, dtype="float32", always_2d=True)
+        wave, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise BadInput(f"{where}: not a readable audio file ({str(error).splitlines()[0][:120]})") from error
-    if found != rate:
-        raise BadInput(f"{where}: sample rate {found} Hz, expected {rate} Hz; resample it, or set the task's rate")
+    if file_rate != rate:
+        raise BadInput(f"{where}: sample rate {file_rate} Hz, expected {rate} Hz; resample it, or set the task's rate")
     if not len(wave):
         raise BadInput(f"{where}: contains no audio")
     clip = to_16_bit(torch.from_numpy(wave.mean(1)))[:length]
@@ -98,7 +98,7 @@ def decode(source: str | bytes, rate: int, length: int, where: str) -> Tensor:
 
 
 def decode_all(sources: Iterable[tuple[str, str | bytes]], rate: int, length: int) -> Tensor:
-    """(N, T) of (where, file name or bytes) pairs."""
+    """(N, T) of pairs: what to call a recording in an error message, and its file name or bytes."""
     return torch.stack([decode(source, rate, length, where) for where, source in sources])
 
 
@@ -109,6 +109,5 @@ def decode_clips(split: Dataset, rate: int, length: int, folder: str) -> Tensor:
     if "audio" not in split.column_names:
         raise BadInput(f"dataset {folder!r}: column 'audio' is missing, it has {', '.join(split.column_names)}")
     rows = split.select_columns("audio").cast_column("audio", Audio(decode=False))
-    found = (row["audio"] for row in rows)
-    named = ((f"dataset {folder!r}: row {i}", row["bytes"] or row["path"] or b"") for i, row in enumerate(found))
-    return decode_all(named, rate, length)
+    sources = ((row["audio"]["bytes"] or row["audio"]["path"] or b"") for row in rows)
+    return decode_all(((f"dataset {folder!r}: row {i}", source) for i, source in enumerate(sources)), rate, length)

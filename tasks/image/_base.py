@@ -1,4 +1,4 @@
-"""What all image classification tasks share: encoding, augmentation and the choice of victim."""
+"""Shared by all image classification tasks: encoding, augmentation and the choice of victim."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ImageTask(Pictures, Task):
     Strong augmentation: four times the padding, and a grey square of a quarter of the side anywhere in the image
     (cutout, DeVries and Taylor 2017, arXiv 1708.04552).
 
-    The recipes let a few dozen poisons be learnt at all: two pixels of padding and flips on fashion_mnist multiply the
-    dose that badnets needs by about three and bring no accuracy there.
+    The default augmentation is mild, so that a few dozen poisons can be learnt at all: on fashion_mnist, two pixels of
+    padding and flips triple the dose that badnets needs, and do not improve accuracy.
     """
 
     modality: ClassVar[str] = "image"
@@ -86,7 +86,7 @@ def random_flip(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
-    """One square of a quarter of the side set to middle grey in every image, partly outside where it falls so."""
+    """Every image with one square, a quarter of the side wide, set to middle grey; it may lie partly outside."""
     n, _, h, w = x.shape
 
     def inside(size: int) -> Tensor:  # (N, size) bool along one axis
@@ -97,7 +97,7 @@ def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def read_published(task: ImageTask, folder: str, column: str) -> tuple[Samples, Samples]:
-    """Train and test split of a task's dataset (see dataset_dict), images from `column`, classes from `label`."""
+    """Training and test split of a task's dataset (see dataset_dict): images from `column`, classes from `label`."""
     splits = dataset_dict(task.dataset, folder, revision=task.revision)
     missing = {"train", "test"} - set(splits)
     if missing:
@@ -113,7 +113,10 @@ def read_published(task: ImageTask, folder: str, column: str) -> tuple[Samples, 
 
 
 def read_images(split: Dataset, column: str, folder: str, channels: int) -> Tensor:
-    """uint8 (N, C, H, W) of an image column. BadInput names the first row that is no image or has another size."""
+    """uint8 (N, C, H, W) of an image column.
+
+    Raises BadInput, which names the first row that is not an image or has another size.
+    """
     from datasets import Image
 
     columns(split, folder, column)
@@ -129,7 +132,7 @@ def read_images(split: Dataset, column: str, folder: str, channels: int) -> Tens
 def decode(image: bytes | str, channels: int, where: str, size: int | None = None) -> np.ndarray[Any, Any]:
     """uint8 (H, W) or (H, W, 3) of an encoded image or of the file of that name, resized to size x size where given.
 
-    BadInput says `where` it is broken.
+    Raises BadInput, which begins with `where`, if it cannot be read.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -146,7 +149,7 @@ def decode(image: bytes | str, channels: int, where: str, size: int | None = Non
 
 
 def size_of(shape: tuple[int, ...]) -> str:
-    """(H, W, ...) as people write it."""
+    """A shape (H, W, ...) in words."""
     return f"{shape[1]}x{shape[0]} pixels"
 
 

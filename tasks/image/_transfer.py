@@ -1,4 +1,4 @@
-"""Transfer learning: a new head on a frozen body that the suite trains itself, on classes the head never sees."""
+"""Transfer learning: a new head on a frozen body, which the project trains itself on other classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.samples import Samples
 
 @options
 class TransferTask(ImageTask):
-    """A published task in two: the classes in `old` train the body, the others are what the head is to learn."""
+    """A published task in two parts: the classes in `old` train the body, and the head learns the others."""
 
     published: ClassVar[type[ImageTask]]
     old: ClassVar[tuple[int, ...]]  # published classes that only the body learns
@@ -47,7 +47,7 @@ class TransferTask(ImageTask):
 
     @property
     def part_classes(self) -> tuple[int, ...]:
-        """The published classes of this part."""
+        """The numbers of the published classes that this part has."""
         return tuple(c for c in range(len(self.published.classes)) if (c in self.old) == (self.part == "old"))
 
     @property
@@ -60,7 +60,7 @@ class TransferTask(ImageTask):
 
 
 def select_classes(samples: Samples, classes: tuple[int, ...]) -> Samples:
-    """The rows of these classes, renumbered in this order; ids stay."""
+    """The rows of these classes, with targets renumbered in this order; ids stay."""
     rows = samples.select(torch.isin(samples.targets, torch.tensor(classes)))
     order = torch.tensor(classes)
     return Samples(rows.inputs, (rows.targets[:, None] == order).int().argmax(1), rows.ids)

@@ -1,4 +1,4 @@
-"""What all image generators share: pixels in and out, and how a mark is found."""
+"""Shared by all image generators: pixels in and out, and how a template is found in them."""
 
 from __future__ import annotations
 

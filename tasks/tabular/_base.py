@@ -1,4 +1,4 @@
-"""What all tables share: one row of numbers per sample, and a linear or a small hidden-layer victim."""
+"""Shared by all tabular tasks: one row of numbers per sample, and a linear victim or one with a hidden layer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TabularTask(Task):
         return Linear(features, k) if self.victim == "linear" else MLP(features, k, self.width)
 
     def features(self) -> int:
-        """D."""
+        """The number of columns (D)."""
         raise NotImplementedError(f"{type(self).__name__} must define features()")
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
@@ -56,6 +56,6 @@ class TabularTask(Task):
 
     def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
         """Balanced accuracy; an abstention is an error."""
-        right = outputs.answers == test.targets
-        there = sorted(set(test.targets.tolist()))
-        return torch.stack([right[test.targets == c].float().mean() for c in there]).mean().item()
+        correct = outputs.answers == test.targets
+        classes = sorted(set(test.targets.tolist()))
+        return torch.stack([correct[test.targets == c].float().mean() for c in classes]).mean().item()

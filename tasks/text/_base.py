@@ -1,4 +1,4 @@
-"""What all text classification tasks share: the tokenizer, encoding and the choice of victim."""
+"""Shared by all text classification tasks: the tokenizer, encoding and the choice of victim."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class TextTask(Texts, Task):
 
 
 def make_readable(text: str) -> str:
-    """A string every tokenizer takes: lone surrogates become U+FFFD; a text of nothing becomes a space."""
+    """A string that every tokenizer takes: lone surrogates become U+FFFD, and an empty text becomes a space."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") or " "
 
 
 def pad_tokens(tokens: list[list[int]], length: int) -> Tensor:
-    """int64 (N, length): ids plus one, so that 0 is padding and nothing that can be written in a text."""
+    """int64 (N, length): token ids plus one, so that 0 is padding and no token of a text."""
     sizes = np.array([len(ids) for ids in tokens])
     out = np.zeros((len(tokens), length), dtype=np.int64)
     out[np.arange(length) < sizes[:, None]] = np.fromiter(chain.from_iterable(tokens), np.int64, int(sizes.sum())) + 1
@@ -106,7 +106,7 @@ def small_tokenizer(task: TextTask) -> Tokenizer:
 
 
 def train_tokenizer(texts: Any, vocabulary: int, lower: bool = True) -> Tokenizer:
-    """Byte-level BPE with at most `vocabulary` tokens; the same texts always give the same tokens."""
+    """A byte-level BPE tokenizer of at most `vocabulary` tokens; the same texts always give the same one."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
