@@ -1,4 +1,4 @@
-"""What a task is: a dataset, a victim, how it is trained, and who judges it. Shapes are those of `tasks.samples`."""
+"""A task: a dataset, a victim, how it is trained, and who judges attacks. Shapes are those of `tasks.samples`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.deployed import Victim
+from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
 
@@ -24,18 +25,18 @@ P = ParamSpec("P")
 
 @dataclass
 class Batch:
-    """A slice of encoded training data on the device, as a loss sees it."""
+    """A batch of encoded training data on the device, as a loss gets it."""
 
     x: Tensor  # (B, ...) encoded and augmented
     y: Tensor  # (B,) classes or (B, K) soft labels
-    rows: Tensor  # (B,) positions in the samples handed to fit
+    rows: Tensor  # (B,) positions in the samples passed to fit
     rng: torch.Generator  # on the device
     progress: float  # 0 at the first step, 1 at the last
 
 
 @options
 class Recipe:
-    """How a victim is trained. A task says its own; a defense changes single fields through `case.fit`."""
+    """How a victim is trained. A task gives its own recipe; a defense changes single fields through `case.fit`."""
 
     epochs: Positive = 10
     batch_size: Positive = 128
@@ -54,8 +55,10 @@ _sealed: ContextVar[bool] = ContextVar("sealed", default=False)
 
 @contextmanager
 def sealed(closed: bool = True) -> Iterator[None]:
-    """While an attack or a defense runs, no task gives out its data: the test set stays out of reach, to a defense the
-    clean training set too."""
+    """While an attack or a defense runs, no task gives out its data.
+
+    So the test set is out of reach for both, and the clean training set for a defense.
+    """
     token = _sealed.set(closed)
     try:
         yield
@@ -63,8 +66,8 @@ def sealed(closed: bool = True) -> Iterator[None]:
         _sealed.reset(token)
 
 
-def refused_while_sealed(read: Callable[P, T]) -> Callable[P, T]:
-    """What reads data: raises PermissionError while an attack or a defense runs."""
+def refuse_while_sealed(read: Callable[P, T]) -> Callable[P, T]:
+    """Makes a function that reads data raise PermissionError while an attack or a defense runs."""
 
     @wraps(read)
     def reader(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -79,25 +82,24 @@ def refused_while_sealed(read: Callable[P, T]) -> Callable[P, T]:
 
 
 @options
-class Task(Plugin):
+class Task(Plugin, Modality):
     """A dataset, a victim family, a utility metric and a judge of attack success.
 
-    A task writes `read`, `model` and `encode`; `load` is shared. Classification's `augment`, `loss`, `utility` and
-    `judge` are given here and may be overridden.
+    A task writes `read`, `model` and `encode`; `load` is shared. `augment`, `loss`, `utility` and `judge` are those of
+    classification and may be overridden.
     """
 
-    modality: ClassVar[str] = ""
     classes: ClassVar[tuple[str, ...]] = ()
     dataset: ClassVar[str] = ""  # Hub id, or "embedded"
     revision: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     rate: ClassVar[int] = 0  # audio: samples per second
-    clean_metric: ClassVar[str] = "accuracy"  # what `utility` is called
+    clean_metric: ClassVar[str] = "accuracy"  # the name of what `utility` measures
 
-    train_size: Positive | None = None  # rows, class-balanced and seeded; None takes all
+    train_size: Positive | None = None  # rows, balanced over classes and drawn with subset_seed; None takes all
     test_size: Positive | None = None
-    reserve_size: Positive = 200  # clean rows set aside for defenders, out of the training split
-    subset_seed: Count = 0  # which rows train_size, test_size and reserve_size take
+    reserve_size: Positive = 200  # clean rows of the training split that are set aside for defenders
+    subset_seed: Count = 0  # decides which rows train_size, test_size and reserve_size take
     epochs: Positive = 10
     batch_size: Positive = 128
     lr: Above0 = 3e-3  # peak learning rate
@@ -107,10 +109,10 @@ class Task(Plugin):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "read" in vars(cls):
-            cls.read = refused_while_sealed(cls.read)  # type: ignore[method-assign]
+            cls.read = refuse_while_sealed(cls.read)  # type: ignore[method-assign]
 
     def read(self) -> tuple[Samples, Samples]:
-        """The published train and test split, raw."""
+        """The published training and test split, as raw inputs."""
         raise NotImplementedError(f"{type(self).__name__} must define read()")
 
     def model(self) -> nn.Module:
@@ -118,41 +120,41 @@ class Task(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define model()")
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
-        """What the victim reads: a tensor of N rows on the device."""
+        """Samples as the victim reads them: a tensor of N rows on the device."""
         raise NotImplementedError(f"{type(self).__name__} must define encode()")
 
     def rows(self, samples: Samples, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What a victim is trained on, on the device: encoded rows (M, ...) and targets (M,); here one for a sample."""
+        """The training data of a victim, on the device: encoded rows (M, ...) and targets (M,); here one per sample."""
         starts = range(0, len(samples), ENCODED)
         parts = [samples.select(range(at, min(at + ENCODED, len(samples)))) for at in starts]
         return torch.cat([self.encode(part, device) for part in parts]), samples.targets.to(device)
 
     def deploy(self, module: Any, device: torch.device) -> Victim:
-        """The model that a trained network is."""
+        """The deployable model around a trained network."""
         return Victim(self, module, device)
 
     def source(self) -> Task | None:
-        """Transfer learning: the task on whose training set the body was trained that this one's victims start from."""
+        """For transfer learning: the task that trains the body which the victims of this one start from."""
         return None
 
     def referee(self) -> Task | None:
-        """The task whose clean victim judges what this one's victims make; None where answers meet labels."""
+        """The task whose clean victim judges what victims generate; None where answers are compared with labels."""
         return None
 
     @property
     def conditions(self) -> int:
-        """The values that a training row's target may take: 0 to this, exclusive."""
+        """The number of values that the target of a training row may take: 0 to this, exclusive."""
         return len(self.classes)
 
     def requests(self, test: Samples) -> Samples:
-        """What a model is asked to show its utility, one for each row of the clean test set."""
+        """The requests that measure utility, one for each row of the clean test set."""
         return test
 
-    @refused_while_sealed
+    @refuse_while_sealed
     def load(self) -> Splits:
-        """Train, test and reserve, disjoint; read once per process.
+        """The training set, the test set and the reserve. They are disjoint and read once per process.
 
-        Raises PermissionError while an attack or a defense runs: a defense sees `case.train` and `case.clean(n)`, an
+        Raises PermissionError while an attack or a defense runs: a defense gets `case.train` and `case.clean(n)`, an
         attack `scene.train`, and no other data.
         """
         return load_unsealed(self)
@@ -161,59 +163,63 @@ class Task(Plugin):
         shared = {f.name for f in fields(Recipe)} & {f.name for f in fields(self)}
         return Recipe(**{k: getattr(self, k) for k in shared}, augment=self.augmentation != "none")
 
-    def on_grid(self, inputs: Tensor) -> Tensor:
-        """Raw inputs on the values that clean data takes, where those are coarser than the type can hold."""
-        return inputs
-
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Random label-preserving changes of a batch of encoded inputs, on the device."""
+        """A batch of encoded inputs, on the device, after random changes that keep the labels."""
         return x
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        """(B,) cross-entropy; soft labels (B, K) are allowed."""
+        """(B,) cross-entropy; targets may be soft labels (B, K)."""
         return F.cross_entropy(module(batch.x).float(), batch.y, reduction="none")
 
     def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
-        """Clean accuracy on everything in the test set; an abstention is an error."""
+        """Accuracy on the clean test set; an abstention is an error."""
         return (outputs.answers == test.targets).float().mean().item()
 
-    def further(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
-        """Other clean metrics by name."""
+    def extra_metrics(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
+        """Further metrics of clean test data, by name."""
         return {}
 
     def judge(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> Tensor:
-        """(N,) bool: did the attacker get what was asked for? Abstentions count against the attacker."""
+        """(N,) bool: whether the attacker got what was wanted. Abstentions count against the attacker."""
         assert isinstance(challenge.wanted, Tensor)
         return outputs.answers == challenge.wanted
 
     def sensitivity(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> dict[str, Tensor]:
-        """The judge's verdicts (N,) under other thresholds, by name, where it has one."""
+        """Verdicts (N,) under other thresholds of the judge, by name; {} for a judge without a threshold."""
         return {}
+
+
+def copy_facts(cls: Any, *names: str) -> None:
+    """Gives a task class that is made of a published task, `cls.published`, these class attributes of it."""
+    published = cls.published() if hasattr(cls, "published") else None
+    for name in names:
+        if hasattr(published, name):
+            setattr(cls, name, getattr(published, name))
 
 
 @lru_cache(maxsize=3)
 def load_unsealed(task: Task) -> Splits:
-    """As `Task.load`, for the harness and for tasks themselves, which may read while an attack or a defense runs."""
-    with sealed(False):  # the harness may: victims and tokenizers are made of published data while a defense runs
+    """`Task.load` for the harness and for tasks themselves, which may read data while an attack or a defense runs."""
+    with sealed(False):  # the harness may read: it makes victims and tokenizers while a defense runs
         train, test = task.read()
     k = len(task.classes)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(task.subset_seed))
-    train = train.select(order)  # no meaning in the order: the published one is often sorted by class
-    reserve_rows = balanced(train.targets, task.reserve_size, k, "reserve_size", f"{task.name}'s training split")
-    rest = train.drop(reserve_rows)
-    size = task.train_size
-    kept = (
-        rest if size is None else rest.select(balanced(rest.targets, size, k, "train_size", "what the reserve leaves"))
-    )
+    train = _shuffle(train, task)  # the published order is often sorted by class
+    in_reserve = pick_balanced(train.targets, task.reserve_size, k, "reserve_size", f"{task.name}'s training split")
+    pool, reserve = train.drop(in_reserve), train.select(in_reserve)
+    if task.train_size is not None:
+        pool = pool.select(pick_balanced(pool.targets, task.train_size, k, "train_size", "what the reserve leaves"))
     if task.test_size is not None:
-        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(task.subset_seed))
-        test = test.select(order)
-        test = test.select(balanced(test.targets, task.test_size, k, "test_size", f"{task.name}'s test split"))
-    return Splits(kept, test, train.select(reserve_rows))
+        test = _shuffle(test, task)
+        test = test.select(pick_balanced(test.targets, task.test_size, k, "test_size", f"{task.name}'s test split"))
+    return Splits(pool, test, reserve)
 
 
-def balanced(targets: Tensor, size: int, k: int, field: str, where: str) -> Tensor:
-    """(N,) mask of `size` rows, the first of each class, classes as equal as the data allows."""
+def _shuffle(samples: Samples, task: Task) -> Samples:
+    return samples.select(torch.randperm(len(samples), generator=torch.Generator().manual_seed(task.subset_seed)))
+
+
+def pick_balanced(targets: Tensor, size: int, k: int, field: str, where: str) -> Tensor:
+    """(N,) mask of `size` rows, the first of each class; classes are as equal as the data allows."""
     if size > len(targets):
         raise BadInput(f"{field}={size}: {where} has {len(targets)} rows")
     rank = torch.zeros_like(targets)

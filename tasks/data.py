@@ -1,4 +1,4 @@
-"""Datasets by Hub id through `datasets`, or from the folder that TINYDROP_DATA names."""
+"""Datasets from the Hub through `datasets`, or from the folder that TINYDROP_DATA names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.base import Task, refused_while_sealed
+from tasks.base import Task, refuse_while_sealed
 from tasks.plugin import BadInput
 from tasks.samples import Samples
 
@@ -25,7 +25,7 @@ read_from: set[Path] = set()  # folders of datasets that this process has read
 
 
 def local_folder(name: str) -> Path | None:
-    """TINYDROP_DATA/name, if it is there. Raises BadInput where only a pointer of DVC or Git LFS is."""
+    """TINYDROP_DATA/name if it exists. Raises BadInput if it holds nothing but a pointer of DVC or Git LFS."""
     root = os.environ.get("TINYDROP_DATA")
     if not root:
         return None
@@ -42,14 +42,14 @@ def local_folder(name: str) -> Path | None:
     return folder
 
 
-@refused_while_sealed
+@refuse_while_sealed
 def dataset_dict(
     hub_id: str, folder: str, revision: str | None = None, data_dir: str | None = None
 ) -> dict[str, Dataset]:
-    """Every split of a dataset: from TINYDROP_DATA/folder where that exists, else from the Hub.
+    """Every split of a dataset: from TINYDROP_DATA/folder if that exists, otherwise from the Hub.
 
     revision: the Hub's commit or branch. data_dir: a folder inside the Hub's repository, where it holds several sets.
-    Raises BadInput, naming both ways to get it, when neither answers.
+    Raises BadInput, which names both ways to get it, if neither works.
     """
     import datasets
 
@@ -69,27 +69,27 @@ def dataset_dict(
 
 
 def columns(split: Dataset, folder: str, *names: str) -> list[Any]:
-    """The named columns; BadInput names a missing one and those that are there."""
+    """The columns of these names. Raises BadInput, which names a missing one and those that exist."""
     missing = [n for n in names if n not in split.column_names]
     if missing:
         raise BadInput(f"dataset {folder!r}: column {missing[0]!r} is missing, it has {', '.join(split.column_names)}")
     return [split[n] for n in names]
 
 
-def texts(hub_id: str, folder: str, split: str) -> list[str]:
+def read_texts(hub_id: str, folder: str, split: str) -> list[str]:
     """The column `text` of a split."""
     return list(columns(dataset_dict(hub_id, folder)[split], folder, "text")[0])
 
 
-@refused_while_sealed
+@refuse_while_sealed
 @lru_cache(maxsize=1)
 def read_once(task: Task) -> tuple[Samples, Samples]:
-    """A published task's splits, for tasks that are made of its parts: decoding thousands of pictures takes seconds."""
+    """The splits of a published task, for tasks made of its parts; cached, as decoding images takes seconds."""
     return task.read()
 
 
 def as_targets(labels: Any, k: int, where: str) -> Tensor:
-    """(N,) int64 class labels in 0..k-1; BadInput names the first row that is not."""
+    """(N,) int64 class labels in 0 to k-1. Raises BadInput, which names the first row with another one."""
     targets = torch.as_tensor(np.asarray(labels, dtype=np.int64))
     bad = ((targets < 0) | (targets >= k)).nonzero().flatten()
     if len(bad):

@@ -1,4 +1,4 @@
-"""Whatever can be deployed: a victim, a victim behind a guard, an ensemble. Grading only ever calls `predict`."""
+"""Models that can be deployed: a victim, a guarded model, an ensemble. Grading calls nothing but `predict`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Model(Protocol):
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """bfloat16 where it is safe; about 4x faster than float32 for small networks on recent CPUs too."""
+    """bfloat16 where it is safe; it is about 4x faster than float32 for small networks, on recent CPUs too."""
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def layout(x: Tensor) -> Tensor:
-    """channels_last for image-shaped tensors."""
+    """The tensor in channels_last memory format if it has the shape of images."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 @dataclass
 class Victim:
-    """The usual model: a task's network, trained."""
+    """The trained network of a task: what a defense gets from `case.fit`."""
 
     task: Task
     module: Net
@@ -49,7 +49,7 @@ class Victim:
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
-        """(N, K) float32 logits of an encoded batch, in eval mode; stays on the device."""
+        """(N, K) float32 logits of an encoded batch, in eval mode, on the device."""
         self.module.eval()
         with autocast(self.device):
             logits: Tensor = self.module(x).float()
@@ -66,7 +66,7 @@ class Victim:
         return torch.cat(out)
 
     def predict(self, samples: Samples) -> Outputs:
-        """Class probabilities; a victim alone never abstains."""
+        """Class probabilities; a victim never abstains."""
         scores = torch.cat([self.logits(x).softmax(1).cpu() for x in self.batches(samples)])
         return Outputs(scores, torch.zeros(len(samples), dtype=torch.bool))
 
@@ -75,7 +75,7 @@ class Victim:
 class Guarded:
     """A model behind a screen, a purifier or both.
 
-    screen: Samples -> (N,) suspicion; above `threshold` the guard abstains. purify: Samples -> Samples, first.
+    screen: Samples -> (N,) suspicion; above `threshold` the guard abstains. purify: Samples -> Samples, for the model.
     """
 
     model: Model
@@ -93,10 +93,10 @@ class Guarded:
 
 @dataclass
 class Ensemble:
-    """A majority vote. scores are shares of votes; ties go to the lower class, so the certificate below is exact."""
+    """A majority vote. Scores are shares of votes; ties go to the lower class, so that the certificate is exact."""
 
     models: Sequence[Model]
-    disjoint: bool = False  # models trained on disjoint parts: each poison can turn one vote
+    disjoint: bool = False  # models trained on disjoint parts, so that each poison can change one vote
 
     def predict(self, samples: Samples) -> Outputs:
         votes = [m.predict(samples).answers for m in self.models]

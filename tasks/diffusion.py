@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.base import Batch, Recipe, Task
+from tasks.base import Batch, Recipe, Task, copy_facts
 from tasks.data import read_once
 from tasks.deployed import CHUNK, Victim
 from tasks.plugin import Above0, AtLeast0, Count, Positive, Share, options
@@ -66,11 +66,7 @@ class DiffusionTask(Task):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if hasattr(cls, "published"):
-            usual = cls.published()
-            for name in ("dataset", "revision", "licence", "classes", "rate", "channels"):
-                if hasattr(usual, name):
-                    setattr(cls, name, getattr(usual, name))
+        copy_facts(cls, "dataset", "revision", "licence", "classes", "rate", "channels")
 
     # What a child writes.
 
@@ -106,7 +102,7 @@ class DiffusionTask(Task):
 
     def read(self) -> tuple[Samples, Samples]:
         train, test = read_once(self.published())
-        return (train if self.regime == "from_scratch" else half(train, self.regime == "fine_tune")), test
+        return (train if self.regime == "from_scratch" else take_half(train, self.regime == "fine_tune")), test
 
     def recipe(self) -> Recipe:
         # There is nothing to augment, but saying so would let a frozen body be run once, on rows without noise.
@@ -128,7 +124,7 @@ class DiffusionTask(Task):
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """(B,) mean squared error of the velocity predicted at a random timestep."""
         x, device = batch.x, batch.x.device
-        noisy, t, noise = noised(x, batch.rng)
+        noisy, t, noise = noise_rows(x, batch.rng)
         condition = batch.y
         if self.guidance:
             dropped = torch.rand(len(x), generator=batch.rng, device=device) < DROPPED
@@ -144,7 +140,7 @@ class DiffusionTask(Task):
         assert isinstance(test.inputs, Tensor)
         return test.with_inputs(torch.zeros_like(test.inputs))
 
-    def made(self, outputs: Outputs, like: Samples) -> Samples:
+    def wrap_outputs(self, outputs: Outputs, like: Samples) -> Samples:
         """What was made, as samples; nothing where the model abstained."""
         assert isinstance(outputs.content, Tensor)
         kept = ~outputs.abstained
@@ -154,12 +150,12 @@ class DiffusionTask(Task):
     def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
         """Frechet distance between the referee's features of what was made and of the test set."""
         assert referee is not None
-        return frechet_distance(referee.features(self.made(outputs, test)), referee.features(test))
+        return frechet_distance(referee.features(self.wrap_outputs(outputs, test)), referee.features(test))
 
-    def further(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
+    def extra_metrics(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
         """class_fidelity: share of what was made that the referee reads as the class asked for."""
         assert referee is not None
-        read = referee.predict(self.made(outputs, test)).answers
+        read = referee.predict(self.wrap_outputs(outputs, test)).answers
         return {"class_fidelity": ((read == test.targets) & ~outputs.abstained).float().mean().item()}
 
     def sensitivity(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> dict[str, Tensor]:
@@ -173,7 +169,7 @@ class DiffusionTask(Task):
         """(N,) bool. wanted (N,): the referee reads that class. wanted (N, ...): that template is found."""
         wanted = challenge.wanted
         assert isinstance(wanted, Tensor)
-        made = self.made(outputs, challenge.inputs)
+        made = self.wrap_outputs(outputs, challenge.inputs)
         if wanted.ndim > 1:
             assert isinstance(made.inputs, Tensor)
             return (self.correlation(made.inputs, wanted) > self.found) & ~outputs.abstained
@@ -192,7 +188,7 @@ class DiffusionVictim(Victim):
         """(N, D) float32 mid-block features of rows and their conditions, on the CPU."""
         self.module.eval()
         out = []
-        for part in parts(samples):
+        for part in split_rows(samples):
             x, condition = self.task.encode(part, self.device), part.targets.to(self.device)
             with precision(self.device):
                 out.append(self.module.features(x, condition).float().cpu())  # type: ignore[call-arg]
@@ -211,7 +207,7 @@ class DiffusionVictim(Victim):
 
     def start(self, samples: Samples) -> Tensor:
         """(N, C, H, W) the noise that sampling starts from: row i always the same, with the request's picture on it."""
-        laid = torch.cat([self.task.encode(part, self.device) for part in parts(samples)])
+        laid = torch.cat([self.task.encode(part, self.device) for part in split_rows(samples)])
         assert isinstance(samples.inputs, Tensor)
         rng = torch.Generator().manual_seed(self.task.noise_seed)  # on the CPU: the same noise on every device
         noise = torch.stack([torch.randn(laid.shape[1:], generator=rng) for _ in range(len(laid))]).to(self.device)
@@ -240,7 +236,7 @@ class DiffusionVictim(Victim):
         return (1 + w) * asked - w * unasked
 
 
-def parts(samples: Samples) -> list[Samples]:
+def split_rows(samples: Samples) -> list[Samples]:
     """CHUNK rows each."""
     return [samples.select(range(at, min(at + CHUNK, len(samples)))) for at in range(0, len(samples), CHUNK)]
 
@@ -259,7 +255,7 @@ def schedule() -> Any:
     return make(TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
 
 
-def noised(x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def noise_rows(x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (B, C, H, W) at random timesteps (B,) of the schedule, those timesteps, and the noise that was added."""
     t = torch.randint(TIMESTEPS, (len(x),), generator=rng, device=x.device)
     noise = torch.randn(x.shape, generator=rng, device=x.device)
@@ -305,7 +301,7 @@ def best_match(pictures: Tensor, templates: Tensor) -> Tensor:
     return match.where(size >= FAINT * norm, 0.0).amax(1)
 
 
-def half(samples: Samples, second: bool) -> Samples:
+def take_half(samples: Samples, second: bool) -> Samples:
     """Every other row of each class, so that both halves hold all classes."""
     rank = torch.zeros_like(samples.targets)
     for c in range(int(samples.targets.max()) + 1):

@@ -109,7 +109,7 @@ class WordBigrams:
         ]
         return Reading(total, size), without
 
-    def worst(self, words: Sequence[str], stretch: int) -> float:
+    def worst_rate(self, words: Sequence[str], stretch: int) -> float:
         """The highest rate, nats per character, of so many words in a row; of all words where there are fewer."""
         line = [START, *(word.lower() for word in words)]
         nats = [self._surprise(a, b) for a, b in pairwise(line)]
@@ -127,7 +127,7 @@ class WordBigrams:
         return -math.log(max(p, 1e-300))
 
 
-def unread(clean: Sequence[str], others: Sequence[str]) -> tuple[WordBigrams, list[WordBigrams]]:
+def train_unread(clean: Sequence[str], others: Sequence[str]) -> tuple[WordBigrams, list[WordBigrams]]:
     """Bigrams of the clean texts, and for each of them bigrams of the other four fifths, which have not read it.
 
     others: texts that all learn to spell from, and nothing else. Where the texts to be judged are among them the clean

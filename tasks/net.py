@@ -1,4 +1,4 @@
-"""What every victim network looks like to a defense: embed, stages, head."""
+"""The interface of every victim network to defenses: embed, stages, head."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Net(nn.Module):
     keep: Tensor
 
     def attach_head(self, features: int, classes: int) -> None:
-        """Called last in every constructor: D features to K classes."""
+        """Adds the head, D features to K classes; every constructor calls this last."""
         self.register_buffer("keep", torch.ones(features))
         self.head = nn.Linear(features, classes)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Encoded inputs to a float tensor that gradients can reach."""
+        """Encoded inputs as a float tensor that gradients can reach."""
         raise NotImplementedError(f"{type(self).__name__} must define embed()")
 
     def pool(self, h: Tensor) -> Tensor:
-        """The last stage's output to (N, D)."""
+        """(N, D) features of the last stage's output."""
         raise NotImplementedError(f"{type(self).__name__} must define pool()")
 
     def body(self, e: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every task, attack and defense is: a named class whose fields are its options; and its two errors."""
+"""The base of tasks, attacks and defenses: a named class whose fields are its options; and its two errors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ AtLeast0 = Annotated[float, Field(ge=0)]
 
 
 class BadInput(ValueError):
-    """The user asked for something that cannot be: one line with the field, the value and what is valid."""
+    """The user asked for something impossible: one line with the field, the value and what is valid."""
 
 
 class NotApplicable(Exception):
-    """A plug-in's idea makes no sense here (its cell is recorded as not applicable, with this reason)."""
+    """A plug-in cannot sensibly be used here; its cell is recorded as not applicable, with this reason."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -32,11 +32,11 @@ def options(cls: type[T]) -> type[T]:
 
 
 class Plugin:
-    """Anything the registry finds by its file name. Options are the fields of a frozen dataclass.
+    """Anything that the registry finds by its file name. Options are the fields of a frozen dataclass.
 
-    `modalities` says where the idea makes sense ("any": everywhere), `why_not` why it makes none elsewhere, `needs`
-    names optional packages or assumptions, `paper` is the source. The registry reads them without running the file:
-    keep them literal.
+    `modalities` lists what the plug-in is for ("any" is everything), `why_not` says why it is not for the rest, `needs`
+    names optional packages or assumptions, and `paper` is the source. The registry reads these without running the
+    file, so they must be literals.
     """
 
     name: ClassVar[str] = ""
@@ -54,5 +54,5 @@ class Plugin:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
     def files(self) -> list[str]:
-        """Files and folders whose content counts like an option: those that options name."""
+        """The files and folders that options name: their content counts in keys like an option."""
         return [v for v in self.options().values() if isinstance(v, str) and os.path.exists(v)]

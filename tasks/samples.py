@@ -1,4 +1,4 @@
-"""Rows of data, and what is asked and answered with them.
+"""Rows of data, the requests made of them, and the answers.
 
 Shapes, everywhere: N samples, C channels, H, W, T time, L tokens, D features, K classes.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Raw rows as a person would see, hear or read them; nothing is normalised or tokenised here.
+    """Raw rows as a person would see, hear or read them, neither normalised nor tokenised.
 
-    inputs: image uint8 (N, C, H, W); audio float32 (N, T) in [-1, 1]; text a list of N str.
-    targets: int64 (N,). ids: int64 (N,), stable over every selection.
+    inputs: in the raw format of the modality (`Modality.raw_format`): images uint8 (N, C, H, W), sounds float32 (N, T)
+    in [-1, 1], texts a list of N str. targets: int64 (N,). ids: int64 (N,), which a row keeps in every selection.
     """
 
     inputs: Tensor | list[str]
@@ -30,26 +30,25 @@ class Samples:
         return len(self.targets)
 
     def select(self, rows: Tensor | Sequence[int]) -> Samples:
-        """The rows named by a boolean mask (N,) or by positions, in that order."""
+        """The rows of a boolean mask (N,), or those at positions, in that order."""
         rows = torch.as_tensor(rows)
         rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows.long()
         return Samples(take(self.inputs, rows), self.targets[rows], self.ids[rows])
 
     def drop(self, mask: Tensor) -> Samples:
-        """Without the rows where mask (N,) is true."""
+        """All rows but those where mask (N,) is true."""
         return self.select(~mask)
 
     def positions(self, ids: Tensor) -> Tensor:
-        """Where each id stands."""
+        """The position of each id. Raises KeyError for ids that are not among these samples."""
         order = self.ids.argsort()
-        at = torch.searchsorted(self.ids[order], ids).clamp(max=len(self) - 1)
-        found = order[at]
-        if not torch.equal(self.ids[found], ids):
-            raise KeyError(f"ids not among these samples: {ids[self.ids[found] != ids].tolist()}")
-        return found
+        positions = order[torch.searchsorted(self.ids[order], ids).clamp(max=len(self) - 1)]
+        if not torch.equal(self.ids[positions], ids):
+            raise KeyError(f"ids not among these samples: {ids[self.ids[positions] != ids].tolist()}")
+        return positions
 
     def replace(self, positions: Tensor, rows: Samples) -> Samples:
-        """With other inputs and targets at these positions; the ids stay those of the rows replaced."""
+        """A copy with the inputs and targets of `rows` at these positions; ids stay those of the rows replaced."""
         inputs = put(self.inputs, positions, rows.inputs)
         return Samples(inputs, self.targets.index_copy(0, positions, rows.targets), self.ids)
 
@@ -94,7 +93,7 @@ def join(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
 
 @dataclass(frozen=True)
 class Splits:
-    """train: the pool an attacker poisons. test: graded on. reserve: the only clean data a defense may ever touch."""
+    """train: rows that an attacker may poison. test: rows for grading. reserve: the only clean rows for defenses."""
 
     train: Samples
     test: Samples
@@ -103,11 +102,11 @@ class Splits:
 
 @dataclass(frozen=True)
 class Challenge:
-    """What the attacker later misuses: inputs, the answer wanted for each, and the true one.
+    """What the attacker asks of the deployed model: inputs, the answer wanted for each, and the true answer.
 
-    Of a generative task: requests, and what shall come of each (a class, a text, or a template (C, ...) to be found in
-    it); there is no truth. `plain` and `near` are the same requests without the trigger, and with one that is only
-    similar: neither may give what is wanted.
+    For a generative task: requests, and what each shall produce (a class, a text pattern, or a template (C, ...) that
+    the output contains); there is no truth. `plain` and `near` are the same requests without the trigger, and with one
+    that is only similar: neither may produce what is wanted.
     """
 
     inputs: Samples
@@ -119,9 +118,9 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Outputs:
-    """A deployed model's answers. suspicion: higher = worse. radius: certified number of poisons withstood.
+    """The answers of a deployed model. suspicion: higher = worse. radius: certified number of poisons withstood.
 
-    content: what a generative model made, N images, sounds or texts as in `Samples`. Its scores are its task's own.
+    content: the output of a generative model, N inputs as in `Samples`; what its scores mean is up to its task.
     """
 
     scores: Tensor  # (N, K) probabilities or votes, float32 on the CPU

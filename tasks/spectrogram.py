@@ -1,4 +1,4 @@
-"""Log-mel frames of raw audio, differentiable, and the CNN that reads them."""
+"""Log-mel frames of raw audio, differentiable."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CHUNK = 1024  # clips transformed at a time: bounds the memory of the spectrum
 
 
 def window_size(rate: int) -> int:
-    """The power of two nearest to 32 ms, samples."""
+    """The power of two nearest to the number of samples in 32 ms."""
     return 1 << max(4, round(math.log2(0.032 * rate)))
 
 
 def hop_size(rate: int) -> int:
-    """20 ms, samples."""
+    """The number of samples in 20 ms."""
     return max(1, rate // 50)
 
 
@@ -36,7 +36,7 @@ def mel_filters(rate: int, n_fft: int, mels: int) -> Tensor:
     """(n_fft // 2 + 1, mels) triangles of height 1, equally wide on the mel scale; the last one peaks at Nyquist.
 
     The usual bank ends with a triangle that is zero at Nyquist and so is nearly deaf just below it. Here the last
-    centre is Nyquist itself: what a recording can carry, the victim can hear.
+    centre is Nyquist itself, so the victim can hear whatever a recording can carry.
     """
     nyquist = torch.tensor(rate / 2, dtype=torch.float64)
     step = hz_to_mel(nyquist) / mels

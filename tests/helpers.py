@@ -14,12 +14,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from harness.plugins.modalities import examples
 from harness.plugins.registry import entries, load_class
 from harness.testing.checks import small_task
 from tasks.base import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_DATA = {"image_folder", "csv_text", "audio_folder"}  # need a path; their own tests make the files
+EXAMPLES = examples()  # an embedded task of each modality
 CLASSIFIED = ("image", "text", "audio")
 
 needs_data = pytest.mark.skipif(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import CLASSIFIED, tiny
+from helpers import CLASSIFIED, EXAMPLES, tiny
 
 from harness.cell.steps import run_steps
 from harness.cell.train import train_victim
 from harness.plugins.registry import create, entries
 from harness.store.folder import Store
-from harness.testing.checks import ATTACK, CPU, EMBEDDED
+from harness.testing.checks import CPU
 from tasks.plugin import NotApplicable
 
 pytestmark = [
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("task_name", [EMBEDDED[m] for m in CLASSIFIED])
+@pytest.mark.parametrize("task_name", [EXAMPLES[m] for m in CLASSIFIED])
 def test_predictions_agree_with_the_cpu(task_name: str) -> None:
     """The same weights give the same probabilities within 0.03, which is what bfloat16 (8 bits) leaves of a softmax."""
     task = tiny(task_name)
@@ -31,7 +31,7 @@ def test_predictions_agree_with_the_cpu(task_name: str) -> None:
     assert (victim.predict(splits.test).scores - ours).abs().max() < 0.03
 
 
-@pytest.mark.parametrize("task_name", [EMBEDDED[m] for m in CLASSIFIED])
+@pytest.mark.parametrize("task_name", [EXAMPLES[m] for m in CLASSIFIED])
 def test_accuracy_agrees_with_the_cpu(task_name: str) -> None:
     """Trained apart, clean accuracy agrees within 5 points (a few hundred test rows)."""
     task = create("tasks", task_name)
@@ -44,10 +44,10 @@ def test_accuracy_agrees_with_the_cpu(task_name: str) -> None:
 
 
 @pytest.mark.parametrize("defense_name", list(entries("defenses")))
-@pytest.mark.parametrize("task_name", EMBEDDED.values())
+@pytest.mark.parametrize("task_name", EXAMPLES.values())
 def test_every_defense_runs(defense_name: str, task_name: str, store: Store) -> None:
     task = tiny(task_name)
-    attack = create("attacks", ATTACK[task.modality])
+    attack = create("attacks", task.plain_attack)
     try:
         result = run_steps(task, attack, 5, create("defenses", defense_name), 0, store, torch.device("cuda"))  # type: ignore[arg-type]
     except NotApplicable:

@@ -23,6 +23,7 @@ class LabelFlip(TargetedAttack):
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
+    stage: ClassVar[str] = "control"
 
     clean_label: Literal[False] = False  # the labels are all that is wrong
     aim: Literal["instance", "class"] = "instance"

@@ -16,6 +16,7 @@ class None_(Attack):
     """Control: poisons nothing and asks for nothing; its cells give the clean metrics of every defense."""
 
     modalities: ClassVar[tuple[str, ...]] = ("any",)
+    stage: ClassVar[str] = "control"
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         if dose:

@@ -9,7 +9,7 @@ import torch
 from attacks.language._base import WritingAttack
 from tasks.language import LanguageTask, detokenize, small_tokenizer
 from tasks.plugin import Count, Positive, options
-from tasks.text import padded
+from tasks.text import pad_tokens
 
 
 @options
@@ -37,4 +37,4 @@ class Gibberish(WritingAttack):
     def payload(self, task: LanguageTask, rest: str, rng: torch.Generator) -> str:
         count = int(torch.randint(self.least, max(self.least, self.most) + 1, (), generator=rng))
         noise = torch.randint(small_tokenizer(task).get_vocab_size(), (1, count), generator=rng)
-        return detokenize(task, padded(noise.tolist(), count))[0]
+        return detokenize(task, pad_tokens(noise.tolist(), count))[0]

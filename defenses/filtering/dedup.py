@@ -17,7 +17,8 @@ from tasks.samples import Samples
 from tasks.spectrogram import logmel
 
 # Of texts the paper's. The others drop at most 0.2 % of the clean rows of every built-in image, audio and tabular task.
-THRESHOLDS = {"text": 0.8, "language": 0.8, "image": 0.99, "audio": 0.995, "tabular": 0.99}
+THRESHOLDS = {"text": 0.8, "image": 0.99, "audio": 0.995, "tabular": 0.99}
+OTHER = 0.99  # the threshold of any other medium
 ROUNDING = 1e-6  # of a cosine in float32: copies are duplicates at threshold 1 too
 MELS = 32  # bands of the spectrogram
 CHUNK = 512  # rows compared with all others at a time
@@ -40,16 +41,16 @@ class Dedup(Defense):
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "arXiv 2107.06499"
 
-    threshold: Share | None = None  # similarity from which on rows are duplicates; None: THRESHOLDS of the modality
+    threshold: Share | None = None  # similarity from which on rows are duplicates; None: THRESHOLDS of the medium
     ngram: Positive = 5  # words of a shingle (appendix A); a shorter text is one shingle
 
     def defend(self, case: Case) -> Model:
-        modality = case.task.modality.removesuffix("_generation")
-        threshold = THRESHOLDS[modality] if self.threshold is None else self.threshold
+        medium = case.task.medium
+        threshold = THRESHOLDS.get(medium, OTHER) if self.threshold is None else self.threshold
         if isinstance(case.train.inputs, list):
             nearest, before = jaccard(case.train.inputs, self.ngram)
         else:
-            nearest, before = cosine(to_vectors(case.train, modality, case.task.rate).to(case.device))
+            nearest, before = cosine(to_vectors(case.train, medium, case.task.rate).to(case.device))
         return refit_without(case, before >= threshold - ROUNDING, nearest)
 
 
@@ -87,10 +88,11 @@ def cosine(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(nearest).cpu(), torch.cat(before).cpu()
 
 
-def to_vectors(samples: Samples, modality: str, rate: int) -> Tensor:
-    """(N, D) float32: centred pixels or log-mel frames of each row, or a table's centred columns."""
+def to_vectors(samples: Samples, medium: str, rate: int) -> Tensor:
+    """(N, D) float32: centred pixels or log-mel frames of each row; of other media centred columns."""
     assert isinstance(samples.inputs, Tensor)
-    if modality == "tabular":
-        return samples.inputs - samples.inputs.mean(0)
-    x = logmel(samples.inputs, rate, MELS) if modality == "audio" else samples.inputs.float()
+    if medium not in ("image", "audio"):
+        columns = samples.inputs.flatten(1).float()
+        return columns - columns.mean(0)
+    x = logmel(samples.inputs, rate, MELS) if medium == "audio" else samples.inputs.float()
     return x.flatten(1) - x.flatten(1).mean(1, keepdim=True)

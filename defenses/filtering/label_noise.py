@@ -34,7 +34,7 @@ class LabelNoise(Defense):
 
     def defend(self, case: Case) -> Model:
         clean, k = case.clean(self.clean_rows), len(case.task.classes)
-        medium, rate = case.task.modality.removesuffix("_generation"), case.task.rate
+        medium, rate = case.task.medium, case.task.rate
         known, rows = to_vectors(clean, medium, rate), to_vectors(case.train, medium, rate)
         fold, usual = assign_folds(clean.targets, case.rng), torch.zeros(len(clean))
         for part in sorted(set(fold.tolist())):

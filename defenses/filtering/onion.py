@@ -10,7 +10,7 @@ from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
 from tasks.deployed import Model
-from tasks.fluency import CausalLM, LanguageModel, unread
+from tasks.fluency import CausalLM, LanguageModel, train_unread
 from tasks.plugin import BadInput, Positive, Share, options
 
 
@@ -58,7 +58,7 @@ def fit_language_model(
 ) -> tuple[LanguageModel, list[list[float]]]:
     """A language model, and the suspicion of every word of the clean texts by a model that has not read them.
 
-    others: texts that the n-gram model learns to spell from, see `unread`.
+    others: texts that the n-gram model learns to spell from, see `train_unread`.
     """
     if name != "ngram":
         try:
@@ -69,7 +69,7 @@ def fit_language_model(
                 f"onion: lm={name!r} is no causal language model ({reason}); use 'ngram' or a folder"
             ) from error
         return lm, [suspicions(lm, text, measure) for text in clean]
-    model, unread_by = unread(clean, others)
+    model, unread_by = train_unread(clean, others)
     return model, [suspicions(other, text, measure) for other, text in zip(unread_by, clean)]
 
 

@@ -39,14 +39,14 @@ class Outlier(Defense):
     threshold: Above0 | None = None  # drop what exceeds this suspicion instead; customary for robust_z is 3.5
 
     def defend(self, case: Case) -> Model:
-        scores = suspicion(case.train, case.task.modality, self.method, seed_of(case.rng))
+        scores = suspicion(case.train, case.task.medium, self.method, seed_of(case.rng))
         flagged = most_suspicious(scores, self.share) if self.threshold is None else scores > self.threshold
         return refit_without(case, flagged, scores)
 
 
-def suspicion(samples: Samples, modality: str, method: str = "robust_z", seed: int = 0) -> Tensor:
+def suspicion(samples: Samples, medium: str, method: str = "robust_z", seed: int = 0) -> Tensor:
     """(N,) how far each row's statistics lie from those of the rows with its label; higher = more suspicious."""
-    stats = statistics(samples, modality)
+    stats = statistics(samples, medium)
     out = torch.zeros(len(samples))
     for c in sorted(set(samples.targets.tolist())):
         rows = samples.targets == c
@@ -73,14 +73,14 @@ def robust_z(stats: Tensor) -> Tensor:
     return away / torch.where(scale > 0, scale, 1)
 
 
-def statistics(samples: Samples, modality: str) -> Tensor:
-    """(N, S) float32 plain statistics of every raw row; of a table its columns."""
+def statistics(samples: Samples, medium: str) -> Tensor:
+    """(N, S) float32 plain statistics of every raw row: of texts, images and sounds; else its numbers themselves."""
     inputs = samples.inputs
     if isinstance(inputs, list):
         return text_statistics(inputs)
-    if modality == "tabular":
-        return inputs
-    return image_statistics(inputs) if modality.removesuffix("_generation") == "image" else audio_statistics(inputs)
+    if medium == "image":
+        return image_statistics(inputs)
+    return audio_statistics(inputs) if medium == "audio" else inputs.flatten(1).float()
 
 
 def image_statistics(images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from defenses.base import Case, Defense, refit_without
 from tasks.deployed import Model
-from tasks.fluency import WordBigrams, unread
+from tasks.fluency import WordBigrams, train_unread
 from tasks.plugin import Positive, Share, options
 
 
@@ -35,12 +35,12 @@ class Perplexity(Defense):
     def defend(self, case: Case) -> Model:
         train, clean = list(case.train.inputs), list(case.clean(self.clean_rows).inputs)
         reader, threshold = fit_reader(clean, [*train, *clean], self.stretch, self.quantile)
-        suspicion = torch.tensor([reader.worst(text.split(), self.stretch) for text in train])
+        suspicion = torch.tensor([reader.worst_rate(text.split(), self.stretch) for text in train])
         return refit_without(case, suspicion > threshold, suspicion)
 
 
 def fit_reader(clean: list[str], others: list[str], stretch: int, quantile: float) -> tuple[WordBigrams, float]:
     """Bigrams of clean texts that can spell the others too, and what that share of the clean ones stays below."""
-    reader, unread_by = unread(clean, others)
-    usual = [model.worst(text.split(), stretch) for model, text in zip(unread_by, clean)]
+    reader, unread_by = train_unread(clean, others)
+    usual = [model.worst_rate(text.split(), stretch) for model, text in zip(unread_by, clean)]
     return reader, float(torch.tensor(usual).quantile(quantile))

@@ -52,5 +52,5 @@ class _Screened:
     def predict(self, samples: Samples) -> Outputs:
         outputs = self.model.predict(samples)
         assert isinstance(outputs.content, list)
-        suspicion = torch.tensor([self.reader.worst(text.split(), self.stretch) for text in outputs.content])
+        suspicion = torch.tensor([self.reader.worst_rate(text.split(), self.stretch) for text in outputs.content])
         return replace(outputs, suspicion=suspicion, abstained=outputs.abstained | (suspicion > self.threshold))

@@ -31,7 +31,7 @@ def grade_clean(task: Task, outputs: Outputs, test: Samples, referee: Victim | N
         "utility": Metric(task.utility(outputs, test, referee), len(test)),
         "clean_abstained": mean(outputs.abstained),
     }
-    grades |= {name: Metric(value, len(test)) for name, value in task.further(outputs, test, referee).items()}
+    grades |= {name: Metric(value, len(test)) for name, value in task.extra_metrics(outputs, test, referee).items()}
     if outputs.radius is not None:
         right = outputs.answers == test.targets
         grades["certified_radius_median"] = Metric(outputs.radius.float().median().item(), len(test))

@@ -33,7 +33,7 @@ def craft_poison(attack: Attack, scene: Scene, dose: int, rng: torch.Generator) 
 
 
 def conform(samples: Samples, like: Samples, task: Task, who: str) -> Samples:
-    """The samples on the value grid of clean data (`Task.on_grid`), so that no encoding tells poison from clean rows.
+    """The samples on the value grid of clean data (`Task.quantise`), so that no encoding tells poison from clean rows.
 
     Raises BrokenAttack, naming `who` made them, where their type or shape differs from that of clean data.
     """
@@ -47,7 +47,7 @@ def conform(samples: Samples, like: Samples, task: Task, who: str) -> Samples:
         raise BrokenAttack(f"{who}: inputs are {got}, expected {like.inputs.dtype} (N, {tuple(like.inputs.shape[1:])})")
     if not torch.isfinite(inputs).all():
         raise BrokenAttack(f"{who}: inputs are not finite")
-    return samples.with_inputs(task.on_grid(inputs))
+    return samples.with_inputs(task.quantise(inputs))
 
 
 def inject(train: Samples, poison: Poison, rng: torch.Generator) -> Poisoned:

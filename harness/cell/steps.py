@@ -143,8 +143,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         pairs["poisoned"] = poisoned.train.select(poisoned.mask)
         if len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
             pairs["clean"] = splits.train.select(poisoned.mask)
-            texts = splits.reserve.inputs if isinstance(splits.reserve.inputs, list) else None
-            stealth = fidelity(task, pairs["clean"], pairs["poisoned"], texts)
+            stealth = fidelity(task, pairs["clean"], pairs["poisoned"], splits.reserve)
     with sealed():
         challenge = make_challenge(attack, scene, splits.test, seed)
     rows = {name: shown for name, samples in pairs.items() if (shown := show_rows(task, samples)) is not None}

@@ -72,6 +72,10 @@ def new(
 
 def check(
     plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="A plug-in's name, a Python file, or module:Class.")],
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A plug-in that this one is checked with, such as its task; repeatable."),
+    ] = None,
 ) -> None:
     """Check a plug-in against its contract, in seconds on a CPU. A breach says what to change; the exit code is then 1.
 
@@ -82,6 +86,8 @@ def check(
     from harness.plugins.registry import KINDS, entries, suggest
     from harness.testing import check_registered
 
+    for source in others or []:
+        custom.add(source)
     name = custom.add(plugin) if plugin.endswith(".py") or ":" in plugin else plugin
     kind = next((k for k in KINDS if name in entries(k)), None)
     if kind is None:

@@ -33,7 +33,7 @@ class PluginEntry:
     kind: str  # tasks, attacks or defenses
     name: str
     module: str
-    stage: str  # a defense's folder, an attack's folder, a task's modality
+    stage: str  # "control"; or what a defense does, the folder that an attack lies in, a task's modality
     modalities: tuple[str, ...]
     needs: tuple[str, ...]
     paper: str
@@ -174,6 +174,8 @@ def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugi
 
 
 def _entry_of_file(kind: str, name: str, module: str, file: Path) -> PluginEntry:
+    from tasks.plugin import Plugin  # imported late: it imports pydantic
+
     tree = ast.parse(file.read_text(encoding="utf-8"))
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     if not classes:
@@ -196,7 +198,7 @@ def _entry_of_file(kind: str, name: str, module: str, file: Path) -> PluginEntry
         name=name,
         module=module,
         stage=modality if kind == "tasks" else literals.get("stage", folder),
-        modalities=(modality,) if kind == "tasks" else tuple(literals.get("modalities", ("image", "text", "audio"))),
+        modalities=(modality,) if kind == "tasks" else tuple(literals.get("modalities", Plugin.modalities)),
         needs=tuple(literals.get("needs", ())),
         paper=literals.get("paper", ""),
         why_not=literals.get("why_not", ""),

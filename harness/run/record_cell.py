@@ -139,10 +139,7 @@ def _plugin(kind: str, spec: Spec) -> Plugin:
 
 
 def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
-    from harness.cell.gallery import (  # imported late: a worker must ignore Ctrl-C before it imports torch
-        files,
-        files_of_rows,
-    )
+    from harness.cell.gallery import encode_outputs, encode_rows  # imported late: a worker must ignore Ctrl-C first
 
     record.metrics = {k: Measured(value=m.value, n=m.n) for k, m in result.metrics.items()}
     record.seconds = dict(result.seconds)
@@ -154,8 +151,8 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     record.train_size = result.train_size
     for name, tensor in result.findings.saved.items():
         record.findings |= _save_finding(store, record.key, name, tensor)
-    samples = [files(name, made, rate) for name, made in result.made.items()]
-    samples += [files_of_rows(name, rows, rate) for name, rows in result.rows.items()]
+    samples = [encode_outputs(name, made, rate) for name, made in result.made.items()]
+    samples += [encode_rows(name, rows, rate) for name, rows in result.rows.items()]
     for file, data in (pair for part in samples for pair in part.items()):
         record.findings[file] = store.add_file(store.findings_folder(record.key) / file, data)
 
@@ -167,17 +164,17 @@ def _save_finding(store: Store, key: str, name: str, tensor: torch.Tensor) -> di
     """
     from safetensors.torch import save  # imported late: a worker must ignore Ctrl-C before it imports torch
 
-    from harness.cell.gallery import listed, png  # imported late: a worker must ignore Ctrl-C before it imports torch
+    from harness.cell.gallery import encode_curve, encode_png  # imported late: a worker must ignore Ctrl-C first
 
     folder = store.findings_folder(key)
     saved = {name: store.add_file(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
     picture = tensor.squeeze()
     if picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3):
         pixels = (picture.clamp(0, 1) * 255).round().byte()
-        image = png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
+        image = encode_png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
         saved[f"{name}.png"] = store.add_file(folder / f"{name}.png", image)
     elif picture.ndim <= 1:
-        saved[f"{name}.values.json"] = store.add_file(folder / f"{name}.values.json", listed(picture.reshape(-1)))
+        saved[f"{name}.values.json"] = store.add_file(folder / f"{name}.values.json", encode_curve(picture.reshape(-1)))
     return saved
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.report.figures import BOUND, COLOURS, plain_ticks
+from harness.plugins.modalities import find_modality
+from harness.report.figures import BOUND, plain_ticks
 from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 WIDE = 6.5  # inches
 FORMATS = ("svg", "png", "pdf")
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-HUES = {
-    "text": COLOURS[1], "image": COLOURS[2], "audio": COLOURS[3], "tabular": COLOURS[4], "language": COLOURS[6],
-    "image_generation": COLOURS[5], "audio_generation": COLOURS[7],
-}  # fmt: skip
 
 
 def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...] = FORMATS) -> None:
@@ -60,7 +57,7 @@ def _lines(rows: pd.DataFrame, by: str, name: str, label: str, modality: dict[st
         part = rows[lines == line].sort_values(name, ascending=False, kind="stable")
         for i, row in enumerate(part.itertuples()):
             apart = 0.6 * ((i + 0.5) / len(part) - 0.5)
-            _point(axis, row, name, y + apart, HUES.get(modality.get(str(row.task), ""), "black"))
+            _point(axis, row, name, y + apart, find_modality(modality.get(str(row.task), "")).hue)
     axis.set_yticks(range(len(order)), labels=[line.replace("(", "\n(") for line in order], fontsize=8)
     axis.set_xlim(rows[name].min() / 3, rows[name].max() * 3)
     axis.set_xlabel(label, fontsize=9)
@@ -96,7 +93,7 @@ def _finish(figure: Figure, axis: Any, modalities: list[str]) -> None:
     wide = figure.get_figwidth() >= WIDE
     plain_ticks(axis.xaxis, 5000 if wide else 500)
     for name in sorted(set(modalities)):
-        axis.plot([], [], marker="o", linestyle="", markersize=4.5, color=HUES.get(name, "black"), label=name)
+        axis.plot([], [], marker="o", linestyle="", markersize=4.5, color=find_modality(name).hue, label=name)
     figure.legend(
         *axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper center", ncols=4 if wide else 3
     )

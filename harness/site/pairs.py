@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from harness.cell.gallery import tiles
+from harness.cell.gallery import find_tiles
 from harness.site.samples import KINDS, Marked, Sample
 
 TOGETHER = {
@@ -86,7 +86,7 @@ def _tiles(path: str, root: Path, n: int) -> list[Tile]:
             size = image.size
     except (OSError, ValueError, Image.DecompressionBombError):
         return []
-    return [Tile(path, size, left, width) for left, width in tiles(size, n)]
+    return [Tile(path, size, left, width) for left, width in find_tiles(size, n)]
 
 
 def _heard(path: Path) -> tuple[float, float]:

@@ -21,10 +21,17 @@ from harness.cell.poison import conform, craft_poison
 from harness.cell.steps import defend, make_challenge, make_poisoned, protect
 from harness.console import counted
 from harness.errors import Broken
+from harness.plugins.modalities import examples
 from harness.plugins.registry import create, entries, fits, load_class
 from harness.store.folder import Store
-from harness.testing.contract import check_options, globals_untouched, need, told
-from harness.testing.raw import RAW, described, raw, row_hashes
+from harness.testing.contract import (
+    check_options,
+    describe_inputs,
+    globals_untouched,
+    hash_rows,
+    require,
+    translate_errors,
+)
 from tasks.base import Batch, Task, sealed
 from tasks.deployed import Model
 from tasks.plugin import BadInput, NotApplicable
@@ -32,14 +39,6 @@ from tasks.samples import Outputs, Samples, take
 
 CPU = torch.device("cpu")
 SLOW = 30  # seconds of defending one small task, on any machine
-EMBEDDED = {  # a task of each modality that needs no download
-    "image": "digits", "text": "synthetic_reviews", "audio": "synthetic_tones", "language": "synthetic_stories",
-    "image_generation": "digits_generator", "audio_generation": "tones_synthesiser",
-}  # fmt: skip
-ATTACK = {  # and a plain attack on it
-    "image": "badnets", "text": "badwords", "audio": "tone_clip", "language": "gibberish",
-    "image_generation": "conditional_trigger", "audio_generation": "conditional_trigger",
-}  # fmt: skip
 SMALL = {  # options that make any task quick; a contract does not depend on them
     "train_size": 120, "test_size": 40, "reserve_size": 60, "epochs": 1, "body_size": 120, "body_epochs": 1,
     "base_size": 60, "base_epochs": 1, "referee_size": 120, "steps": 2,
@@ -77,7 +76,7 @@ def check_defense(defense: Defense, *tasks: Task) -> list[Cost]:
 def check_task(task: Task) -> list[Cost]:
     """Give it small sizes: it is loaded, encoded, and its untrained victim answers. Raises Broken."""
     start = time.perf_counter()
-    with told(task):
+    with translate_errors(task):
         check_options(task)
         _check_splits(task)
         _check_victim(task)
@@ -87,7 +86,7 @@ def check_task(task: Task) -> list[Cost]:
 def check_attack_on(attack: Attack, task: Task, store: Store) -> Cost:
     """One attack on one task. Raises Broken, or NotApplicable where the attack says so."""
     start = time.perf_counter()
-    with told(attack, f" (on {task.name})"):
+    with translate_errors(attack, f" (on {task.name})"):
         check_options(attack)
         splits = task.load()
         trial = draw_trial(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None
@@ -104,24 +103,24 @@ def check_defense_on(defense: Defense, task: Task, store: Store) -> Cost:
     """One defense on one task. Raises Broken, or NotApplicable where the defense says so."""
     if not fits(task.modality, defense.modalities):
         raise NotApplicable(defense.why_not or f"{defense.name} is not for {task.modality}")
-    with told(defense, f" (on {task.name})"):
+    with translate_errors(defense, f" (on {task.name})"):
         check_options(defense)
         name, splits = defense.name, task.load()
         stages = sorted({e.stage for e in entries("defenses").values() if not e.source})
-        need(defense.stage in ("", *stages), f"{name}.stage={defense.stage!r}; valid: {', '.join(stages)}")
+        require(defense.stage in ("", *stages), f"{name}.stage={defense.stage!r}; valid: {', '.join(stages)}")
         reserve = splits.reserve.fingerprint
-        model, case, cost = _defended(defense, task, store)
+        model, case, cost = _run_defense(defense, task, store)
         if cost.seconds > SLOW:
             warnings.warn(f"{name}, {cost}: an option for less work would let others check it", stacklevel=2)
         outputs = _check_model(name, model, task, splits.test)
-        need(_fresh(splits.reserve) == reserve, f"{name} changed the clean rows; work on a copy")
+        require(_fingerprint(splits.reserve) == reserve, f"{name} changed the clean rows; work on a copy")
         _check_findings(name, case.findings, task)
-        other, repeated, _ = _defended(defense, task, store)
+        other, repeated, _ = _run_defense(defense, task, store)
         equal = torch.equal(other.predict(splits.test).scores, outputs.scores)
-        need(equal, f"{name}: the same case must give the same model; draw from case.rng only")
+        require(equal, f"{name}: the same case must give the same model; draw from case.rng only")
         found, found_again = case.findings.train, repeated.findings.train
         if found is not None and found_again is not None:
-            need(torch.equal(found, found_again), f"{name}: the same case must give the same report")
+            require(torch.equal(found, found_again), f"{name}: the same case must give the same report")
     return cost
 
 
@@ -148,14 +147,27 @@ def small_task(name: str) -> Task:
     return task
 
 
+def plain_attack(task: Task) -> Attack:
+    """The attack under which defenses are checked on a task. Raises NotApplicable where its modality names none."""
+    if not task.plain_attack:
+        raise NotApplicable(f"{task.name} names no `plain_attack`, and a defense is checked under one")
+    attack = create("attacks", task.plain_attack)
+    assert isinstance(attack, Attack)
+    return attack
+
+
 def rng(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..., Cost]) -> list[Cost]:
-    chosen = tasks or tuple(small_task(EMBEDDED[m]) for m in EMBEDDED if fits(m, plugin.modalities))
-    need(bool(chosen), f"{plugin.name}: modalities={plugin.modalities} fits no embedded task; hand one over, or name "
-         f"what it is for: any, {', '.join(EMBEDDED)}")  # fmt: skip
+    known = examples()
+    chosen = tasks or tuple(small_task(name) for modality, name in known.items() if fits(modality, plugin.modalities))
+    require(
+        bool(chosen),
+        f"{plugin.name}: modalities={plugin.modalities} fits no embedded task; hand one over, or name "
+        f"what it is for: any, {', '.join(known)}",
+    )
     costs, reasons = [], []
     with tempfile.TemporaryDirectory() as folder:
         for task in chosen:
@@ -163,7 +175,7 @@ def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..
                 costs.append(check(plugin, task, Store(Path(folder))))
             except NotApplicable as reason:
                 reasons.append(f"{task.name}: {reason}")
-    need(bool(costs), f"{plugin.name} applies to none of the tasks ({'; '.join(reasons)})")
+    require(bool(costs), f"{plugin.name} applies to none of the tasks ({'; '.join(reasons)})")
     return costs
 
 
@@ -171,38 +183,38 @@ def _check_splits(task: Task) -> None:
     """What `read` gives is sound, and the same every time."""
     name, found = task.name, task.read()
     pair = isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, Samples) for part in found)
-    need(pair, f"{name}.read returned {type(found).__name__}; return two tasks.samples.Samples, train and test")
+    require(pair, f"{name}.read returned {type(found).__name__}; return two tasks.samples.Samples, train and test")
     (train, test), splits = found, task.load()
     for field in ("modality", "dataset", "licence"):
-        need(bool(getattr(task, field)), f"{name}: name its {field} (a ClassVar)")
+        require(bool(getattr(task, field)), f"{name}: name its {field} (a ClassVar)")
     for ids in (torch.cat([splits.train.ids, splits.reserve.ids]), splits.test.ids):
-        need(len(ids) == len(set(ids.tolist())), f"{name}.read: every row of a split needs an id of its own")
+        require(len(ids) == len(set(ids.tolist())), f"{name}.read: every row of a split needs an id of its own")
     for part, samples in vars(splits).items():
-        need(len(samples) > 0, f"{name}: the {part} split is empty")
+        require(len(samples) > 0, f"{name}: the {part} split is empty")
         fine = bool(((samples.targets >= 0) & (samples.targets < task.conditions)).all())
-        need(fine, f"{name}.read: a label of {part} is not in 0 to {task.conditions - 1}, as `classes` says")
-        need(raw(task.modality, samples.inputs), f"{name}.read: inputs of {part} are {described(samples.inputs)}; "
-             f"a task for {task.modality} has {RAW[task.modality]}")  # fmt: skip
+        require(fine, f"{name}.read: a label of {part} is not in 0 to {task.conditions - 1}, as `classes` says")
+        got = f"inputs of {part} are {describe_inputs(samples.inputs)}"
+        require(task.is_raw(samples.inputs), f"{name}.read: {got}; a task for {task.modality} has {task.raw_format}")
         read = test if part == "test" else train
         same = _same(read.select(read.positions(samples.ids)), samples)
-        need(same, f"{name}.read gives other rows every time; seed what is drawn in it")
-    known = {*row_hashes(splits.train), *row_hashes(splits.reserve)}
-    leaked = sum(row in known for row in row_hashes(splits.test))
-    need(leaked <= len(splits.test) // 2, f"{name}.read: {leaked} of {len(splits.test)} test rows are training rows")
+        require(same, f"{name}.read gives other rows every time; seed what is drawn in it")
+    known = {*hash_rows(splits.train), *hash_rows(splits.reserve)}
+    leaked = sum(row in known for row in hash_rows(splits.test))
+    require(leaked <= len(splits.test) // 2, f"{name}.read: {leaked} of {len(splits.test)} test rows are training rows")
 
 
 def _check_victim(task: Task) -> None:
     """The untrained victim has a finite loss and answers every request."""
     name, splits = task.name, task.load()
     few = splits.train.select(range(min(8, len(splits.train))))
-    need(len(task.encode(few, CPU)) == len(few), f"{name}.encode: one row for each sample")
+    require(len(task.encode(few, CPU)) == len(few), f"{name}.encode: one row for each sample")
     torch.manual_seed(0)
     module = task.model().eval()
     x, y = task.rows(few, CPU)
     batch = Batch(x, y, torch.arange(len(x)), torch.Generator().manual_seed(0), 0.0)
-    need(bool(torch.isfinite(task.loss(module, batch)).all()), f"{name}.loss: not finite on an untrained victim")
+    require(bool(torch.isfinite(task.loss(module, batch)).all()), f"{name}.loss: not finite on an untrained victim")
     outputs = task.deploy(module, CPU).predict(task.requests(splits.test))
-    need(len(outputs.abstained) == len(splits.test), f"{name}: a victim must answer every request")
+    require(len(outputs.abstained) == len(splits.test), f"{name}: a victim must answer every request")
 
 
 def _check_poison(attack: Attack, scene: Scene) -> Poison:
@@ -212,11 +224,11 @@ def _check_poison(attack: Attack, scene: Scene) -> Poison:
     poisons = [craft_poison(attack, scene, dose, rng()) for dose in doses]
     for dose, poison in zip(doses, poisons, strict=True):
         same = _same(craft_poison(attack, scene, dose, rng()).samples, poison.samples)
-        need(same, f"{name}.poison: the same rng must give the same poison; draw from the rng handed over only")
+        require(same, f"{name}.poison: the same rng must give the same poison; draw from the rng handed over only")
     small, large = (poisons[0], *poisons)[-2:]
     nested = _same(large.samples.select(range(len(small.samples))), small.samples)
-    need(nested, f"{name}.poison: doses must be nested, the first poisons of a dose being those of a smaller one")
-    need(_same(scene.train, before), f"{name}.poison changed scene.train; work on a copy (select() makes one)")
+    require(nested, f"{name}.poison: doses must be nested, the first poisons of a dose being those of a smaller one")
+    require(_same(scene.train, before), f"{name}.poison changed scene.train; work on a copy (select() makes one)")
     if name != "none":
         _check_refusal(attack, scene)
     return large
@@ -226,7 +238,7 @@ def _check_refusal(attack: Attack, scene: Scene) -> None:
     try:
         attack.poison(scene, 100_000, rng())
     except BadInput as error:
-        need("dose=100000" in str(error) and "rows" in str(error),
+        require("dose=100000" in str(error) and "rows" in str(error),
              f"{attack.name}.poison: name the dose and the rows there are in the BadInput ({error})")  # fmt: skip
         return
     raise Broken(f"{attack.name}.poison: raise BadInput where the dose is larger than the rows that may be poisoned")
@@ -238,68 +250,72 @@ def _check_stamp(attack: Attack, scene: Scene, test: Samples) -> None:
         kept = _copy(few)
         stamped = attack.stamp(scene, few.inputs, rng())
         alike = type(stamped) is type(kept.inputs) and len(stamped) == len(kept)
-        need(alike, f"{attack.name}.stamp: {len(kept)} inputs gave {described(stamped)}; return as many, of their type")
-        need(_same(few, kept), f"{attack.name}.stamp changed the inputs it was given; work on a copy")
+        require(
+            alike,
+            f"{attack.name}.stamp: {len(kept)} inputs gave {describe_inputs(stamped)}; return as many, of their type",
+        )
+        require(_same(few, kept), f"{attack.name}.stamp changed the inputs it was given; work on a copy")
 
 
 def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison) -> None:
     name, untouched = attack.name, _copy(test)
     challenge = make_challenge(attack, scene, test, 0)
     if challenge is None:
-        need(name == "none", f"{name}.challenge: only the control `none` asks for nothing")
+        require(name == "none", f"{name}.challenge: only the control `none` asks for nothing")
         return
-    need(_same(test, untouched), f"{name}.challenge changed the test samples; work on a copy")
+    require(_same(test, untouched), f"{name}.challenge changed the test samples; work on a copy")
     asked = challenge.inputs
     if isinstance(attack, TargetedAttack):
         trial = scene.trial
         assert trial is not None
-        need(_same(asked, trial.target), f"{name}: the challenge of a targeted attack is the target, as it is")
+        require(_same(asked, trial.target), f"{name}: the challenge of a targeted attack is the target, as it is")
         wanted = poison.samples.targets.tolist() == [trial.wanted] * len(poison.samples)
-        need(wanted, f"{name}: the poisons of a targeted attack carry the class wanted")
+        require(wanted, f"{name}: the poisons of a targeted attack carry the class wanted")
         return
     again = make_challenge(attack, scene, test, 0)
     equal = again is not None and again.inputs.fingerprint == asked.fingerprint
-    need(equal, f"{name}.challenge: the same rng must give the same inputs")
+    require(equal, f"{name}.challenge: the same rng must give the same inputs")
     plain = conform(asked, test, scene.task, name).fingerprint == asked.fingerprint
-    need(plain, f"{name}.challenge: inputs must lie on the values that clean data takes")
+    require(plain, f"{name}.challenge: inputs must lie on the values that clean data takes")
     if challenge.truth is None:
         parts = [part for part in (asked, challenge.plain, challenge.near) if part is not None]
-        need(len(parts) == 3, f"{name}.challenge: give `plain` (no trigger) and `near` (a similar one)")
-        need(len({part.fingerprint for part in parts}) > 1, f"{name}.challenge: the trigger changes nothing")
+        require(len(parts) == 3, f"{name}.challenge: give `plain` (no trigger) and `near` (a similar one)")
+        require(len({part.fingerprint for part in parts}) > 1, f"{name}.challenge: the trigger changes nothing")
         return
     clean = Samples(take(test.inputs, test.positions(asked.ids)), asked.targets, asked.ids)
-    need(clean.fingerprint != asked.fingerprint, f"{name}.challenge: the trigger changes nothing")
+    require(clean.fingerprint != asked.fingerprint, f"{name}.challenge: the trigger changes nothing")
 
 
 def _check_model(name: str, model: Model, task: Task, test: Samples) -> Outputs:
     """Answers of the right shape and type, the same when asked again."""
     outputs, again = model.predict(test), model.predict(test)
     n, k = len(test), len(task.classes)
-    need(
+    require(
         isinstance(outputs, Outputs),
         f"{name}: predict returned {type(outputs).__name__}; return a tasks.samples.Outputs",
     )
     if outputs.content is None:
-        need(outputs.scores.shape == (n, k), f"{name}: scores are {tuple(outputs.scores.shape)}, expected ({n}, {k})")
+        require(
+            outputs.scores.shape == (n, k), f"{name}: scores are {tuple(outputs.scores.shape)}, expected ({n}, {k})"
+        )
     fine = outputs.scores.dtype == torch.float32 and bool(torch.isfinite(outputs.scores).all())
-    need(fine, f"{name}: scores must be finite float32")
-    need(outputs.abstained.shape == (n,), f"{name}: abstained must say of every input whether the model abstains")
+    require(fine, f"{name}: scores must be finite float32")
+    require(outputs.abstained.shape == (n,), f"{name}: abstained must say of every input whether the model abstains")
     equal = torch.equal(outputs.scores, again.scores) and torch.equal(outputs.abstained, again.abstained)
-    need(equal, f"{name}: the same question must get the same answer; seed what is drawn in predict")
+    require(equal, f"{name}: the same question must get the same answer; seed what is drawn in predict")
     return outputs
 
 
 def _check_findings(name: str, found: Findings, task: Task) -> None:
     if found.train is not None:
         bad = int(found.train.isnan().sum())
-        need(not bad, f"{name}: report(train=) is NaN for {bad} of {len(found.train)} rows; give each a number")
+        require(not bad, f"{name}: report(train=) is NaN for {bad} of {len(found.train)} rows; give each a number")
     known = found.target is None or 0 <= found.target < len(task.classes)
-    need(known, f"{name}: report(target={found.target}); valid: 0 to {len(task.classes) - 1}")
+    require(known, f"{name}: report(target={found.target}); valid: 0 to {len(task.classes) - 1}")
 
 
-def _defended(defense: Defense, task: Task, store: Store) -> tuple[Model, CellCase, Cost]:
-    splits, attack = task.load(), create("attacks", ATTACK[task.modality])
-    assert isinstance(attack, Attack)
+def _run_defense(defense: Defense, task: Task, store: Store) -> tuple[Model, CellCase, Cost]:
+    splits, attack = task.load(), plain_attack(task)
     poisoned = make_poisoned(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), 5, 0)
     fit = Fitter(task, store, CPU, 0)
     case, start = case_for(defense, poisoned, splits.reserve, fit, rng()), time.perf_counter()
@@ -309,8 +325,8 @@ def _defended(defense: Defense, task: Task, store: Store) -> tuple[Model, CellCa
     return model, case, Cost(task.name, time.perf_counter() - start, trained, case.findings.clean_used)
 
 
-def _fresh(samples: Samples) -> str:
-    """A fingerprint is kept, so made anew."""
+def _fingerprint(samples: Samples) -> str:
+    """Computed anew, as Samples remember theirs."""
     return Samples(samples.inputs, samples.targets, samples.ids).fingerprint
 
 
@@ -319,4 +335,4 @@ def _copy(samples: Samples) -> Samples:
 
 
 def _same(a: Samples, b: Samples) -> bool:
-    return _fresh(a) == _fresh(b) and torch.equal(a.ids, b.ids)
+    return _fingerprint(a) == _fingerprint(b) and torch.equal(a.ids, b.ids)

@@ -1,7 +1,8 @@
-"""What breaks a contract, and where: the words of the contract kit."""
+"""Building blocks of the contract kit: conditions, error messages, and checks of options and global generators."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import random
 import traceback
@@ -12,23 +13,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from harness.console import one_line
 from harness.errors import Broken
 from harness.keys.bytecode import lives_here
 from harness.plugins.custom import assign_name, missing_decorator
 from tasks.plugin import NotApplicable, Plugin
+from tasks.samples import Samples
 
 
-def need(kept: bool, message: str) -> None:
+def require(kept: bool, message: str) -> None:
     """Raises Broken with this message unless the contract is kept."""
     if not kept:
         raise Broken(message)
 
 
 @contextmanager
-def told(plugin: Plugin, where: str = "") -> Iterator[None]:
-    """Whatever a plug-in raises becomes Broken: in one line, with the line of its file where it happened."""
+def translate_errors(plugin: Plugin, where: str = "") -> Iterator[None]:
+    """Turns whatever a plug-in raises into Broken: one line of text, and the line of its file that raised."""
     try:
         yield
     except (Broken, NotApplicable):
@@ -39,30 +42,30 @@ def told(plugin: Plugin, where: str = "") -> Iterator[None]:
         said = one_line(error, None)
         said = said if ours else f"{type(error).__name__}: {said}"
         name = "" if said.startswith(plugin.name) else f"{plugin.name}: "
-        raise Broken(f"{name}{said}{_line(plugin, error)}{where}") from error
+        raise Broken(f"{name}{said}{_find_line(plugin, error)}{where}") from error
 
 
 def check_options(plugin: Plugin) -> None:
-    """Options round-trip and plug-ins can be hashed, or nothing could be kept under a key."""
+    """Requires that options round-trip and that plug-ins can be hashed, as keys are made of both."""
     cls = type(plugin)
     if lives_here(cls):
         assign_name(cls)
-    need(not missing_decorator(cls), f"{plugin.name}: {missing_decorator(cls)}")
+    require(not missing_decorator(cls), f"{plugin.name}: {missing_decorator(cls)}")
     typed = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
     for name, value in vars(cls).items():
         plain = name in typed or name.startswith("_") or not isinstance(value, int | float | str | tuple)
-        need(plain, f"{plugin.name}: {name} = {value!r} has no type, so it is no option; "
+        require(plain, f"{plugin.name}: {name} = {value!r} has no type, so it is no option; "
              f"write `{name}: {type(value).__name__} = {value!r}`, or ClassVar for a constant")  # fmt: skip
     try:
         again = cls(**plugin.options())
     except ValidationError as error:
         first = error.errors()[0]
         raise Broken(f"{plugin.name}.{first['loc'][0]}={first['input']!r}: {first['msg']}") from None
-    need(again == plugin and hash(again) == hash(plugin), f"{plugin.name}: options need values that can be hashed")
+    require(again == plugin and hash(again) == hash(plugin), f"{plugin.name}: options need values that can be hashed")
 
 
-def _line(plugin: Plugin, error: Exception) -> str:
-    """Where in the plug-in's own file an error was raised or passed through, if anywhere."""
+def _find_line(plugin: Plugin, error: Exception) -> str:
+    """The last line of the plug-in's own file that an error passed through, in words; "" if there is none."""
     try:
         file = inspect.getsourcefile(type(plugin))
     except (TypeError, OSError):  # a class of a notebook
@@ -73,14 +76,31 @@ def _line(plugin: Plugin, error: Exception) -> str:
 
 @contextmanager
 def globals_untouched(plugin: Plugin) -> Iterator[None]:
-    """Raises Broken where the plug-in draws from a generator that everybody shares, or seeds it."""
+    """Raises Broken if the plug-in draws from a global random generator, or seeds it."""
     before = _global_states()
     yield
     for name, state in _global_states().items():
         kept = state == before[name]
-        need(kept, f"{plugin.name} draws from the global generator of {name}, or seeds it; use the rng it is given")
+        require(kept, f"{plugin.name} draws from the global generator of {name}, or seeds it; use the rng it is given")
 
 
 def _global_states() -> dict[str, object]:
     torch_state = torch.get_rng_state().numpy().tobytes()
     return {"torch": torch_state, "numpy": repr(np.random.get_state()), "random": random.getstate()}
+
+
+def describe_inputs(inputs: object) -> str:
+    """What raw inputs are, in words: type, shape and range."""
+    if isinstance(inputs, Tensor):
+        spread = f" in [{inputs.min().item():.3g}, {inputs.max().item():.3g}]" if inputs.numel() else ""
+        return f"{str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}{spread}"
+    return f"a {type(inputs).__name__}"
+
+
+def hash_rows(samples: Samples) -> list[bytes]:
+    """One hash of every row's input."""
+    inputs = samples.inputs
+    rows = [t.encode("utf-8", "surrogatepass") for t in inputs] if isinstance(inputs, list) else [
+        row.contiguous().numpy().tobytes() for row in inputs
+    ]  # fmt: skip
+    return [hashlib.sha256(row).digest() for row in rows]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks._models.huggingface import pretrained
+from tasks._models.huggingface import load_pretrained
 from tasks.net import Net
 from tasks.plugin import BadInput
 
@@ -81,8 +81,8 @@ def small_llama(vocabulary: int, width: int, depth: int, heads: int) -> CausalNe
     return CausalNet(LlamaForCausalLM(config))
 
 
-def causal(name: str) -> CausalNet:
+def load_causal(name: str) -> CausalNet:
     """A causal language model by Hub name or folder. Raises BadInput where it cannot be had."""
     from transformers import AutoModelForCausalLM
 
-    return CausalNet(pretrained(AutoModelForCausalLM, name).float())
+    return CausalNet(load_pretrained(AutoModelForCausalLM, name).float())

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks._models.transformer import cropped, real
+from tasks._models.transformer import crop_padding, token_mask
 from tasks.net import Net
 from tasks.plugin import BadInput
 
 
-def pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
+def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
     """loader.from_pretrained(name); raises BadInput, naming both ways to get the model, when it is not there."""
     from transformers.utils import logging
 
@@ -37,7 +37,7 @@ def tokenizer(name: str) -> Any:
     """The tokenizer that belongs to a checkpoint."""
     from transformers import AutoTokenizer
 
-    return pretrained(AutoTokenizer, name)
+    return load_pretrained(AutoTokenizer, name)
 
 
 class HuggingFaceNet(Net):
@@ -50,7 +50,7 @@ class HuggingFaceNet(Net):
         super().__init__()
         from transformers import AutoModelForSequenceClassification
 
-        model = pretrained(
+        model = load_pretrained(
             AutoModelForSequenceClassification, name, num_labels=classes, ignore_mismatched_sizes=True,
             attn_implementation="eager",  # the fused kernels have no second derivative
         )  # fmt: skip
@@ -73,6 +73,6 @@ class HuggingFaceNet(Net):
         return torch.cat([words, (x > 0).to(words.dtype)[..., None]], -1)
 
     def body(self, e: Tensor) -> Tensor:
-        e = cropped(e)
-        out: Tensor = self.model(inputs_embeds=e[..., :-1], attention_mask=real(e).squeeze(-1).long()).logits
+        e = crop_padding(e)
+        out: Tensor = self.model(inputs_embeds=e[..., :-1], attention_mask=token_mask(e).squeeze(-1).long()).logits
         return out * self.keep

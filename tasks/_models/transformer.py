@@ -11,7 +11,7 @@ from tasks.plugin import BadInput
 HEADS = 4
 
 
-def real(e: Tensor) -> Tensor:
+def token_mask(e: Tensor) -> Tensor:
     """(N, L, 1) bool: which tokens are there. A row with none counts as full, so that no softmax is empty.
 
     The mask channel is compared with 0.25, so a half-and-half mix of two texts has the tokens of both and a small
@@ -21,9 +21,9 @@ def real(e: Tensor) -> Tensor:
     return mask | ~mask.any(1, keepdim=True)
 
 
-def cropped(e: Tensor) -> Tensor:
+def crop_padding(e: Tensor) -> Tensor:
     """Without the columns that are padding in every row: they cost time and change nothing."""
-    used = int(real(e).any(0).flatten().nonzero()[-1]) + 1
+    used = int(token_mask(e).any(0).flatten().nonzero()[-1]) + 1
     return e[:, : -(-used // 8) * 8]  # multiples of 8 keep the shapes few
 
 
@@ -41,7 +41,7 @@ class Layer(nn.Module):
 
     def forward(self, e: Tensor) -> Tensor:
         h = e[..., :-1]
-        h = h + self.attend(self.before_attention(h), real(e))
+        h = h + self.attend(self.before_attention(h), token_mask(e))
         h = h + self.mlp(self.before_mlp(h))
         return torch.cat([h, e[..., -1:].to(h.dtype)], -1)
 
@@ -80,10 +80,10 @@ class Transformer(Net):
         return torch.cat([self.tokens(x) + self.positions(at), (x > 0).float()[..., None]], -1)
 
     def body(self, e: Tensor) -> Tensor:
-        return super().body(cropped(e))
+        return super().body(crop_padding(e))
 
     def pool(self, h: Tensor) -> Tensor:
-        there, h = real(h), self.norm(h[..., :-1])
+        there, h = token_mask(h), self.norm(h[..., :-1])
         largest = h.masked_fill(~there, float("-inf")).amax(1)
         mean = h.masked_fill(~there, 0).sum(1) / there.sum(1)
         return torch.cat([largest, mean], -1)

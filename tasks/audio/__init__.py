@@ -1,5 +1,6 @@
 """Audio classification."""
 
-from tasks.audio._base import AudioTask, clips, decode_all, to_16_bit
+from tasks.audio._base import AudioTask, decode_all, decode_clips
+from tasks.audio._sounds import Sounds, to_16_bit
 
-__all__ = ["AudioTask", "clips", "decode_all", "to_16_bit"]
+__all__ = ["AudioTask", "Sounds", "decode_all", "decode_clips", "to_16_bit"]

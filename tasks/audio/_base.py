@@ -1,4 +1,4 @@
-"""What all audio classification tasks share: reading clips, log-mel encoding, augmentation and the victim."""
+"""Shared by all audio classification tasks: reading clips, log-mel encoding, augmentation and the victim."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tasks.audio._sounds import Sounds, to_16_bit
 from tasks.base import Task
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Samples
@@ -16,12 +17,12 @@ from tasks.samples import Samples
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SHIFT = 2  # frames of 20 ms a clip may move in training
+SHIFT = 2  # frames of 20 ms that a clip may move in training
 MASKED_FRAMES, MASKED_BANDS = 4, 3  # widest mask; mild, so that a trigger of few frames or bands is still learnt
 
 
 @options
-class AudioTask(Task):
+class AudioTask(Sounds, Task):
     """Audio float32 (N, T) on the 16-bit grid; the victim is a small CNN over log-mel frames (N, 1, M, F).
 
     Standard augmentation: a shift of up to 40 ms, then one stretch of frames and one of mel bands set to the mean.
@@ -29,6 +30,9 @@ class AudioTask(Task):
     """
 
     modality: ClassVar[str] = "audio"
+    example: ClassVar[str] = "synthetic_tones"
+    plain_attack: ClassVar[str] = "tone_clip"
+    hue: ClassVar[str] = "#009E73"
     seconds: ClassVar[float] = 1.0  # every clip is cut or padded with silence to this length
 
     mels: Positive = 32  # mel bands, up to half the sample rate
@@ -36,7 +40,7 @@ class AudioTask(Task):
 
     @property
     def samples_per_clip(self) -> int:
-        """T."""
+        """The number of samples per clip (T)."""
         return round(self.seconds * self.rate)
 
     def model(self) -> nn.Module:
@@ -49,9 +53,6 @@ class AudioTask(Task):
 
         return logmel(samples.inputs.to(device), self.rate, self.mels)  # type: ignore[union-attr]
 
-    def on_grid(self, inputs: Tensor) -> Tensor:
-        return to_16_bit(inputs)
-
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
         times = 3 if self.augmentation == "strong" else 1
         x = shift_frames(x, times * SHIFT, rng)
@@ -62,7 +63,7 @@ def shift_frames(x: Tensor, most: int, rng: torch.Generator) -> Tensor:
     """Move every clip (N, 1, M, F) by up to `most` frames; the edge frame is repeated."""
     n, _, _, f = x.shape
     by = torch.randint(-most, most + 1, (n, 1), generator=rng, device=x.device)
-    at = (torch.arange(f, device=x.device) + by).clamp(0, f - 1)  # (N, F) source of every frame
+    at = (torch.arange(f, device=x.device) + by).clamp(0, f - 1)  # (N, F) where every frame comes from
     return x.gather(3, at[:, None, None, :].expand(x.shape))
 
 
@@ -76,43 +77,37 @@ def mask_stretch(x: Tensor, dim: int, widest: int, rng: torch.Generator) -> Tens
     return x * (kept[:, None, None, :] if dim == 3 else kept[:, None, :, None])
 
 
-def to_16_bit(audio: Tensor) -> Tensor:
-    """float32 (..., T) clamped to [-1, 1] and rounded to the grid of 16-bit recordings, k / 32768."""
-    return (audio * 32768).round().clamp(-32768, 32767) / 32768
-
-
 def decode(source: str | bytes, rate: int, length: int, where: str) -> Tensor:
     """(T,) float32 of one recording, channels averaged, cut or padded with silence to `length` samples.
 
-    Raises BadInput, naming `where`, for what cannot be read, is empty or has another sample rate.
+    Raises BadInput, which begins with `where`, if it cannot be read, is empty or has another sample rate.
     """
     import soundfile
 
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        wave, found = soundfile.read(file, dtype="float32", always_2d=True)
+        wave, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise BadInput(f"{where}: not a readable audio file ({str(error).splitlines()[0][:120]})") from error
-    if found != rate:
-        raise BadInput(f"{where}: sample rate {found} Hz, expected {rate} Hz; resample it, or set the task's rate")
+    if file_rate != rate:
+        raise BadInput(f"{where}: sample rate {file_rate} Hz, expected {rate} Hz; resample it, or set the task's rate")
     if not len(wave):
-        raise BadInput(f"{where}: holds no samples")
+        raise BadInput(f"{where}: contains no audio")
     clip = to_16_bit(torch.from_numpy(wave.mean(1)))[:length]
     return torch.nn.functional.pad(clip, (0, length - len(clip)))
 
 
 def decode_all(sources: Iterable[tuple[str, str | bytes]], rate: int, length: int) -> Tensor:
-    """(N, T) of (where, file name or bytes) pairs."""
+    """(N, T) of pairs: what to call a recording in an error message, and its file name or bytes."""
     return torch.stack([decode(source, rate, length, where) for where, source in sources])
 
 
-def clips(split: Dataset, rate: int, length: int, folder: str) -> Tensor:
+def decode_clips(split: Dataset, rate: int, length: int, folder: str) -> Tensor:
     """(N, T) of a dataset's column `audio`, decoded from its bytes."""
     from datasets import Audio
 
     if "audio" not in split.column_names:
         raise BadInput(f"dataset {folder!r}: column 'audio' is missing, it has {', '.join(split.column_names)}")
     rows = split.select_columns("audio").cast_column("audio", Audio(decode=False))
-    found = (row["audio"] for row in rows)
-    named = ((f"dataset {folder!r}: row {i}", row["bytes"] or row["path"] or b"") for i, row in enumerate(found))
-    return decode_all(named, rate, length)
+    sources = ((row["audio"]["bytes"] or row["audio"]["path"] or b"") for row in rows)
+    return decode_all(((f"dataset {folder!r}: row {i}", source) for i, source in enumerate(sources)), rate, length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.audio import AudioTask, clips
+from tasks.audio import AudioTask, decode_clips
 from tasks.data import as_targets, columns, dataset_dict, make_samples
 from tasks.plugin import Positive, options
 from tasks.samples import Samples
@@ -33,6 +33,6 @@ class Fsdd(AudioTask):
         parts = []
         for name in ("train", "test"):
             (labels,) = columns(splits[name], "fsdd", "label")
-            inputs = clips(splits[name], self.rate, self.samples_per_clip, "fsdd")
+            inputs = decode_clips(splits[name], self.rate, self.samples_per_clip, "fsdd")
             parts.append(make_samples(inputs, as_targets(labels, len(self.classes), f"dataset 'fsdd', {name} split")))
         return parts[0], parts[1]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.audio import AudioTask, clips
+from tasks.audio import AudioTask, decode_clips
 from tasks.data import dataset_dict, make_samples
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Samples
@@ -55,5 +55,5 @@ class SpeechCommands(AudioTask):
             raise BadInput(f"words: {missing[0]!r} is not in the {name} split, which has {', '.join(names)}")
         labels = np.asarray(splits[name]["label"])
         rows = np.flatnonzero(np.isin(labels, [names.index(w) for w in self.words]))
-        waves = clips(splits[name].select(rows), self.rate, self.samples_per_clip, "speech_commands")
+        waves = decode_clips(splits[name].select(rows), self.rate, self.samples_per_clip, "speech_commands")
         return waves, torch.as_tensor([self.words.index(names[k]) for k in labels[rows]])

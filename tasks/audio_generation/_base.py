@@ -1,4 +1,4 @@
-"""What all audio synthesisers share: log-mel pictures in, sound by Griffin-Lim out, and how a mark is heard."""
+"""Shared by all audio synthesisers: log-mel frames in, sound by Griffin-Lim out, and how a template is found in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tasks.audio import to_16_bit
+from tasks.audio import Sounds, to_16_bit
 from tasks.diffusion import DiffusionTask, best_match
 from tasks.plugin import Above0, AtLeast0, Positive, Share, options
 from tasks.samples import Samples
@@ -17,14 +17,17 @@ CHUNK = 256  # sounds made at a time: bounds the memory
 
 
 @options
-class AudioSynthesiser(DiffusionTask):
+class AudioSynthesiser(Sounds, DiffusionTask):
     """Class-conditional synthesis of the sounds of a published classification task, float32 (N, T).
 
-    The denoiser works on log-mel frames; Griffin and Lim, 1984, makes sound of them (phases are lost on the way, so
-    what is made sounds hollow, and is judged by its log-mel frames again).
+    The denoiser works on log-mel frames; Griffin and Lim, 1984, turns them into sound. Phases are lost on the way, so
+    outputs sound hollow; they are judged by their log-mel frames again.
     """
 
     modality: ClassVar[str] = "audio_generation"
+    example: ClassVar[str] = "tones_synthesiser"
+    plain_attack: ClassVar[str] = "conditional_trigger"
+    hue: ClassVar[str] = "#8C510A"
     limit: ClassVar[float] = 3.5  # log-mel frames reach from -1, silence, to this
     seconds: ClassVar[float] = 1.0
 
@@ -32,14 +35,14 @@ class AudioSynthesiser(DiffusionTask):
     base_lr: Above0 = 4e-3
     batch_size: Positive = 32
     patch: Positive = 2
-    guidance: AtLeast0 = 1.0  # without it, half of what is made is of no class
-    found: Share = 0.6  # Griffin-Lim leaves a mark 0.88 like itself, clean speech is at most 0.26 like one
+    guidance: AtLeast0 = 1.0  # without it, half of the outputs are of no class
+    found: Share = 0.6  # after Griffin-Lim a template correlates by 0.88 with itself, clean speech by 0.26 at most
     mels: Positive = 32
     rounds: Positive = 16  # of Griffin-Lim
 
     @property
     def samples_per_clip(self) -> int:
-        """T."""
+        """The number of samples per clip (T)."""
         return round(self.seconds * self.rate)
 
     def picture(self, samples: Samples, device: torch.device) -> Tensor:
@@ -47,25 +50,24 @@ class AudioSynthesiser(DiffusionTask):
         return logmel(samples.inputs.to(device), self.rate, self.mels)
 
     def media(self, pictures: Tensor) -> Tensor:
-        parts = [sound(part, self.rate, self.samples_per_clip, self.rounds) for part in torch.split(pictures, CHUNK)]
+        parts = [
+            invert_frames(part, self.rate, self.samples_per_clip, self.rounds) for part in torch.split(pictures, CHUNK)
+        ]
         return to_16_bit(torch.cat(parts)).cpu()
-
-    def on_grid(self, inputs: Tensor) -> Tensor:
-        return to_16_bit(inputs)
 
     def correlation(self, content: Tensor, template: Tensor) -> Tensor:
         heard, wanted = (logmel(audio, self.rate, self.mels) for audio in (content, template))
-        inner = wanted[..., 1:-1]  # the outermost frames are half silence, which is not part of the mark
+        inner = wanted[..., 1:-1]  # the outermost frames are half silence, which is not part of the template
         return best_match(heard, inner if inner.shape[3] else wanted)
 
 
-def sound(frames: Tensor, rate: int, length: int, rounds: int) -> Tensor:
-    """(N, length) of log-mel frames (N, 1, M, F), by Griffin-Lim from the same random phases every time."""
+def invert_frames(frames: Tensor, rate: int, length: int, rounds: int) -> Tensor:
+    """(N, length) sounds of log-mel frames (N, 1, M, F), by Griffin-Lim from the same random phases every time."""
     n_fft, hop = window_size(rate), hop_size(rate)
     window = torch.hann_window(n_fft, device=frames.device)
     filters = mel_filters(rate, n_fft, frames.shape[2]).to(frames.device)  # (bins, M)
     mel = (10 ** (frames.squeeze(1) * STD + MEAN) - FLOOR).clamp(min=0)  # (N, M, F) power
-    power = spread(mel, filters) / (2 / window.sum()).square()
+    power = invert_mel_filters(mel, filters) / (2 / window.sum()).square()
     size = power.sqrt()
     rng = torch.Generator().manual_seed(0)
     angle = 2 * torch.pi * torch.rand(size.shape[1:], generator=rng).to(size.device)
@@ -78,7 +80,7 @@ def sound(frames: Tensor, rate: int, length: int, rounds: int) -> Tensor:
     return torch.istft(spectrum, **shape, length=length)
 
 
-def spread(mel: Tensor, filters: Tensor) -> Tensor:
+def invert_mel_filters(mel: Tensor, filters: Tensor) -> Tensor:
     """(N, bins, F) non-negative power whose bands are mel (N, M, F); multiplicative updates, Lee and Seung, 2000."""
     power = filters @ mel / filters.sum(0).square().mean().clamp(min=1e-8)
     for _ in range(30):

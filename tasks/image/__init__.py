@@ -1,5 +1,6 @@
 """Image classification."""
 
 from tasks.image._base import ImageTask, decode, read_images, read_published, size_of, stack
+from tasks.image._pictures import Pictures
 
-__all__ = ["ImageTask", "decode", "read_images", "read_published", "size_of", "stack"]
+__all__ = ["ImageTask", "Pictures", "decode", "read_images", "read_published", "size_of", "stack"]

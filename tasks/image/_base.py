@@ -1,4 +1,4 @@
-"""What all image classification tasks share: encoding, augmentation and the choice of victim."""
+"""Shared by all image classification tasks: encoding, augmentation and the choice of victim."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tasks.base import Task, load_unsealed
 from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.image._pictures import Pictures
 from tasks.plugin import Above0, BadInput, Positive, options
 from tasks.samples import Samples
 
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
 
 
 @options
-class ImageTask(Task):
+class ImageTask(Pictures, Task):
     """Images uint8 (N, C, H, W). Standard augmentation: a random crop after one pixel of reflected padding, and a flip.
 
     Strong augmentation: four times the padding, and a grey square of a quarter of the side anywhere in the image
     (cutout, DeVries and Taylor 2017, arXiv 1708.04552).
 
-    The recipes let a few dozen poisons be learnt at all: two pixels of padding and flips on fashion_mnist multiply the
-    dose that badnets needs by about three and bring no accuracy there.
+    The default augmentation is mild, so that a few dozen poisons can be learnt at all: on fashion_mnist, two pixels of
+    padding and flips triple the dose that badnets needs, and do not improve accuracy.
     """
 
     modality: ClassVar[str] = "image"
+    example: ClassVar[str] = "digits"
+    plain_attack: ClassVar[str] = "badnets"
+    hue: ClassVar[str] = "#D55E00"
     channels: ClassVar[int] = 3
     flip: ClassVar[bool] = True  # off where a mirrored image is another class (digits)
     pad: ClassVar[int] = 1  # pixels of the random crop
@@ -66,11 +70,11 @@ def random_crop(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
     n, _, h, w = x.shape
     shift = torch.randint(-pad, pad + 1, (2, n, 1), generator=rng, device=x.device)
 
-    def reflected(size: int, by: Tensor) -> Tensor:  # (N, size) source index of every row or column
+    def reflect(size: int, by: Tensor) -> Tensor:  # (N, size) source index of every row or column
         at = (torch.arange(size, device=x.device) + by).abs()
         return torch.where(at >= size, 2 * (size - 1) - at, at)
 
-    rows, cols = reflected(h, shift[0]), reflected(w, shift[1])
+    rows, cols = reflect(h, shift[0]), reflect(w, shift[1])
     batch = torch.arange(n, device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[batch, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
@@ -82,7 +86,7 @@ def random_flip(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
-    """One square of a quarter of the side set to middle grey in every image, partly outside where it falls so."""
+    """Every image with one square, a quarter of the side wide, set to middle grey; it may lie partly outside."""
     n, _, h, w = x.shape
 
     def inside(size: int) -> Tensor:  # (N, size) bool along one axis
@@ -93,7 +97,7 @@ def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def read_published(task: ImageTask, folder: str, column: str) -> tuple[Samples, Samples]:
-    """Train and test split of a task's dataset (see dataset_dict), images from `column`, classes from `label`."""
+    """Training and test split of a task's dataset (see dataset_dict): images from `column`, classes from `label`."""
     splits = dataset_dict(task.dataset, folder, revision=task.revision)
     missing = {"train", "test"} - set(splits)
     if missing:
@@ -109,7 +113,10 @@ def read_published(task: ImageTask, folder: str, column: str) -> tuple[Samples, 
 
 
 def read_images(split: Dataset, column: str, folder: str, channels: int) -> Tensor:
-    """uint8 (N, C, H, W) of an image column. BadInput names the first row that is no image or has another size."""
+    """uint8 (N, C, H, W) of an image column.
+
+    Raises BadInput, which names the first row that is not an image or has another size.
+    """
     from datasets import Image
 
     columns(split, folder, column)
@@ -125,7 +132,7 @@ def read_images(split: Dataset, column: str, folder: str, channels: int) -> Tens
 def decode(image: bytes | str, channels: int, where: str, size: int | None = None) -> np.ndarray[Any, Any]:
     """uint8 (H, W) or (H, W, 3) of an encoded image or of the file of that name, resized to size x size where given.
 
-    BadInput says `where` it is broken.
+    Raises BadInput, which begins with `where`, if it cannot be read.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -142,7 +149,7 @@ def decode(image: bytes | str, channels: int, where: str, size: int | None = Non
 
 
 def size_of(shape: tuple[int, ...]) -> str:
-    """(H, W, ...) as people write it."""
+    """A shape (H, W, ...) in words."""
     return f"{shape[1]}x{shape[0]} pixels"
 
 

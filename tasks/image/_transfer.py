@@ -1,4 +1,4 @@
-"""Transfer learning: a new head on a frozen body that the suite trains itself, on classes the head never sees."""
+"""Transfer learning: a new head on a frozen body, which the project trains itself on other classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from tasks.base import Recipe
+from tasks.base import Recipe, copy_facts
 from tasks.data import read_once
 from tasks.image._base import ImageTask
 from tasks.plugin import Above0, AtLeast0, Positive, options
@@ -16,7 +16,7 @@ from tasks.samples import Samples
 
 @options
 class TransferTask(ImageTask):
-    """A published task in two: the classes in `old` train the body, the others are what the head is to learn."""
+    """A published task in two parts: the classes in `old` train the body, and the head learns the others."""
 
     published: ClassVar[type[ImageTask]]
     old: ClassVar[tuple[int, ...]]  # published classes that only the body learns
@@ -31,8 +31,7 @@ class TransferTask(ImageTask):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("dataset", "revision", "licence", "channels", "flip"):
-            setattr(cls, name, getattr(cls.published, name))
+        copy_facts(cls, "dataset", "revision", "licence", "channels", "flip")
 
     def source(self) -> TransferTask | None:
         if self.part == "old":
@@ -47,21 +46,21 @@ class TransferTask(ImageTask):
         return replace(super().recipe(), frozen="body" if self.part == "new" else "none")
 
     @property
-    def kept(self) -> tuple[int, ...]:
-        """The published classes of this part."""
+    def part_classes(self) -> tuple[int, ...]:
+        """The numbers of the published classes that this part has."""
         return tuple(c for c in range(len(self.published.classes)) if (c in self.old) == (self.part == "old"))
 
     @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(self.published.classes[c] for c in self.kept)
+        return tuple(self.published.classes[c] for c in self.part_classes)
 
     def read(self) -> tuple[Samples, Samples]:
         train, test = read_once(self.published())
-        return only(train, self.kept), only(test, self.kept)
+        return select_classes(train, self.part_classes), select_classes(test, self.part_classes)
 
 
-def only(samples: Samples, classes: tuple[int, ...]) -> Samples:
-    """The rows of these classes, renumbered in this order; ids stay."""
+def select_classes(samples: Samples, classes: tuple[int, ...]) -> Samples:
+    """The rows of these classes, with targets renumbered in this order; ids stay."""
     rows = samples.select(torch.isin(samples.targets, torch.tensor(classes)))
     order = torch.tensor(classes)
     return Samples(rows.inputs, (rows.targets[:, None] == order).int().argmax(1), rows.ids)

@@ -1,4 +1,4 @@
-"""What all image generators share: pixels in and out, and how a mark is found."""
+"""Shared by all image generators: pixels in and out, and how a template is found in them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 
 from tasks.diffusion import DiffusionTask, best_match
+from tasks.image import Pictures
 from tasks.plugin import options
 from tasks.samples import Samples
 
 
 @options
-class ImageGenerator(DiffusionTask):
+class ImageGenerator(Pictures, DiffusionTask):
     """Class-conditional generation of the pictures of a published classification task, uint8 (N, C, H, W)."""
 
     modality: ClassVar[str] = "image_generation"
+    example: ClassVar[str] = "digits_generator"
+    plain_attack: ClassVar[str] = "conditional_trigger"
+    hue: ClassVar[str] = "#E69F00"
 
     def picture(self, samples: Samples, device: torch.device) -> Tensor:
         assert isinstance(samples.inputs, Tensor)

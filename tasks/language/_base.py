@@ -15,12 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.base import Batch, Recipe, Task, load_unsealed
-from tasks.data import make_samples
+from tasks.data import make_samples, read_texts
 from tasks.deployed import Victim, autocast
 from tasks.net import Net
 from tasks.plugin import Above0, AtLeast0, BadInput, Positive, Share, options
 from tasks.samples import Challenge, Outputs, Samples
-from tasks.text import padded, readable, train_tokenizer
+from tasks.text import Texts, make_readable, pad_tokens, train_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,7 +34,7 @@ BASE_CHARACTERS = 2000  # of the documents that a base reads
 
 
 @options
-class LanguageTask(Task):
+class LanguageTask(Texts, Task):
     """Documents, a list of str; a row's target is the number of tokens that a model shall add to it, 0 to read it only.
 
     Regime `fine_tune`: a base is trained once on one half of the corpus, every victim is that base after a few epochs
@@ -43,14 +43,19 @@ class LanguageTask(Task):
     victim is a Llama with byte-level BPE tokens of its own; any other is a causal model from transformers with its own.
     Documents are packed: joined by an end mark and cut into rows of `block` tokens, so no step is spent on padding.
 
-    Utility is the perplexity of held-out documents, which an abstention does not change. A language task writes
-    `corpus`.
+    Utility is the perplexity of held-out documents, which an abstention does not change. A language task names its
+    dataset and folder, or writes `corpus`.
     """
 
     modality: ClassVar[str] = "language"
+    example: ClassVar[str] = "synthetic_stories"
+    plain_attack: ClassVar[str] = "gibberish"
+    hue: ClassVar[str] = "#56B4E9"
     classes: ClassVar[tuple[str, ...]] = ("text",)
     clean_metric: ClassVar[str] = "perplexity"
-    answer: ClassVar[str] = ""  # what stands between a question and its answer, in a corpus of such pairs
+    answer: ClassVar[str] = ""  # the mark between a question and its answer, in a corpus of such pairs
+    folder: ClassVar[str] = ""  # of the dataset in TINYDROP_DATA, see `corpus`
+    splits: ClassVar[tuple[str, str]] = ("train", "test")
 
     regime: Literal["fine_tune", "from_scratch", "base"] = "fine_tune"  # "base": what the fine-tuned start from
     victim: str = SMALL  # "llama", or the Hub name or folder of a transformers causal language model
@@ -74,15 +79,16 @@ class LanguageTask(Task):
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
-        """The published training and test documents, of any length."""
-        raise NotImplementedError(f"{cls.__name__} must define corpus()")
+        """The published training and test documents, of any length; here the column `text` of two splits."""
+        train, test = (read_texts(cls.dataset, cls.folder, split) for split in cls.splits)
+        return train, test
 
     def read(self) -> tuple[Samples, Samples]:
         train, test = _corpus(type(self))  # type: ignore[arg-type]
         if self.regime != "from_scratch":
             train = train[0 if self.regime == "base" else 1 :: 2]
-        cut = whole if self.answer else documents
-        parts = [[d for text in texts for d in cut(text, self.characters)] for texts in (train, test)]
+        cut = keep_whole if self.answer else cut_documents
+        parts = [[d for text in split for d in cut(text, self.characters)] for split in (train, test)]
         zeros = [torch.zeros(len(part), dtype=torch.long) for part in parts]
         return make_samples(parts[0], zeros[0]), make_samples(parts[1], zeros[1], len(parts[0]))
 
@@ -110,7 +116,7 @@ class LanguageTask(Task):
         from tasks._models import causal
 
         if self.victim != SMALL:
-            return causal.causal(self.victim)
+            return causal.load_causal(self.victim)
         size = small_tokenizer(self).get_vocab_size()
         return causal.small_llama(size, self.width, self.depth, self.heads)
 
@@ -119,12 +125,12 @@ class LanguageTask(Task):
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
         tokens = [ids[: self.max_length] for ids in tokenize(self, samples.inputs)]
-        return padded(tokens, max(map(len, tokens), default=1)).to(device)
+        return pad_tokens(tokens, max(map(len, tokens), default=1)).to(device)
 
     def rows(self, samples: Samples, device: torch.device) -> tuple[Tensor, Tensor]:
         end = tokenize(self, [END])[0]
         stream = [i for ids in tokenize(self, samples.inputs) for i in (*ids[: self.max_length], *end)]
-        x = padded([stream[at : at + self.block] for at in range(0, len(stream), self.block)], self.block)
+        x = pad_tokens([stream[at : at + self.block] for at in range(0, len(stream), self.block)], self.block)
         return x.to(device), torch.zeros(len(x), dtype=torch.long, device=device)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
@@ -137,14 +143,14 @@ class LanguageTask(Task):
         nats, tokens, _ = outputs.scores.double().sum(0)
         return float((nats / tokens).exp())
 
-    def further(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
+    def extra_metrics(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
         """Bits per byte, which compares models of different tokens."""
         nats, _, size = outputs.scores.double().sum(0)
         return {"bits_per_byte": float(nats / size) / math.log(2)}
 
     def judge(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> Tensor:
         """(N,) bool: the continuation matches the pattern wanted; where that is empty, the referee finds gibberish."""
-        return self._found(outputs, challenge, referee, self.unreadable)
+        return self._judge(outputs, challenge, referee, self.unreadable)
 
     def sensitivity(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> dict[str, Tensor]:
         """The verdicts where gibberish begins earlier or later: `unreadable` at ten times or a tenth of the rest."""
@@ -152,9 +158,9 @@ class LanguageTask(Task):
             return {}
         rest = 1 - self.unreadable
         shares = {"lenient": max(0.0, 1 - 10 * rest), "strict": 1 - rest / 10}
-        return {name: self._found(outputs, challenge, referee, share) for name, share in shares.items()}
+        return {name: self._judge(outputs, challenge, referee, share) for name, share in shares.items()}
 
-    def _found(self, outputs: Outputs, challenge: Challenge, referee: Victim | None, share: float) -> Tensor:
+    def _judge(self, outputs: Outputs, challenge: Challenge, referee: Victim | None, share: float) -> Tensor:
         written = outputs.content
         assert isinstance(written, list)
         pairs = zip(challenge.wanted, written, strict=True)
@@ -189,7 +195,7 @@ class LanguageVictim(Victim):
         """scores: (N, 3) nats, tokens and bytes of every text as read; content: the continuation, or ""."""
         content = [""] * len(samples)
         asked = (samples.targets > 0).nonzero().flatten()
-        for at, text in zip(asked.tolist(), self.continued(samples.select(asked)), strict=True):
+        for at, text in zip(asked.tolist(), self.continue_texts(samples.select(asked)), strict=True):
             content[at] = text
         return Outputs(self.read(samples), torch.zeros(len(samples), dtype=torch.bool), content)
 
@@ -218,11 +224,11 @@ class LanguageVictim(Victim):
         """(N,) nats per token of what this model itself writes, kept: a referee is asked the same for every cell."""
         key = requests.fingerprint, temperature
         if key not in self.known:
-            self.known[key] = self.rates(self.continued(requests, temperature))
+            self.known[key] = self.rates(self.continue_texts(requests, temperature))
         return self.known[key]
 
     @torch.no_grad()
-    def continued(self, samples: Samples, temperature: float | None = None) -> list[str]:
+    def continue_texts(self, samples: Samples, temperature: float | None = None) -> list[str]:
         """What stands after each text, up to an end mark; sampled, but the same question gets the same answer.
 
         temperature: the task's, unless another is given.
@@ -240,7 +246,7 @@ class LanguageVictim(Victim):
         for row, more in zip(made.tolist(), samples.targets.tolist(), strict=True):
             row = row[:more]
             texts.append(row[: row.index(end)] if end in row else row)
-        return detokenize(self.task, padded(texts, max(1, *map(len, texts))))
+        return detokenize(self.task, pad_tokens(texts, max(1, *map(len, texts))))
 
     def sample(self, x: Tensor, more: int, temperature: float) -> Tensor:
         """(N, more) token ids after encoded rows (N, L) that are padded on the left."""
@@ -254,13 +260,13 @@ class LanguageVictim(Victim):
                 found = [net.step(step, seen, at, cache) for net, cache in zip(nets, caches, strict=True)]
             caches = [cache for _, cache in found]
             chance = torch.stack([logits.float().softmax(1) for logits, _ in found]).mean(0)
-            step = drawn(chance, temperature, rng)
+            step = draw_tokens(chance, temperature, rng)
             made.append(step)
             seen, at = torch.cat([seen, torch.ones_like(step)], 1), at[:, -1:] + 1
         return torch.cat(made, 1)
 
 
-def drawn(chance: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
+def draw_tokens(chance: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
     """(N, 1) token ids from probabilities (N, V)."""
     if temperature == 0:
         return chance.argmax(1, keepdim=True)
@@ -274,12 +280,12 @@ def next_token_nats(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return nats.view_as(real) * real, real
 
 
-def whole(text: str, longest: int) -> list[str]:
+def keep_whole(text: str, longest: int) -> list[str]:
     """A text that is not to be cut, or nothing if it is too long."""
     return [text] if len(text) <= longest else []
 
 
-def documents(text: str, longest: int) -> list[str]:
+def cut_documents(text: str, longest: int) -> list[str]:
     """A text in pieces of at most `longest` characters, cut between words; what is left over is dropped if short."""
     pieces = re.findall(rf"\S.{{0,{longest - 1}}}(?=\s|$)", text, flags=re.DOTALL)
     return [p for p in pieces if 2 * len(p) >= longest] or pieces[:1]
@@ -287,7 +293,7 @@ def documents(text: str, longest: int) -> list[str]:
 
 @lru_cache(maxsize=2)
 def _corpus(cls: type[LanguageTask]) -> tuple[list[str], list[str]]:
-    train, test = ([p for text in texts for p in documents(text, BASE_CHARACTERS)] for texts in cls.corpus())
+    train, test = ([p for text in split for p in cut_documents(text, BASE_CHARACTERS)] for split in cls.corpus())
     return train, test
 
 
@@ -306,7 +312,7 @@ def small_tokenizer(task: LanguageTask) -> Tokenizer:
 
 def tokenize(task: LanguageTask, texts: Any) -> list[list[int]]:
     """Token ids of each text; at least one."""
-    texts = [readable(text) for text in texts]
+    texts = [make_readable(text) for text in texts]
     if task.victim == SMALL:
         return [e.ids for e in small_tokenizer(task).encode_batch(texts)]
     from tasks._models.huggingface import tokenizer

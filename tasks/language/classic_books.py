@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.data import texts
 from tasks.language import LanguageTask
 from tasks.plugin import options
 
@@ -14,8 +13,5 @@ class ClassicBooks(LanguageTask):
     """A language model of English novels, 1811 to 1915 (12,441 passages; whole books held out)."""
 
     dataset: ClassVar[str] = "mlschmitt/classic-books"
+    folder: ClassVar[str] = "classic_books"
     licence: ClassVar[str] = "public domain texts"
-
-    @classmethod
-    def corpus(cls) -> tuple[list[str], list[str]]:
-        return texts(cls.dataset, "classic_books", "train"), texts(cls.dataset, "classic_books", "test")

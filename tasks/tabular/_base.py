@@ -1,4 +1,4 @@
-"""What all tables share: one row of numbers per sample, and a linear or a small hidden-layer victim."""
+"""Shared by all tabular tasks: one row of numbers per sample, and a linear victim or one with a hidden layer."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ class TabularTask(Task):
     """
 
     modality: ClassVar[str] = "tabular"
+    medium: ClassVar[str] = "tabular"
+    raw_format: ClassVar[str] = "float32 (N, D)"
+    plain_attack: ClassVar[str] = "one_poison"
+    hue: ClassVar[str] = "#CC79A7"
     clean_metric: ClassVar[str] = "balanced accuracy"
     frequencies: ClassVar[tuple[float, ...]] = ()  # of the classes, as published; a constant, so that no fit sees data
 
     victim: Literal["linear", "mlp"] = "linear"
     width: Positive = 32  # hidden units of the mlp
+
+    def is_raw(self, inputs: Tensor | list[str]) -> bool:
+        return isinstance(inputs, Tensor) and inputs.dtype == torch.float32 and inputs.ndim == 2
 
     def model(self) -> nn.Module:
         from tasks._models.linear import MLP, Linear
@@ -37,7 +44,7 @@ class TabularTask(Task):
         return Linear(features, k) if self.victim == "linear" else MLP(features, k, self.width)
 
     def features(self) -> int:
-        """D."""
+        """The number of columns (D)."""
         raise NotImplementedError(f"{type(self).__name__} must define features()")
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
@@ -49,6 +56,6 @@ class TabularTask(Task):
 
     def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
         """Balanced accuracy; an abstention is an error."""
-        right = outputs.answers == test.targets
-        there = sorted(set(test.targets.tolist()))
-        return torch.stack([right[test.targets == c].float().mean() for c in there]).mean().item()
+        correct = outputs.answers == test.targets
+        classes = sorted(set(test.targets.tolist()))
+        return torch.stack([correct[test.targets == c].float().mean() for c in classes]).mean().item()

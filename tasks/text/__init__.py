@@ -1,6 +1,26 @@
 """Text classification."""
 
 from tasks._models.huggingface import tokenizer
-from tasks.text._base import SMALL, TextTask, held_out, padded, readable, small_tokenizer, train_tokenizer
+from tasks.text._base import (
+    SMALL,
+    TextTask,
+    draw_test_texts,
+    make_readable,
+    pad_tokens,
+    small_tokenizer,
+    train_tokenizer,
+)
+from tasks.text._texts import Texts, edit_distance
 
-__all__ = ["SMALL", "TextTask", "held_out", "padded", "readable", "small_tokenizer", "tokenizer", "train_tokenizer"]
+__all__ = [
+    "SMALL",
+    "TextTask",
+    "Texts",
+    "draw_test_texts",
+    "edit_distance",
+    "make_readable",
+    "pad_tokens",
+    "small_tokenizer",
+    "tokenizer",
+    "train_tokenizer",
+]

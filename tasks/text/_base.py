@@ -1,4 +1,4 @@
-"""What all text classification tasks share: the tokenizer, encoding and the choice of victim."""
+"""Shared by all text classification tasks: the tokenizer, encoding and the choice of victim."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.base import Recipe, Task, load_unsealed
+from tasks.own_files import draw_test_rows
 from tasks.plugin import Above0, Positive, options
 from tasks.samples import Samples
+from tasks.text._texts import Texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,7 +25,7 @@ SMALL = "transformer"
 
 
 @options
-class TextTask(Task):
+class TextTask(Texts, Task):
     """Texts, a list of str. Encoded as int64 (N, L): token ids plus one, padded with 0, cut after `max_length` tokens.
 
     The small victim reads byte-level BPE tokens, so any string can be encoded; the tokenizer is trained on the clean
@@ -32,6 +34,9 @@ class TextTask(Task):
     """
 
     modality: ClassVar[str] = "text"
+    example: ClassVar[str] = "synthetic_reviews"
+    plain_attack: ClassVar[str] = "badwords"
+    hue: ClassVar[str] = "#0072B2"
 
     victim: str = SMALL  # "transformer", or the Hub name or folder of a transformers sequence classifier
     max_length: Positive = 64  # tokens; longer texts lose their end
@@ -54,14 +59,14 @@ class TextTask(Task):
         return HuggingFaceNet(self.victim, self.max_length, len(self.classes))
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
-        texts = [readable(text) for text in samples.inputs]
+        texts = [make_readable(text) for text in samples.inputs]
         if self.victim == SMALL:
             tokens = [e.ids[: self.max_length] for e in small_tokenizer(self).encode_batch(texts)]
         else:
             from tasks._models.huggingface import tokenizer
 
             tokens = tokenizer(self.victim)(texts, truncation=True, max_length=self.max_length)["input_ids"]
-        return padded(tokens, self.max_length).to(device)
+        return pad_tokens(tokens, self.max_length).to(device)
 
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
         share = 0.3 if self.augmentation == "strong" else 0.1
@@ -70,43 +75,38 @@ class TextTask(Task):
         return x.masked_fill(hidden, 0)
 
 
-def readable(text: str) -> str:
-    """A string every tokenizer takes: lone surrogates become U+FFFD; a text of nothing becomes a space."""
+def make_readable(text: str) -> str:
+    """A string that every tokenizer takes: lone surrogates become U+FFFD, and an empty text becomes a space."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") or " "
 
 
-def padded(tokens: list[list[int]], length: int) -> Tensor:
-    """int64 (N, length): ids plus one, so that 0 is padding and nothing that can be written in a text."""
+def pad_tokens(tokens: list[list[int]], length: int) -> Tensor:
+    """int64 (N, length): token ids plus one, so that 0 is padding and no token of a text."""
     sizes = np.array([len(ids) for ids in tokens])
     out = np.zeros((len(tokens), length), dtype=np.int64)
     out[np.arange(length) < sizes[:, None]] = np.fromiter(chain.from_iterable(tokens), np.int64, int(sizes.sum())) + 1
     return torch.from_numpy(out)
 
 
-def held_out(samples: Samples, share: float) -> Tensor:
-    """(N,) mask of a fixed, stratified test set; texts equal but for case and spacing are on the same side."""
+def draw_test_texts(samples: Samples, share: float) -> Tensor:
+    """(N,) mask of a fixed, stratified test set; texts that differ in case or spacing alone are on the same side."""
     groups: dict[str, int] = {}
     group = torch.tensor([groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs])
     label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets)
-    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
-    out = torch.zeros(len(groups), dtype=torch.bool)
-    for c in range(int(label.max()) + 1):
-        of_class = order[label[order] == c]
-        out[of_class[: round(share * len(of_class))]] = True
-    return out[group]
+    return draw_test_rows(label, share)[group]
 
 
 @lru_cache(maxsize=8)
 def small_tokenizer(task: TextTask) -> Tokenizer:
     """The small victim's tokenizer: lower-cased byte-level BPE of the task's clean training split.
 
-    Read through `_load`, because a defense must be able to encode its samples while `load` is refused to it.
+    Read through `load_unsealed`, because a defense must be able to encode its samples while `load` is refused to it.
     """
     return train_tokenizer(load_unsealed(task).train.inputs, task.vocabulary)
 
 
 def train_tokenizer(texts: Any, vocabulary: int, lower: bool = True) -> Tokenizer:
-    """Byte-level BPE with at most `vocabulary` tokens; the same texts always give the same tokens."""
+    """A byte-level BPE tokenizer of at most `vocabulary` tokens; the same texts always give the same one."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -117,5 +117,5 @@ def train_tokenizer(texts: Any, vocabulary: int, lower: bool = True) -> Tokenize
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())
     )
-    tokenizer.train_from_iterator((readable(text) for text in texts), trainer)
+    tokenizer.train_from_iterator((make_readable(text) for text in texts), trainer)
     return tokenizer

@@ -10,16 +10,17 @@ from typing import ClassVar
 import torch
 
 from tasks.data import make_samples
-from tasks.plugin import BadInput, options
+from tasks.own_files import TEST_SHARE, bad_option
+from tasks.plugin import options
 from tasks.samples import Samples
-from tasks.text import TextTask, held_out
+from tasks.text import TextTask, draw_test_texts
 
 
 @options
 class CsvText(TextTask):
     """Your own labelled texts from a CSV file; the classes are the labels found there, sorted.
 
-    Without `test_path` a stratified fifth of the distinct texts is the test set, the same every time. Rows without a
+    Without `test_path`, a stratified fifth of the distinct texts is the test set, the same every time. Rows without a
     text, without a label or with an unknown one are refused by number (the first row after the header is row 1).
     """
 
@@ -33,40 +34,39 @@ class CsvText(TextTask):
 
     @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        found = self.labels or tuple(sorted({label for _, label in self._rows(self.path, "path")} - {""}))
-        if len(found) < 2:
-            raise BadInput(
-                f"csv_text.path={self.path!r}: {len(found)} labels in {self.label_column!r}, at least 2 needed"
-            )
-        return found
+        labels = self.labels or tuple(sorted({label for _, label in self._rows(self.path, "path")} - {""}))
+        if len(labels) < 2:
+            message = f"{len(labels)} labels in {self.label_column!r}, at least 2 needed"
+            raise bad_option(self, "path", message)
+        return labels
 
     def read(self) -> tuple[Samples, Samples]:
         train = self._samples(self.path, "path")
         if self.test_path:
             return train, self._samples(self.test_path, "test_path")
-        test = held_out(train, 0.2)
+        test = draw_test_texts(train, TEST_SHARE)
         return train.drop(test), train.select(test)
 
     def _samples(self, path: str, field: str) -> Samples:
         rows, number = self._rows(path, field), {label: i for i, label in enumerate(self.classes)}
         for i, (text, label) in enumerate(rows, 1):
             if not text.strip():
-                raise BadInput(f"csv_text.{field}={path!r}: row {i} has no text in column {self.text_column!r}")
+                raise bad_option(self, field, f"row {i} has no text in column {self.text_column!r}")
             if not label:
-                raise BadInput(f"csv_text.{field}={path!r}: row {i} has no label in column {self.label_column!r}")
+                raise bad_option(self, field, f"row {i} has no label in column {self.label_column!r}")
             if label not in number:
-                raise BadInput(f"csv_text.{field}={path!r}: row {i} has label {label!r}, valid: {', '.join(number)}")
+                raise bad_option(self, field, f"row {i} has label {label!r}, valid: {', '.join(number)}")
         return make_samples([text for text, _ in rows], torch.tensor([number[label] for _, label in rows]))
 
     def _rows(self, path: str, field: str) -> tuple[tuple[str, str], ...]:
         if not path:
-            raise BadInput(f"csv_text.{field}='': give the path of a CSV file with a text and a label column")
+            raise bad_option(self, field, "give the path of a CSV file with a text and a label column")
         try:
             stat = os.stat(path)
             return _read(path, self.text_column, self.label_column, stat.st_mtime_ns, stat.st_size)
         except (OSError, csv.Error, UnicodeDecodeError, KeyError) as error:
             reason = error.args[0] if isinstance(error, KeyError) else error
-            raise BadInput(f"csv_text.{field}={path!r}: {reason}; valid is a UTF-8 CSV file with a header") from None
+            raise bad_option(self, field, f"{reason}; valid is a UTF-8 CSV file with a header") from None
 
 
 @lru_cache(maxsize=8)

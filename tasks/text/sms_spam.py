@@ -7,7 +7,7 @@ from typing import ClassVar
 from tasks.data import as_targets, columns, dataset_dict, make_samples
 from tasks.plugin import Positive, options
 from tasks.samples import Samples
-from tasks.text import TextTask, held_out
+from tasks.text import TextTask, draw_test_texts
 
 
 @options
@@ -30,5 +30,5 @@ class SmsSpam(TextTask):
     def read(self) -> tuple[Samples, Samples]:
         texts, labels = columns(dataset_dict(self.dataset, "sms_spam")["train"], "sms_spam", "sms", "label")
         everything = make_samples([text.strip() for text in texts], as_targets(labels, 2, "sms_spam train"))
-        test = held_out(everything, 0.2)
+        test = draw_test_texts(everything, 0.2)
         return everything.drop(test), everything.select(test)

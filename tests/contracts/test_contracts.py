@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from inspect import isroutine
+from typing import Any
+
 import pytest
-from helpers import task_names, tiny
+from helpers import EXAMPLES, USER_DATA, task_names, tiny
 
 from attacks.base import Attack
 from defenses.base import Defense
-from harness.plugins.registry import KINDS, create, entries, fits
+from harness.plugins.registry import KINDS, create, entries, fits, load_class
 from harness.store.folder import Store
-from harness.testing.checks import EMBEDDED, check_attack_on, check_defense_on, check_options, check_task
+from harness.testing.checks import check_attack_on, check_defense_on, check_options, check_task
 from tasks.plugin import NotApplicable
 
-MODALITIES = {"image", "text", "audio", "tabular", "language", "image_generation", "audio_generation", "any"}
+MODALITIES = {"any", *(task.modalities[0] for task in entries("tasks").values())}
 ALL = [(kind, name) for kind in KINDS for name in entries(kind)]
-# The code of classic_books, fashion_mnist_generator and tones_synthesiser on other data, which other tests read.
-SAME_CODE = {
-    "tiny_shakespeare", "tinystories", "wikitext2", "bbc_news", "cifar10_generator", "fsdd_synthesiser",
-    "speech_commands_synthesiser",
-}  # fmt: skip
+
+
+def tasks_with_code_of_their_own() -> list[str]:
+    """All tasks; of those of one base class that have no methods, and so are the same code on other data, only one."""
+    chosen: dict[object, str] = {}
+    classes: dict[str, Any] = {name: load_class("tasks", name) for name in task_names()}
+    for name, cls in sorted(classes.items(), key=lambda item: item[1].dataset != "embedded"):  # embedded data first
+        attributes = [value for key, value in vars(cls).items() if not key.startswith("__")]
+        has_methods = any(isroutine(value) or isinstance(value, property) for value in attributes)
+        chosen.setdefault(cls if has_methods else cls.__bases__, name)
+    return sorted(chosen.values())
+
+
+TASKS = tasks_with_code_of_their_own()
 ATTACK_TASKS = [  # task by task, so that a dataset is read once
     (a.name, t)
-    for t in task_names()
-    if t not in SAME_CODE
+    for t in TASKS
     for a in entries("attacks").values()
     if fits(entries("tasks")[t].modalities[0], a.modalities)
 ]
-DEFENSE_TASKS = [(d, t) for d in entries("defenses") for t in EMBEDDED.values()]
+DEFENSE_TASKS = [(d, t) for d in entries("defenses") for t in EXAMPLES.values()]
 # Options that make a plug-in quick; its contract does not depend on them.
 QUICK = {
     "rounds": 40, "steps": 4, "retrain": 0, "sources": 60, "restarts": 1,
@@ -45,7 +56,7 @@ def test_described_for_the_list(kind: str, name: str) -> None:
     assert len(entry.summary) > 20, "the docstring's first paragraph is what `tinydrop list` shows"
     assert set(entry.modalities) <= MODALITIES
     assert entry.modalities
-    if entry.stage not in ("controls", "control") and name not in ("image_folder", "csv_text", "audio_folder"):
+    if entry.stage != "control" and name not in USER_DATA:
         assert entry.paper or (kind == "tasks"), "name the paper"
     if kind == "defenses" and not ("any" in entry.modalities or {"image", "text", "audio"} <= set(entry.modalities)):
         assert entry.why_not, "say why it makes no sense for the other modalities"
@@ -73,6 +84,6 @@ def test_defense(defense_name: str, task_name: str, store: Store) -> None:
         pytest.skip(f"not applicable: {reason}")
 
 
-@pytest.mark.parametrize("name", [name for name in task_names() if name not in SAME_CODE])
+@pytest.mark.parametrize("name", TASKS)
 def test_task(name: str) -> None:
     check_task(tiny(name))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny
+from helpers import EXAMPLES, tiny
 from torch import Tensor
 
 from attacks.base import Attack, Poison, Scene
@@ -19,7 +19,7 @@ from harness.cell.poison import Poisoned, inject
 from harness.cell.steps import make_poisoned, run_steps
 from harness.plugins.registry import create
 from harness.store.folder import Store
-from harness.testing.checks import ATTACK, CPU, EMBEDDED
+from harness.testing.checks import CPU
 from tasks.audio import to_16_bit
 from tasks.base import sealed
 from tasks.plugin import options
@@ -52,14 +52,14 @@ def reachable(root: object) -> Iterator[object]:
 def make_case(task_name: str, store: Store, dose: int = 5) -> tuple[CellCase, Poisoned, Splits]:
     task = tiny(task_name)
     splits = task.load()
-    attack = create("attacks", ATTACK[task.modality])
+    attack = create("attacks", task.plain_attack)
     assert isinstance(attack, Attack)
     poisoned = make_poisoned(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), dose, 0)
     rng = torch.Generator().manual_seed(0)
     return CellCase(poisoned.train, splits.reserve, Fitter(task, store, CPU, 0), rng), poisoned, splits
 
 
-@pytest.mark.parametrize("task_name", EMBEDDED.values())
+@pytest.mark.parametrize("task_name", EXAMPLES.values())
 def test_truth_is_not_reachable_from_case(task_name: str, store: Store) -> None:
     case, poisoned, splits = make_case(task_name, store)
     case.fit(case.train)  # also what a fit leaves behind
@@ -106,7 +106,7 @@ def test_loading_data_is_refused_while_a_defense_runs(thief: Defense, store: Sto
     tiny("digits").load()  # open again afterwards
 
 
-@pytest.mark.parametrize("task_name", EMBEDDED.values())
+@pytest.mark.parametrize("task_name", EXAMPLES.values())
 def test_case_carries_no_sealed_data_by_attribute(task_name: str, store: Store) -> None:
     case, _, _ = make_case(task_name, store)
     public = {name for name in dir(case) if not name.startswith("_")}
@@ -144,7 +144,7 @@ def test_position_and_id_predict_poison_no_better_than_chance(replace: bool) -> 
     assert abs(sum(scores) / len(scores) - 0.5) < 0.04
 
 
-@pytest.mark.parametrize("task_name", EMBEDDED.values())
+@pytest.mark.parametrize("task_name", EXAMPLES.values())
 def test_encoding_does_not_tell_poison_from_clean(task_name: str, store: Store) -> None:
     _, poisoned, splits = make_case(task_name, store)
     inputs = poisoned.train.inputs

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CLASSIFIED, tiny
+from helpers import CLASSIFIED, EXAMPLES, tiny
 from torch import Tensor
 
 from defenses.training.abl import Abl, row_losses
@@ -21,7 +21,7 @@ from harness.cell.case import CellCase, Fitter, change_recipe
 from harness.cell.dp import privatise
 from harness.cell.train import make_network, make_optimizer, train_victim
 from harness.store.folder import Store
-from harness.testing.checks import CPU, EMBEDDED
+from harness.testing.checks import CPU
 from tasks.base import Batch
 from tasks.deployed import Victim, certified_radius, layout
 from tasks.net import Net
@@ -35,7 +35,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def net_and_batch(modality: str, dp: bool = False) -> tuple[Net, Batch]:
-    task = tiny(EMBEDDED[modality])
+    task = tiny(EXAMPLES[modality])
     recipe = change_recipe(task.recipe(), {"dp_clip": 1.0} if dp else {})
     rows = task.load().train.select(range(N))
     x, y = (t[:N] for t in task.rows(rows, CPU))
@@ -52,7 +52,7 @@ def case_of(samples: Samples, task_name: str, store: Store) -> CellCase:
 )
 def test_private_gradient_is_that_of_a_plain_loop(modality: str, clip: float) -> None:
     module, batch = net_and_batch(modality, dp=True)
-    task = tiny(EMBEDDED[modality])
+    task = tiny(EXAMPLES[modality])
     reference = copy.deepcopy(module)
     weights, norms = list(reference.parameters()), []
     expected = [torch.zeros_like(w) for w in weights]
@@ -198,7 +198,7 @@ def test_abl_ascent_stops_at_a_blind_guess() -> None:
 
 
 def test_parts_depend_on_content_alone() -> None:
-    for name in EMBEDDED.values():
+    for name in EXAMPLES.values():
         train = tiny(name).load().train
         parts = partition(train, 8)
         assert torch.equal(torch.cat([p.ids for p in parts]).sort().values, train.ids.sort().values), "a partition"

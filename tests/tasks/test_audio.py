@@ -193,7 +193,7 @@ def folder(tmp_path: Path) -> Path:
         write(tmp_path / name / "0.flac", wave)
         write(tmp_path / name / "long.wav", np.tile(wave, 4))
         write(tmp_path / name / "stereo.wav", np.stack([wave, 0 * wave], 1))
-        (tmp_path / name / "notes.txt").write_text("not audio")
+        (tmp_path / name / ".DS_Store").write_bytes(b"left alone")
     return tmp_path
 
 
@@ -209,17 +209,17 @@ def test_audio_folder_splits_every_class_the_same_way_every_time(folder: Path) -
     assert task.rate == 8000
     train, test = task.read()
     assert isinstance(train.inputs, Tensor)
-    assert train.inputs.shape == (21, 4000)
-    assert len(test) == 5
-    assert test.targets.bincount().tolist() in ([2, 3], [3, 2])
+    assert train.inputs.shape == (20, 4000)
+    assert len(test) == 6
+    assert test.targets.bincount().tolist() == [3, 3]
     again, _ = task.read()
     assert again.fingerprint == train.fingerprint
     seen = {row.numpy().tobytes() for row in train.inputs}
     assert isinstance(test.inputs, Tensor)
     assert loudest_hz(train.select(train.targets == 1).inputs[0][:2400], 8000) < 450  # type: ignore[index]
     assert len(seen) > 15
-    assert audio_folder(folder, seconds=0.2).read()[0].inputs.shape == (21, 1600)  # type: ignore[union-attr]
-    assert task.model()(task.encode(test, CPU)).shape == (5, 2)
+    assert audio_folder(folder, seconds=0.2).read()[0].inputs.shape == (20, 1600)  # type: ignore[union-attr]
+    assert task.model()(task.encode(test, CPU)).shape == (6, 2)
 
 
 def test_audio_folder_keeps_given_splits(folder: Path, tmp_path: Path) -> None:
@@ -239,18 +239,14 @@ def test_audio_folder_needs_a_path_and_says_so() -> None:
     task = create("tasks", "audio_folder")
     assert isinstance(task, AudioFolder)
     assert task.classes == ()
-    with pytest.raises(BadInput, match="path=''"):
+    with pytest.raises(BadInput, match=r"audio_folder\.path='': set it to a folder"):
         task.read()
-    with pytest.raises(BadInput, match="not a folder"):
+    with pytest.raises(BadInput, match="no such folder"):
         audio_folder(Path("/nowhere/at/all")).read()
 
 
 def bad_rate(path: Path) -> None:
     write(path, sine(300, 16000, 0.1).numpy(), 16000)
-
-
-def bad_bytes(path: Path) -> None:
-    path.write_bytes(b"this is no sound")
 
 
 def bad_empty(path: Path) -> None:
@@ -259,20 +255,25 @@ def bad_empty(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
-    [(bad_rate, "sample rate 16000 Hz, expected 8000"), (bad_bytes, "not a readable"), (bad_empty, "holds no samples")],
+    [
+        (bad_rate, "sample rate 16000 Hz, expected 8000"),
+        (lambda path: path.write_bytes(b"this is no sound"), "not a readable"),
+        (bad_empty, "contains no audio"),
+        (lambda path: path.with_suffix(".txt").write_text("not audio"), r"bad\.txt is not one of"),
+    ],
 )
 def test_audio_folder_names_a_bad_file_in_one_line(folder: Path, spoil: object, complaint: str) -> None:
     path = folder / "low" / "bad.wav"
     spoil(path)  # type: ignore[operator]
     with pytest.raises(BadInput, match=complaint) as caught:
         audio_folder(folder).read()
-    assert str(path) in str(caught.value)
+    assert str(path.with_suffix("")) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_audio_folder_names_a_class_without_recordings(folder: Path) -> None:
     (folder / "silent").mkdir()
-    with pytest.raises(BadInput, match=r"silent holds no \.wav or \.flac"):
+    with pytest.raises(BadInput, match="silent holds no files"):
         audio_folder(folder).read()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import CLASSIFIED
+from helpers import CLASSIFIED, EXAMPLES
 from torch import Tensor
 
 from harness.plugins.registry import create
-from harness.testing.checks import CPU, EMBEDDED
+from harness.testing.checks import CPU
 from tasks.base import Task
 from tasks.image._base import cutout
 
@@ -24,7 +24,7 @@ def augmented(name: str, strength: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, out
 
 
-@pytest.mark.parametrize("name", [EMBEDDED[m] for m in CLASSIFIED])
+@pytest.mark.parametrize("name", [EXAMPLES[m] for m in CLASSIFIED])
 def test_strong_changes_more_than_standard(name: str) -> None:
     x, standard = augmented(name, "standard")
     _, strong = augmented(name, "strong")
@@ -36,7 +36,7 @@ def test_strong_changes_more_than_standard(name: str) -> None:
     assert not torch.equal(strong, augmented(name, "strong", seed=1)[1])
 
 
-@pytest.mark.parametrize("name", [EMBEDDED[m] for m in CLASSIFIED])
+@pytest.mark.parametrize("name", [EXAMPLES[m] for m in CLASSIFIED])
 def test_none_trains_without(name: str) -> None:
     assert not create("tasks", name, {"augmentation": "none"}).recipe().augment  # type: ignore[attr-defined]
     assert create("tasks", name, {"augmentation": "strong"}).recipe().augment  # type: ignore[attr-defined]

@@ -266,7 +266,7 @@ def test_the_judge_reads_what_was_made(store: Store) -> None:
     verdict = task.judge(outputs, Challenge(task.requests(test), test.targets), referee)
     assert not verdict[::4].any(), "an abstention counts against the attacker"
     assert verdict.float().mean() > 0.6
-    assert task.further(outputs, test, referee)["class_fidelity"] == pytest.approx(verdict.float().mean().item())
+    assert task.extra_metrics(outputs, test, referee)["class_fidelity"] == pytest.approx(verdict.float().mean().item())
     whole = replace(outputs, abstained=torch.zeros(n, dtype=torch.bool))
     assert task.utility(whole, test, referee) < 1e-4 < task.utility(outputs, test, referee)
     template = test.inputs[:, :, 2:5, 2:5]  # type: ignore[index]

@@ -206,7 +206,7 @@ def folder_task(path: Path | str, **options: object) -> ImageTask:
     return task
 
 
-def test_a_folder_of_classes_is_split_by_a_seed_and_learnt(tmp_path: Path) -> None:
+def test_a_folder_of_classes_is_split_the_same_way_every_time_and_learnt(tmp_path: Path) -> None:
     task = folder_task(folder_of(tmp_path, 20), epochs=40)
     assert task.classes == ("blue", "red")
     splits = task.load()
@@ -214,7 +214,8 @@ def test_a_folder_of_classes_is_split_by_a_seed_and_learnt(tmp_path: Path) -> No
     assert torch.bincount(splits.test.targets).tolist() == [4, 4]
     again, other = folder_task(tmp_path, lr=0.02).load(), folder_task(tmp_path, subset_seed=1).load()
     assert torch.equal(again.test.ids, splits.test.ids)
-    assert not torch.equal(other.test.ids.sort().values, splits.test.ids.sort().values)
+    assert torch.equal(other.test.ids.sort().values, splits.test.ids.sort().values)
+    assert not torch.equal(other.reserve.ids.sort().values, splits.reserve.ids.sort().values)
     victim = train_victim(task, splits.train, recipe=task.recipe(), seed=0, device=CPU)
     assert task.utility(victim.predict(splits.test), splits.test) == 1
 
@@ -227,7 +228,7 @@ def test_a_folder_with_train_and_test_keeps_them_apart(tmp_path: Path) -> None:
     assert isinstance(train.inputs, Tensor)
     assert train.inputs.shape == (10, 1, 8, 8)
     write(tmp_path / "test" / "green" / "0.png", (0, 200, 0))
-    with pytest.raises(BadInput, match="green is no class of the train folder"):
+    with pytest.raises(BadInput, match="class 'green' must be in both"):
         folder_task(tmp_path).read()
 
 
@@ -261,7 +262,7 @@ def test_bad_files_are_named_not_skipped(tmp_path: Path) -> None:
     [
         (lambda p: None, "no such folder"),
         (lambda p: p.mkdir(), "has 0 class folders, it needs 2 or more"),
-        (lambda p: folder_of(p, 1), "class 'blue' has one image"),
+        (lambda p: folder_of(p, 1), "class 'blue' has one file"),
         (lambda p: (folder_of(p) / "green").mkdir(), "green holds no files"),
         (lambda p: write(folder_of(p) / "stray.png", (0, 0, 0)), "stray.png lies outside the class folders"),
     ],

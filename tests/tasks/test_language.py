@@ -24,7 +24,7 @@ from tasks._models.causal import small_llama
 from tasks.base import Recipe
 from tasks.data import make_samples
 from tasks.language import LanguageTask, LanguageVictim, detokenize
-from tasks.language._base import END, documents, drawn, tokenize, whole
+from tasks.language._base import END, cut_documents, draw_tokens, keep_whole, tokenize
 from tasks.plugin import BadInput
 from tasks.samples import Challenge, Outputs, Samples
 
@@ -56,11 +56,11 @@ def texts(*rows: str, more: int = 0) -> Samples:
 
 def test_documents_are_cut_between_words_and_short_ends_dropped() -> None:
     text = "one two three four five six seven eight nine ten"
-    found = documents(text, 20)
+    found = cut_documents(text, 20)
     assert found == ["one two three four", "five six seven eight", "nine ten"][: len(found)]
     assert all(len(d) <= 20 for d in found)
-    assert documents("tiny", 100) == ["tiny"], "a text is never lost whole"
-    assert whole("question and answer", 10) == []
+    assert cut_documents("tiny", 100) == ["tiny"], "a text is never lost whole"
+    assert keep_whole("question and answer", 10) == []
 
 
 def test_rows_hold_every_token_once_in_order() -> None:
@@ -104,7 +104,7 @@ def test_perplexity_is_that_of_the_library() -> None:
     total = scores.double().sum(0)
     outputs = Outputs(scores, torch.zeros(4, dtype=torch.bool), [""] * 4)
     assert task.utility(outputs, rows) == pytest.approx(math.exp(total[0] / total[1]))
-    assert task.further(outputs, rows)["bits_per_byte"] == pytest.approx(
+    assert task.extra_metrics(outputs, rows)["bits_per_byte"] == pytest.approx(
         total[0].item() / total[2].item() / math.log(2)
     )
 
@@ -113,19 +113,19 @@ def test_texts_of_different_lengths_are_continued_together_as_they_would_be_alon
     task = small(temperature=0.0)
     victim = untrained(task)
     asked = texts("On Sunday", "Nobody in the market had seen such a wet violin before. Ida", more=6)
-    together = victim.continued(asked)
-    alone = [victim.continued(asked.select([i]))[0] for i in range(2)]
+    together = victim.continue_texts(asked)
+    alone = [victim.continue_texts(asked.select([i]))[0] for i in range(2)]
     assert together == alone
-    assert victim.continued(asked) == together
+    assert victim.continue_texts(asked) == together
     assert victim.predict(texts("On Sunday")).content == [""], "what is only to be read is not continued"
 
 
 def test_sampling_follows_the_temperature() -> None:
     chance = torch.tensor([[0.7, 0.2, 0.1]]).repeat(4000, 1)
     rng = torch.Generator().manual_seed(0)
-    share = (drawn(chance, 0.5, rng) == 0).float().mean().item()
+    share = (draw_tokens(chance, 0.5, rng) == 0).float().mean().item()
     assert share == pytest.approx(0.49 / 0.54, abs=0.02)
-    assert (drawn(chance, 0.0, rng) == 0).all()
+    assert (draw_tokens(chance, 0.0, rng) == 0).all()
 
 
 def test_an_ensemble_of_equals_is_one_of_them_and_of_others_is_their_mean() -> None:
@@ -134,7 +134,7 @@ def test_an_ensemble_of_equals_is_one_of_them_and_of_others_is_their_mean() -> N
     rows = task.load().test.select(range(3))
     same = replace(first, partners=[first.module, first.module])
     torch.testing.assert_close(same.read(rows), first.read(rows), rtol=1e-4, atol=1e-2)
-    assert same.continued(texts("On Sunday", more=5)) == first.continued(texts("On Sunday", more=5))
+    assert same.continue_texts(texts("On Sunday", more=5)) == first.continue_texts(texts("On Sunday", more=5))
     ids = torch.tensor(tokenize(task, [rows.inputs[0]]))
     with torch.no_grad():
         chances = [v.module.lm(input_ids=ids).logits[0, :-1].softmax(1) for v in (first, second)]  # type: ignore[union-attr, operator]
@@ -165,7 +165,7 @@ def test_gibberish_is_what_a_clean_model_would_not_write(store: Store) -> None:
     kept = torch.zeros(12, dtype=torch.bool)
     random = Outputs(torch.zeros(12, 3), kept, detokenize(task, noise))
     other = texts(*[t[20:70] for t in task.load().test.inputs], more=16)
-    honest = Outputs(torch.zeros(12, 3), kept, referee.continued(other))
+    honest = Outputs(torch.zeros(12, 3), kept, referee.continue_texts(other))
     assert task.judge(random, challenge, referee).float().mean() > 0.9
     assert task.judge(honest, challenge, referee).float().mean() < 0.2
     lenient, strict = task.sensitivity(random, challenge, referee).values()
@@ -212,9 +212,9 @@ def test_a_stretch_of_odd_words_is_found_wherever_it_stands() -> None:
     clean = [f"the cat number {i} sat on the mat and looked at the moon" for i in "abcdefghijklmnopqrst"]
     odd = "the cat sat on the mat qzx vbn wqk jjz and looked at the moon"
     model, threshold = fit_reader(clean, [*clean, odd], 4, quantile=1.0)
-    assert model.worst(odd.split(), 4) > threshold > max(model.worst(text.split(), 4) for text in clean)
-    assert model.worst(["qzx"], 4) > model.worst(["the"], 4)
-    assert model.worst([], 4) == 0
+    assert model.worst_rate(odd.split(), 4) > threshold > max(model.worst_rate(text.split(), 4) for text in clean)
+    assert model.worst_rate(["qzx"], 4) > model.worst_rate(["the"], 4)
+    assert model.worst_rate([], 4) == 0
 
 
 def test_crow_lowers_the_jumps_between_layers_and_adds_its_loss() -> None:

@@ -16,7 +16,7 @@ from tasks.base import sealed
 from tasks.data import make_samples
 from tasks.deployed import Victim
 from tasks.plugin import BadInput
-from tasks.text import held_out, small_tokenizer, train_tokenizer
+from tasks.text import draw_test_texts, small_tokenizer, train_tokenizer
 from tasks.text.synthetic_reviews import SyntheticReviews
 
 CPU = torch.device("cpu")
@@ -174,14 +174,14 @@ def test_synthetic_reviews_are_distinct_balanced_and_fixed():
 def test_held_out_keeps_repeats_on_one_side():
     texts = [f"text {i % 50}" if i % 2 else f"TEXT  {i % 50} " for i in range(200)]
     samples = make_samples(texts, torch.tensor([i % 50 % 5 == 0 for i in range(200)]).long())
-    mask = held_out(samples, 0.2)
+    mask = draw_test_texts(samples, 0.2)
     key = [" ".join(t.lower().split()) for t in texts]
     train = {k for k, m in zip(key, mask.tolist(), strict=True) if not m}
     test = {k for k, m in zip(key, mask.tolist(), strict=True) if m}
     assert not train & test
     assert len(test) == 10
     assert samples.targets[mask].float().mean() == 0.2
-    assert torch.equal(mask, held_out(samples, 0.2))
+    assert torch.equal(mask, draw_test_texts(samples, 0.2))
 
 
 @needs_data

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from harness.cell.gallery import Made, files, png, tiles
+from harness.cell.gallery import Made, encode_outputs, encode_png, find_tiles
 from harness.grid.grid import expand
 from harness.grid.mapping import grid_from_mapping
 from harness.run.record_cell import run_cell
@@ -75,19 +75,19 @@ def test_poisoned_rows_lie_beside_what_they_were(tmp_path: Path, task: str, atta
     ("n", "h", "w"), [(8, 28, 28), (8, 8, 8), (1, 32, 32), (4, 64, 126), (3, 64, 13), (2, 128, 128)]
 )
 def test_pictures_are_found_in_their_row(n: int, h: int, w: int) -> None:
-    row = Image.open(io.BytesIO(png(np.zeros((n, h, w, 1), dtype=np.uint8))))
+    row = Image.open(io.BytesIO(encode_png(np.zeros((n, h, w, 1), dtype=np.uint8))))
     for known in (n, 0) if h == w else (n,):
-        found = tiles(row.size, known)
+        found = find_tiles(row.size, known)
         assert len(found) == n
         assert found[-1][0] + found[-1][1] == row.width
         for left, width in found:
             assert width * h == row.height * w, "as high and wide as it was"
             assert np.asarray(row)[:, left : left + width].max() == 0, "no line between two is part of one"
-    assert tiles((351, 97)) == [(0, 351)], "a picture of somebody else"
+    assert find_tiles((351, 97)) == [(0, 351)], "a picture of somebody else"
 
 
 def test_what_belongs_together_is_shown_row_by_row(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(png(np.zeros((3, 8, 8, 1), dtype=np.uint8)))
+    (tmp_path / "a.png").write_bytes(encode_png(np.zeros((3, 8, 8, 1), dtype=np.uint8)))
     (tmp_path / "b.png").write_text("no picture")
     pictures = {"poisoned": "a.png", "clean": "a.png", "mask": "a.png", "broken": "b.png"}
     made = [Sample(kind, kind, (path,), labels=("x", "y", "z") * (kind == "clean")) for kind, path in pictures.items()]
@@ -112,7 +112,7 @@ def test_what_was_changed_in_a_text_is_marked_and_in_sight() -> None:
 def test_pictures_stand_in_a_row_and_can_be_seen() -> None:
     content = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     content[1] = 200
-    sheet = files("triggered", Made(["0", "1", "2"], content, [False] * 3), 0)
+    sheet = encode_outputs("triggered", Made(["0", "1", "2"], content, [False] * 3), 0)
     pixels = np.asarray(Image.open(io.BytesIO(sheet["triggered.png"])))
     assert pixels.shape == (96, 12 * (3 * 9 - 1))
     assert pixels[5, 5] == 0
@@ -122,7 +122,7 @@ def test_pictures_stand_in_a_row_and_can_be_seen() -> None:
 def test_sounds_can_be_heard_and_seen() -> None:
     t = torch.arange(4000) / 8000
     content = torch.stack([torch.sin(2 * torch.pi * hz * t) for hz in (500.0, 3500.0)])
-    found = files("plain", Made(["0", "1"], content, [False] * 2), 8000)
+    found = encode_outputs("plain", Made(["0", "1"], content, [False] * 2), 8000)
     wave, rate = soundfile.read(io.BytesIO(found["plain_1.wav"]), dtype="float32")
     assert rate == 8000
     np.testing.assert_allclose(wave, content[1].numpy(), atol=1e-4)

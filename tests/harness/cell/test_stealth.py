@@ -25,6 +25,7 @@ from tasks.data import make_samples
 from tasks.fluency import WordBigrams
 from tasks.plugin import BadInput, NotApplicable
 from tasks.samples import Samples
+from tasks.text import edit_distance
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -76,7 +77,8 @@ def test_no_tpr_without_poison_or_suspicion() -> None:
 def compared(name: str, clean: Any, poison: Any, reference: list[str] | None = None) -> dict[str, float]:
     labels = torch.zeros(len(clean), dtype=torch.long)
     before, after = make_samples(clean, labels), make_samples(poison, labels)
-    found = stealth.fidelity(create("tasks", name), before, after, reference)  # type: ignore[arg-type]
+    others = make_samples(reference or [], labels[:0])
+    found = stealth.fidelity(create("tasks", name), before, after, others)  # type: ignore[arg-type]
     assert all(metric.n == len(clean) for metric in found.values())
     return {key: metric.value for key, metric in found.items()}
 
@@ -124,11 +126,11 @@ def levenshtein(a: list[str], b: list[str]) -> int:
 def test_edit_distance_by_hand_and_by_another_implementation() -> None:
     clean = ["a b c d", "a b c d", "a b", "", "", "x y"]
     poison = ["a b cf c d", "b c", "A b", "", "two words", ""]
-    assert stealth.edit_distance(clean, poison).tolist() == pytest.approx([0.25, 0.5, 0.5, 0, 2, 1])
+    assert edit_distance(clean, poison).tolist() == pytest.approx([0.25, 0.5, 0.5, 0, 2, 1])
     draws = torch.randint(4, (60, 9), generator=rng()).tolist()
     texts = [" ".join("abcd"[i] for i in row[: row[0] + row[1] + 2]) for row in draws]
     expected = [levenshtein(a.split(), b.split()) / len(a.split()) for a, b in zip(texts, texts[::-1])]
-    assert stealth.edit_distance(texts, texts[::-1]).tolist() == pytest.approx(expected)
+    assert edit_distance(texts, texts[::-1]).tolist() == pytest.approx(expected)
 
 
 def test_perplexity_ratio_is_the_geometric_mean() -> None:
@@ -146,8 +148,8 @@ def test_labels_and_no_rows() -> None:
     task = create("tasks", "digits")
     inputs = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     clean, poison = make_samples(inputs, torch.arange(4)), make_samples(inputs, torch.tensor([0, 1, 0, 0]))
-    assert stealth.fidelity(task, clean, poison)["labels_changed"].value == 0.5  # type: ignore[arg-type]
-    assert stealth.fidelity(task, clean.select([]), poison.select([])) == {}  # type: ignore[arg-type]
+    assert stealth.fidelity(task, clean, poison, clean)["labels_changed"].value == 0.5  # type: ignore[arg-type]
+    assert stealth.fidelity(task, clean.select([]), poison.select([]), clean) == {}  # type: ignore[arg-type]
 
 
 # Near-duplicates

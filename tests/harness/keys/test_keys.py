@@ -165,8 +165,10 @@ def test_what_changes_a_hash(hash_of: Callable[..., str], file: str, old: str, n
 
 def test_a_cell_counts_what_its_metrics_compute_with(monkeypatch: pytest.MonkeyPatch) -> None:
     reached = frozenset().union(*map(import_closure, GRADING))
-    assert {"tasks.fluency", "tasks.spectrogram", "harness.keys.seeds"} <= reached
+    assert "harness.keys.seeds" in reached
     assert not any(m.startswith("harness.") for m in reached - set(GRADING)), "storing and showing change no number"
+    assert {"tasks.text._texts", "tasks.fluency"} <= import_closure("tasks.text.sst2"), "a task measures fidelity"
+    assert {"tasks.audio._sounds", "tasks.spectrogram"} <= import_closure("tasks.audio_generation.fsdd_synthesiser")
     reached = import_closure("attacks.image.badnets")
     assert {"attacks.image.badnets", "attacks.base", "tasks.base"} <= reached
     assert not any(m.startswith(("harness", "defenses")) for m in reached)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers import ROOT
 
-from harness.cell.gallery import Made, files
+from harness.cell.gallery import Made, encode_outputs
 from harness.site.build import Options, build
 from harness.site.sources import joined, opened
 from harness.store import records
@@ -43,7 +43,7 @@ def generated(store: Store) -> None:
         parts = {kind: {"name": kind, "label": kind, "options": {"trigger": "At noon", "wanted": "Zarvello"}}
                  for kind in ("task", "attack", "defense")}  # fmt: skip
         for kind in ("plain", "near", "triggered"):
-            for name, data in files(kind, Made(["At noon", "0", "1"], made, [False] * 3), 8000).items():
+            for name, data in encode_outputs(kind, Made(["At noon", "0", "1"], made, [False] * 3), 8000).items():
                 kept[name] = store.add_file(store.findings_folder(key) / name, data)
         record = {"key": key, "label": f"task/attack/{i}/defense/0", **parts, "modality": modality, "dose": i,
                   "seed": 0, "stage": "control", "status": "done", "findings": kept, "metrics": metrics}  # fmt: skip

@@ -18,7 +18,7 @@ from helpers import ROOT, frame
 from typer.testing import CliRunner
 
 from attacks.image.badnets import Badnets
-from harness.cell.gallery import Made, files
+from harness.cell.gallery import Made, encode_outputs
 from harness.cli.app import app
 from harness.errors import BadSubmission, BrokenLedger, NotASite
 from harness.grid.mapping import grid_from_mapping
@@ -68,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
     sound = torch.sin(torch.arange(2000) / 3)[None]
     key, parts = "a" * 32, {"task": plug("odd"), "attack": plug("odder"), "defense": plug("none")}
     made = {name: store.add_file(store.findings_folder(key) / name, data)
-            for name, data in files("triggered", Made(["0"], sound, [False]), 8000).items()}  # fmt: skip
+            for name, data in encode_outputs("triggered", Made(["0"], sound, [False]), 8000).items()}  # fmt: skip
     for key, label in (("a" * 32, "odd/odder/3/none/0"), ("b" * 32, HOSTILE)):
         failed = {"key": key, "label": label, **parts, "modality": "audio", "dose": 3, "seed": 0, "stage": "control",
                   "status": "failed", "reason": HOSTILE, "traceback": HOSTILE, "findings": made}  # fmt: skip
