@@ -83,7 +83,10 @@ class TriggerAttack(Attack):
 
     # Written here because a protocol cannot say it: equal inputs and equal rng must give equal outputs.
     def stamp(self, scene: Scene, inputs: Tensor | list[str], rng: torch.Generator) -> Tensor | list[str]:
-        """The same inputs with the trigger, same type and shape; the argument stays as it was."""
+        """The same inputs with the trigger, same type and shape; the argument stays as it was.
+
+        scene is there because audio triggers need the sample rate and optimised triggers a surrogate.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define stamp()")
 
     def eligible(self, scene: Scene) -> Tensor:

@@ -118,7 +118,11 @@ class Task(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define model()")
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
-        """What the victim reads: a tensor of N rows on the device."""
+        """What the victim reads: a tensor of N rows on the device.
+
+        Encoding depends on the task and never on the victim or its poison: a tokenizer, say, is trained on the task's
+        clean training split, since in practice it is public and older than the poison.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define encode()")
 
     def rows(self, samples: Samples, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -152,6 +156,7 @@ class Task(Plugin):
     def load(self) -> Splits:
         """Train, test and reserve, disjoint; read once per process.
 
+        A task writes `read`, so that subsets, reserve and the refusal below are the same for all tasks.
         Raises PermissionError while an attack or a defense runs: a defense sees `case.train` and `case.clean(n)`, an
         attack `scene.train`, and no other data.
         """
