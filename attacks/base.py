@@ -86,7 +86,10 @@ class TriggerAttack(Attack, Generic[Inputs]):
 
     # Written here because a protocol cannot say it: equal inputs and equal rng must give equal outputs.
     def stamp(self, scene: Scene, inputs: Inputs, rng: torch.Generator) -> Inputs:
-        """The same inputs with the trigger, same type and shape; the argument stays as it was."""
+        """The same inputs with the trigger, same type and shape; the argument stays as it was.
+
+        scene is there because audio triggers need the sample rate and optimised triggers a surrogate.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define stamp()")
 
     def stamp_samples(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Samples:

@@ -120,7 +120,11 @@ class Task(Plugin, Modality):
         raise NotImplementedError(f"{type(self).__name__} must define model()")
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
-        """Samples as the victim reads them: a tensor of N rows on the device."""
+        """Samples as the victim reads them: a tensor of N rows on the device.
+
+        Encoding depends on the task and never on the victim or its poison: a tokenizer, say, is trained on the task's
+        clean training split, since in practice it is public and older than the poison.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define encode()")
 
     def rows(self, samples: Samples, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -154,7 +158,8 @@ class Task(Plugin, Modality):
     def load(self) -> Splits:
         """The training set, the test set and the reserve. They are disjoint and read once per process.
 
-        Raises PermissionError while an attack or a defense runs: a defense gets `case.train` and `case.clean(n)`, an
+        A task writes `read`, so that subsets, reserve and the refusal below are the same for all tasks.
+        Raises PermissionError while an attack or a defense runs: a defense sees `case.train` and `case.clean(n)`, an
         attack `scene.train`, and no other data.
         """
         return load_unsealed(self)

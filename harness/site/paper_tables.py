@@ -8,7 +8,7 @@ from itertools import groupby
 import pandas as pd
 
 from harness.console import counted
-from harness.plugins.catalogue import escaped as marked
+from harness.plugins.catalogue import escape as marked
 from harness.site.headline import Field, Listing
 
 LEFT_OUT = ("note", "better than")

@@ -1,4 +1,4 @@
-"""Every command in the documents is one of this tinydrop; those of the README run, in order, on a small grid."""
+"""Every command in the documents is one of this tinydrop; those of the README and of the list of all commands run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from harness.cli.app import app
 from harness.cli.scaffold import scaffold
 from harness.plugins import registry
 
-GUIDES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
-DOCUMENTS = [*GUIDES, *sorted((ROOT / "results").rglob("README.md")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+PARTS = ("harness", "tests", "results")
+COMMAND_LINE = ROOT / "harness" / "cli" / "README.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *(page for part in PARTS for page in sorted((ROOT / part).rglob("README.md")))]
+DOCUMENTS = [*PAGES, *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`(tinydrop [^`\n]+)`")
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -67,7 +69,7 @@ def test_a_command_that_is_not_understood_is_found() -> None:
         parsed(["start", "quickstart"])
 
 
-def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TINYDROP_CACHE", str(tmp_path / "cache"))
     grid = {
@@ -78,9 +80,10 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     Path("my_grid.yaml").write_text(yaml.safe_dump(grid))
     scaffold("defense", "my_defense", tmp_path / "file")
     shutil.copy(tmp_path / "file" / "my_defense.py", tmp_path)
-    found = list(commands((ROOT / "README.md").read_text(encoding="utf-8")))
-    assert len(found) > 15
-    for words in found:
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "README.md", COMMAND_LINE)]
+    documented = dict.fromkeys(tuple(words) for page in pages for words in commands(page))  # each once
+    assert {words[0] for words in documented} == set(COMMANDS)
+    for words in map(list, documented):
         done = CliRunner().invoke(app, small(words))
         assert done.exit_code == 0, f"{words}: {done.output} {done.exception!r}"
         _forget("my_defense")  # every command is a process of its own
