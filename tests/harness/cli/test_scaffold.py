@@ -9,20 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, tinydrop
+from helpers import ROOT, invoke, tinydrop
+
+from harness.errors import BadPlugin, UnknownName
 
 
 @pytest.mark.parametrize("kind", ["attack", "task"])
 def test_a_new_plug_in_keeps_its_contract(kind: str, tmp_path: Path) -> None:
-    made = tinydrop("new", kind, "my_first", "--out", tmp_path / "mine")
-    assert made.returncode == 0, made.stderr
+    assert invoke("new", kind, "my_first", "--out", tmp_path / "mine").exit_code == 0
     assert "keeps the contract" in tinydrop("check", tmp_path / "mine" / "my_first.py").stdout
 
 
 def test_a_new_package_passes_its_own_test_and_runs_its_own_grid(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    made = tinydrop("new", "defense", "my_first", "--out", folder)
-    assert made.returncode == 0, made.stderr
+    assert invoke("new", "defense", "my_first", "--out", folder).exit_code == 0
     file = folder / "my_first.py"
     paths = os.pathsep.join([str(ROOT), str(folder)])
     tested = subprocess.run(
@@ -39,7 +39,7 @@ def test_a_new_package_passes_its_own_test_and_runs_its_own_grid(tmp_path: Path)
 
 def test_a_package_that_is_installed_is_found_by_its_entry_point(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    assert tinydrop("new", "defense", "my_installed", "--out", folder).returncode == 0
+    assert invoke("new", "defense", "my_installed", "--out", folder).exit_code == 0
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(target)]
     done = subprocess.run([*pip, str(folder)], capture_output=True, text=True, check=False)
@@ -53,7 +53,7 @@ def test_a_package_that_is_installed_is_found_by_its_entry_point(tmp_path: Path)
 def test_a_file_that_is_installed_may_still_be_named(tmp_path: Path) -> None:
     """Installed with `pip install -e .`, a file is its own entry point."""
     folder = tmp_path / "mine"
-    assert tinydrop("new", "defense", "my_installed", "--out", folder).returncode == 0
+    assert invoke("new", "defense", "my_installed", "--out", folder).exit_code == 0
     info = folder / "my_installed-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-installed\nVersion: 0.1.0\n")
@@ -68,8 +68,8 @@ def test_a_file_that_is_installed_may_still_be_named(tmp_path: Path) -> None:
 
 
 def test_check_says_what_to_change(tmp_path: Path) -> None:
-    assert "keeps the contract" in tinydrop("check", "random_filter").stdout
-    assert tinydrop("new", "defense", "my_broken", "--out", tmp_path / "mine").returncode == 0
+    assert "keeps the contract" in invoke("check", "random_filter").stdout
+    assert invoke("new", "defense", "my_broken", "--out", tmp_path / "mine").exit_code == 0
     file = tmp_path / "mine" / "my_broken.py"
     file.write_text(
         file.read_text().replace("judge = case.fit(", "case.train.targets[0] = 0\n        judge = case.fit(")
@@ -77,9 +77,8 @@ def test_check_says_what_to_change(tmp_path: Path) -> None:
     broken = tinydrop("check", file)
     assert broken.returncode == 1
     assert "my_broken changed case.train in place; work on a copy" in " ".join(broken.stderr.split())
-    unknown = tinydrop("check", "spectral_signature")
-    assert unknown.returncode == 2
-    assert "did you mean 'spectral_signatures'" in unknown.stderr
+    with pytest.raises(UnknownName, match="did you mean 'spectral_signatures'"):
+        invoke("check", "spectral_signature")
 
 
 def test_names_and_folders_that_are_taken_are_refused(tmp_path: Path) -> None:
@@ -88,10 +87,10 @@ def test_names_and_folders_that_are_taken_are_refused(tmp_path: Path) -> None:
         "json": "is the name of another module",
         "My-D": "no name for",
     }.items():
-        done = tinydrop("new", "defense", name, "--out", tmp_path / "x")
-        assert done.returncode == 2
-        assert reason in " ".join(done.stderr.split())
+        with pytest.raises(BadPlugin, match=reason):
+            invoke("new", "defense", name, "--out", tmp_path / "x")
         assert not (tmp_path / "x").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious.txt").write_text("mine")
-    assert "is not empty" in tinydrop("new", "attack", "my_attack", "--out", tmp_path / "full").stderr
+    with pytest.raises(BadPlugin, match="is not empty"):
+        invoke("new", "attack", "my_attack", "--out", tmp_path / "full")

@@ -12,12 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import Result
-from helpers import ROOT
-from typer.testing import CliRunner
+from helpers import ROOT, invoke
 
-from harness.cli.app import app
-from harness.errors import BadGrid, BadPlugin
+from harness.errors import BadGrid, BadPlugin, Refused
 from harness.grid.grid import expand, plugin_names
 from harness.grid.mapping import grid_from_mapping
 from harness.keys.content import digest
@@ -100,17 +97,14 @@ def test_a_script_hands_an_object_over_and_the_command_line_goes_on_from_there(t
     assert mine["defense"]["options"] == {"share": 0.4}
     assert mine["provenance"]["settings"]["plugins"] == ["__main__:FirstPart"]
 
-    def tinydrop(*words: object) -> Result:
-        return CliRunner().invoke(app, list(map(str, words)))
-
-    counts = json.loads(tinydrop("status", folder, "--json").stdout)
+    counts = json.loads(invoke("status", folder, "--json").stdout)
     assert counts["done"] == counts["total"] == 2
-    assert tinydrop("report", folder).exit_code == 0
+    assert invoke("report", folder).exit_code == 0
     assert "first_part(share=0.4)" in (folder / "report" / "summary.csv").read_text()
-    assert tinydrop("verify", folder).exit_code == 0
-    refused = str(tinydrop("retry", folder).exception)
-    assert "unknown 'first_part'" in refused
-    assert "name it with --plugin, or call harness.run.run again" in refused
+    assert invoke("verify", folder).exit_code == 0
+    with pytest.raises(Refused, match="unknown 'first_part'") as refused:
+        invoke("retry", folder)
+    assert "name it with --plugin, or call harness.run.run again" in str(refused.value)
 
 
 def test_workers_cannot_import_what_stands_in_no_file(tmp_path: Path) -> None:

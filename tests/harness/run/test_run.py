@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import ROOT, command, grid_file, table, tinydrop
+from helpers import ROOT, command, grid_file, invoke, table, tinydrop
 
+from harness.errors import NewerSchema
 from harness.grid.read import read_grid
 from harness.run.plan import make_plan
 from harness.store import records
@@ -42,14 +43,12 @@ def test_a_run_prints_the_table_and_says_where_things_are(undisturbed: Path) -> 
 
 
 def test_dry_run_prints_the_plan_and_an_estimate(undisturbed: Path, tmp_path: Path) -> None:
-    fresh = tinydrop("run", undisturbed.parent / "grid.yaml", "--out", tmp_path / "new", "--dry-run")
+    fresh = invoke("run", undisturbed.parent / "grid.yaml", "--out", tmp_path / "new", "--dry-run")
     assert "12 cells" in fresh.stdout
     assert "12 to run on 4 undefended victims" in fresh.stdout
     assert "no time estimate" in fresh.stdout
     assert not (tmp_path / "new").exists(), "a dry run writes nothing"
-    more = tinydrop(
-        "run", undisturbed.parent / "grid.yaml", "--out", undisturbed, "--set", "seeds=[0,1,2]", "--dry-run"
-    )
+    more = invoke("run", undisturbed.parent / "grid.yaml", "--out", undisturbed, "--set", "seeds=[0,1,2]", "--dry-run")
     assert "12 already recorded, 6 to run on 2 undefended victims" in more.stdout
     assert "of work left" in more.stdout
 
@@ -94,13 +93,13 @@ def test_failures_are_kept_and_the_run_goes_on(tmp_path: Path) -> None:
     done = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 1)
     assert done.returncode == 1, "some cells failed, the others are kept"
     assert "the eligible pool of badnets" in done.stdout
-    counts = json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)
+    counts = json.loads(invoke("status", tmp_path / "run", "--json").stdout)
     assert (counts["done"], counts["failed"], counts["pending"], counts["total"]) == (4, 2, 0, 6)
     assert counts["reasons"][0]["cells"] == 2
-    assert "2 failed" in tinydrop("status", tmp_path / "run").stdout
-    again = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 1, "--dry-run")
+    assert "2 failed" in invoke("status", tmp_path / "run").stdout
+    again = invoke("run", file, "--out", tmp_path / "run", "--jobs", 1, "--dry-run")
     assert "0 to run" in again.stdout, "a recorded failure is not repeated unasked"
-    retry = tinydrop("run", file, "--out", tmp_path / "run", "--retry", "--dry-run")
+    retry = invoke("run", file, "--out", tmp_path / "run", "--retry", "--dry-run")
     assert "2 to run" in retry.stdout
 
 
@@ -116,8 +115,8 @@ def test_show(undisturbed: Path) -> None:
     short = "/".join(re.sub(r"\(.*\)", "", part) for part in record["label"].split("/"))
     assert short != record["label"]
     for name in (record["key"][:10], record["label"], short):
-        shown = tinydrop("show", undisturbed, name)
-        assert shown.returncode == 0
+        shown = invoke("show", undisturbed, name)
+        assert shown.exit_code == 0
         assert record["label"] in shown.stdout
         assert "utility" in shown.stdout
         assert "libraries" in shown.stdout
@@ -130,8 +129,8 @@ def test_show(undisturbed: Path) -> None:
 
 
 def test_report_writes_where_asked(undisturbed: Path, tmp_path: Path) -> None:
-    done = tinydrop("report", undisturbed, "--csv", tmp_path / "t.csv", "--json", tmp_path / "t.json")
-    assert done.returncode == 0, done.stderr
+    done = invoke("report", undisturbed, "--csv", tmp_path / "t.csv", "--json", tmp_path / "t.json")
+    assert done.exit_code == 0, done.output
     summary = pd.read_csv(tmp_path / "t.csv")
     assert len(summary) == 6
     assert list(summary.n_done) == [2] * 6
@@ -163,19 +162,17 @@ def test_names_and_reasons_are_shown_as_they_are(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "[/red]nowhere[bold].csv" in done.stdout
     assert f"records: {tmp_path / '[/x]' / 'records'}" in done.stdout
-    shown = tinydrop("status", tmp_path / "[/x]")
-    assert "[/red]nowhere[bold].csv" in shown.stdout, shown.stdout + shown.stderr
+    assert "[/red]nowhere[bold].csv" in invoke("status", tmp_path / "[/x]").output
 
 
-def test_a_store_of_a_newer_schema_exits_with_2(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_store_of_a_newer_schema_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = shutil.copytree(undisturbed, tmp_path / "copy")
     tree = json.loads(next((copy / "records").iterdir()).read_text())
     (copy / "records" / f"{tree['key']}.2.json").write_text(json.dumps({**tree, "schema_version": 99}))
-    done = tinydrop("report", copy)
-    assert done.returncode == 2
-    assert "schema 99" in done.stderr
+    with pytest.raises(NewerSchema, match="schema 99"):
+        invoke("report", copy)
 
 
 def test_a_worker_that_dies_costs_one_cell(tmp_path: Path) -> None:
@@ -186,6 +183,7 @@ def test_a_worker_that_dies_costs_one_cell(tmp_path: Path) -> None:
 import os, sys, signal
 from pathlib import Path
 from dataclasses import replace
+from harness.errors import NewerSchema
 from harness.grid.read import read_grid
 from harness.run import record_cell, workers
 from harness.run.execute import execute
@@ -236,10 +234,10 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
 
 def test_list() -> None:
     for kind in ("tasks", "attacks", "defenses"):
-        rows = json.loads(tinydrop("list", kind, "--json").stdout)
+        rows = json.loads(invoke("list", kind, "--json").stdout)
         assert rows
         assert all(row["name"] and row["modalities"] and row["stage"] for row in rows)
-    text = tinydrop("list").stdout
+    text = invoke("list").stdout
     assert "badnets" in text
     assert "oracle" in text
     assert "digits" in text
@@ -270,7 +268,7 @@ def test_two_runs_share_one_folder_and_run_no_cell_twice(undisturbed: Path, tmp_
         assert process.returncode == 0
     assert len(list((tmp_path / "run" / "records").iterdir())) == 12, "one record a cell"
     pd.testing.assert_frame_equal(table(tmp_path / "run"), table(undisturbed))
-    assert tinydrop("verify", tmp_path / "run").returncode == 0
+    assert invoke("verify", tmp_path / "run").exit_code == 0
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["TERM", "Ctrl-C twice"])
@@ -290,7 +288,7 @@ def test_a_polite_end_keeps_what_is_finished(tmp_path: Path, signals: list[signa
     assert process.returncode in (130, -signal.SIGINT), said  # the second may meet a process that is leaving
     assert "every finished cell is kept" in said
     assert "Traceback" not in said
-    left = json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)
+    left = json.loads(invoke("status", tmp_path / "run", "--json").stdout)
     assert left["done"] >= 1
     assert left["pending"] >= 1
     assert left["failed"] == 0
@@ -307,14 +305,14 @@ def test_retry_after_a_plug_in_was_mended(tmp_path: Path) -> None:
     done = tinydrop("retry", tmp_path / "run", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 cells to run again" in done.stdout
-    state = json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)
+    state = json.loads(invoke("status", tmp_path / "run", "--json").stdout)
     assert (state["done"], state["total"]) == (4, 4), "the plan is as large as it was"
     boom = [r for r in records.load_all(Store(tmp_path / "run")).values() if "/4/boom/" in r.label]
     mended, broken = sorted(boom, key=lambda r: r.status)
-    shown = tinydrop("show", tmp_path / "run", broken.label)
+    shown = invoke("show", tmp_path / "run", broken.label)
     assert shown.stdout.startswith(f"{mended.label}  done")
     assert f"by other code there are, under the same label: {broken.key}" in shown.stdout
-    assert f"{broken.label}  failed" in tinydrop("show", tmp_path / "run", broken.key).stdout
+    assert f"{broken.label}  failed" in invoke("show", tmp_path / "run", broken.key).stdout
 
 
 def test_retry_runs_what_failed_again(tmp_path: Path) -> None:
@@ -331,4 +329,4 @@ def test_retry_runs_what_failed_again(tmp_path: Path) -> None:
     assert "1 cells to run again" in done.stdout
     assert records.load_all(store)[record.key].status == "done"
     assert len(list((store.root / "records").glob(f"{record.key}*"))) == 3, "every attempt is kept"
-    assert json.loads(tinydrop("status", tmp_path / "run", "--json").stdout)["total"] == 4
+    assert json.loads(invoke("status", tmp_path / "run", "--json").stdout)["total"] == 4
