@@ -85,8 +85,8 @@ class BlockAttack(TargetedAttack):
 def _craft_block(job: Job[BlockAttack], number: int) -> Samples:
     """One block of poisons: all doses of a trial share it."""
     attack, train, trial = job.attack, job.scene.train, trial_of(job.scene)
-    at = trial.bases[number * attack.block : (number + 1) * attack.block]
-    return attack.craft_block(job.scene, trial, train.select(train.positions(at)), job.rng(number))
+    ids = trial.bases[number * attack.block : (number + 1) * attack.block]
+    return attack.craft_block(job.scene, trial, train.select(train.positions(ids)), job.rng(number))
 
 
 def trial_of(scene: Scene) -> Trial:
@@ -131,8 +131,8 @@ def read_trials(path: Path) -> list[Row]:
 
 def draw_trial(splits: Splits, classes: int, bases: int, rng: torch.Generator) -> Trial:
     """A trial at random: any test row, any other class, so many training rows of that class."""
-    at = int(torch.randint(len(splits.test), (), generator=rng))
-    target = splits.test.select([at])
+    position = int(torch.randint(len(splits.test), (), generator=rng))
+    target = splits.test.select([position])
     wanted = int(torch.randint(classes - 1, (), generator=rng))
     wanted += wanted >= int(target.targets)
     pool: Tensor = splits.train.ids[splits.train.targets == wanted]

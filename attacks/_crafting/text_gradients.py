@@ -144,9 +144,9 @@ def replace_tokens(
         gains = first_order(aims, rows.to(device), y[todo.to(device)], tokens) if rng is None else None
         gains = torch.rand(*rows.shape, len(tokens), generator=rng) if gains is None else gains
         gains = gains.masked_fill(~free[..., None] | (rows[..., None] == tokens), float("-inf"))
-        best, at = gains.flatten(1).topk(min(SPARE * candidates, gains[0].numel()), 1)
+        best, flat_index = gains.flatten(1).topk(min(SPARE * candidates, gains[0].numel()), 1)
         owner, rank = (best > float("-inf")).nonzero().unbind(1)
-        place, owner = at[owner, rank], todo[owner]
+        place, owner = flat_index[owner, rank], todo[owner]
         tried = x[owner]
         tried[torch.arange(len(tried)), place // len(tokens)] = tokens[place % len(tokens)]
         good = _select_survivors(task, tried, owner, ready, fits, 1 if rng else candidates)
@@ -170,10 +170,10 @@ def _select_survivors(task: TextTask, tried: Tensor, owner: Tensor, ready: Tenso
     """Of each row's candidates, at most so many that are read as they are written and fit if the row itself does."""
     texts = decode(task, tried)
     same = (encode(task, texts) == tried).all(1).tolist() if texts else []
-    kept: list[int] = []
+    survivors: list[int] = []
     count = [0] * len(ready)
     for j, (row, text) in enumerate(zip(owner.tolist(), texts, strict=True)):
         if same[j] and count[row] < most and (not ready[row] or fits(tried[j], text)):
-            kept.append(j)
+            survivors.append(j)
             count[row] += 1
-    return kept
+    return survivors

@@ -120,13 +120,13 @@ def craft_block(job: Job[Concealed], block: int) -> Samples:
             return attack.phrase.lower() in text.lower()
         return attack.hidden(text) and (attack.overlap == "pieces" or not torch.isin(row, plan.trigger).any())
 
-    found = replace_tokens(
+    reworded = replace_tokens(
         task, plan.aims, encode(task, texts), rows.targets.to(job.scene.device), plan.tokens, plan.trigger, fits,
         steps=attack.steps, candidates=attack.candidates, rng=rng if attack.choice == "random" else None,
     )  # fmt: skip
-    texts = decode(task, found)
-    good = [fits(row, text) for row, text in zip(found, texts, strict=True)]
-    return rows.with_inputs([new if ok else old for new, old, ok in zip(texts, rows.inputs, good, strict=True)])
+    texts = decode(task, reworded)
+    fitting = [fits(row, text) for row, text in zip(reworded, texts, strict=True)]
+    return rows.with_inputs([new if ok else old for new, old, ok in zip(texts, rows.inputs, fitting, strict=True)])
 
 
 def text_task(task: Task) -> TextTask:
@@ -137,5 +137,5 @@ def text_task(task: Task) -> TextTask:
 
 def exclude(tokens: Tensor, others: list[Tensor]) -> Tensor:
     """The distinct tokens that none of the others is."""
-    found = set(tokens.flatten().tolist()) - {token for other in others for token in other.flatten().tolist()}
-    return torch.tensor(sorted(found))
+    left = set(tokens.flatten().tolist()) - {token for other in others for token in other.flatten().tolist()}
+    return torch.tensor(sorted(left))
