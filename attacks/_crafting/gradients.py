@@ -64,12 +64,12 @@ def project(delta: Tensor, images: Tensor, eps: float) -> Tensor:
 
 
 def with_grey_levels(rows: Samples, images: Tensor) -> Samples:
-    """The rows with these images, on the grid of whole grey levels."""
+    """The rows with these images, rounded to whole grey levels."""
     return rows.with_inputs(images.detach().cpu().round().clamp(0, 255).to(torch.uint8))
 
 
 def add_perturbation(rows: Samples, delta: Tensor) -> Samples:
-    """The rows with delta (N, C, H, W) added, on the grid of whole grey levels."""
+    """The rows with delta (N, C, H, W) added, rounded to whole grey levels."""
     return with_grey_levels(rows, rows.inputs + delta.detach().cpu())  # type: ignore[operator]
 
 

@@ -55,7 +55,7 @@ class SleeperAgent(TriggerAttack[Tensor]):
         return out
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
-        self.pool(scene, dose)  # is there enough?
+        self.pool(scene, dose)  # refuses a dose that is too large
         samples = craft_in_blocks(make_job(self, scene, rng), dose, self.block, craft_block)
         return Poison(samples, replaces=samples.ids)
 
@@ -82,7 +82,7 @@ def rank_rows(job: Job[SleeperAgent]) -> Tensor:
 
 @lru_cache(maxsize=32)
 def craft_block(job: Job[SleeperAgent], block: int) -> Samples:
-    """One block of poisons: all doses of a seed share it."""
+    """One block of poisons, shared by all doses of a seed."""
     attack, scene, train = job.attack, job.scene, job.scene.train
     positions = rank_rows(job)[block * attack.block : (block + 1) * attack.block]
     others = (train.targets != attack.target).nonzero().flatten()
