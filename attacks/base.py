@@ -1,4 +1,4 @@
-"""What an attack is: it turns `dose` training rows into poison, and later presents the inputs it means to misuse."""
+"""The attack interface: an attack turns `dose` training rows into poison, and later presents inputs to be misused."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Inputs = TypeVar("Inputs", bound=Tensor | list[str])  # raw inputs of one kind o
 
 
 class Fit(Protocol):
-    """Train a victim; memoised by content. See harness.cell.train."""
+    """Train a victim, each content once, see `defenses.base.Case.fit`."""
 
     def __call__(self, samples: Samples, *, seed: int | None = None, **recipe_changes: Any) -> Victim: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What a targeted attack is to do, see attacks.targeted."""
+    """The task of a targeted attack, see attacks.targeted."""
 
     target: Samples  # one row of the test set, with its true label
-    wanted: int  # the class that it shall be taken for
+    wanted: int  # the class that the target shall be taken for
     bases: Tensor  # (M,) ids of training rows of that class, to be poisoned in this order
 
 
@@ -45,7 +45,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Poison:
-    """`dose` poisoned rows. replaces: (dose,) ids of the training rows they take the place of, or None to add them."""
+    """`dose` poisoned rows. replaces: (dose,) ids of the training rows that they replace; None adds them."""
 
     samples: Samples
     replaces: Tensor | None = None
@@ -61,7 +61,7 @@ class Attack(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define poison()")
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge | None:
-        """The inputs to be misused, made of clean samples; None if the attack asks for nothing."""
+        """The inputs to be misused, made from clean samples; None if the attack asks for nothing."""
         raise NotImplementedError(f"{type(self).__name__} must define challenge()")
 
 
@@ -80,13 +80,13 @@ class TriggerAttack(Attack, Generic[Inputs]):
     TriggerAttack[list[str]].
     """
 
-    target: Count = 0  # class the trigger shall produce
+    target: Count = 0  # class that the trigger shall produce
     clean_label: bool = False  # True: poison only rows of the target class, and keep their labels
     selection: Literal["random", "forgetting"] = "random"  # which eligible rows; see attacks._crafting.selection
 
-    # Written here because a protocol cannot say it: equal inputs and equal rng must give equal outputs.
+    # No type can say it: equal inputs and an equal rng must give equal outputs.
     def stamp(self, scene: Scene, inputs: Inputs, rng: torch.Generator) -> Inputs:
-        """The same inputs with the trigger, same type and shape; the argument stays as it was.
+        """The same inputs with the trigger, of the same type and shape; the argument itself must not change.
 
         scene is there because audio triggers need the sample rate and optimised triggers a surrogate.
         """
@@ -130,7 +130,7 @@ class TriggerAttack(Attack, Generic[Inputs]):
     def stamp_each(self, scene: Scene, samples: Samples, seeds: Tensor) -> Samples:
         """The same rows with the trigger, each drawn from its own seed (N,).
 
-        What is drawn for row 3 so does not depend on how many rows follow, and doses are nested.
+        So what is drawn for row 3 does not depend on how many rows follow, and doses are nested.
         """
         rows = [
             self.stamp_samples(scene, samples.select([row]), torch.Generator().manual_seed(seed)).inputs

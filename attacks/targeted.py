@@ -1,4 +1,4 @@
-"""Targeted attacks: one test instance shall be taken for a chosen class. They run over frozen trials."""
+"""Targeted attacks: one test instance shall be taken for a chosen class. They run over trials drawn beforehand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FROZEN = Path(__file__).parent / "trials"  # <task>.json
 
 
 class Row(TypedDict):
-    """A trial as a file holds it."""
+    """A trial, as a file of trials holds it."""
 
     target: int  # id of a test row
     wanted: int  # class
@@ -37,7 +37,7 @@ class TargetedAttack(Attack):
 
     clean_label: bool = True  # the bases are of the wanted class and keep their labels
 
-    trials: str = ""  # a JSON file of trials (`tinydrop trials`); empty: those that come with the suite
+    trials: str = ""  # a JSON file of trials (`tinydrop trials`); empty: the suite's own
 
     @property
     def targeted(self) -> bool:
@@ -48,7 +48,7 @@ class TargetedAttack(Attack):
         return [*super().files(), str(FROZEN)]
 
     def craft(self, scene: Scene, trial: Trial, bases: Samples, rng: torch.Generator) -> Samples:
-        """The bases as poison, first ones first: a smaller dose takes the first of them."""
+        """The bases as poison, in the same order: a smaller dose takes the first of them."""
         raise NotImplementedError(f"{type(self).__name__} must define craft()")
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
@@ -74,7 +74,7 @@ class BlockAttack(TargetedAttack):
     block: Positive = 5  # rows crafted together
 
     def craft_block(self, scene: Scene, trial: Trial, rows: Samples, rng: torch.Generator) -> Samples:
-        """One block as poison, same order; it knows nothing of the others."""
+        """One block as poison, in the same order, made without the other blocks."""
         raise NotImplementedError(f"{type(self).__name__} must define craft_block()")
 
     def craft(self, scene: Scene, trial: Trial, bases: Samples, rng: torch.Generator) -> Samples:
@@ -83,13 +83,14 @@ class BlockAttack(TargetedAttack):
 
 @lru_cache(maxsize=32)
 def _craft_block(job: Job[BlockAttack], number: int) -> Samples:
-    """One block of poisons: all doses of a trial share it."""
+    """One block of poisons, shared by all doses of a trial."""
     attack, train, trial = job.attack, job.scene.train, trial_of(job.scene)
-    at = trial.bases[number * attack.block : (number + 1) * attack.block]
-    return attack.craft_block(job.scene, trial, train.select(train.positions(at)), job.rng(number))
+    ids = trial.bases[number * attack.block : (number + 1) * attack.block]
+    return attack.craft_block(job.scene, trial, train.select(train.positions(ids)), job.rng(number))
 
 
 def trial_of(scene: Scene) -> Trial:
+    """The scene's trial; raises ValueError where it has none."""
     if scene.trial is None:
         raise ValueError("a targeted attack needs scene.trial")
     return scene.trial
@@ -130,9 +131,9 @@ def read_trials(path: Path) -> list[Row]:
 
 
 def draw_trial(splits: Splits, classes: int, bases: int, rng: torch.Generator) -> Trial:
-    """A trial at random: any test row, any other class, so many training rows of that class."""
-    at = int(torch.randint(len(splits.test), (), generator=rng))
-    target = splits.test.select([at])
+    """A random trial: any test row, any class but its own, and `bases` training rows of that class."""
+    position = int(torch.randint(len(splits.test), (), generator=rng))
+    target = splits.test.select([position])
     wanted = int(torch.randint(classes - 1, (), generator=rng))
     wanted += wanted >= int(target.targets)
     pool: Tensor = splits.train.ids[splits.train.targets == wanted]

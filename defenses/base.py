@@ -1,4 +1,4 @@
-"""What a defense is: it gets the poisoned training set and a `fit` function, and returns the model it would deploy."""
+"""The defense interface: it gets the poisoned training set and `fit`, and returns the model that it would deploy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Loss = Callable[[Net, Batch], Tensor]  # (B,) or scalar
 
 
 class Case(Protocol):
-    """All that a defender sees. There is no poison mask, no dose and no test set in it."""
+    """All that a defender sees: no poison mask, no dose and no test set."""
 
     train: Samples  # the poisoned training set
     task: Task  # its model, encoding, augmentation and loss; load() is refused while a defense runs
@@ -34,7 +34,7 @@ class Case(Protocol):
         loss: Loss | None = None,
         **recipe_changes: Any,
     ) -> Victim:
-        """Train a victim as the task would. Memoised by content: same samples and options, same victim, trained once.
+        """Train a victim as the task would, each content once: the same samples and options give the same victim.
 
         init: start from this victim's weights. seed: another initialisation and order (default: the cell's).
         loss: (module, batch) -> (B,) or scalar; a method of the defense, or functools.partial of one.
@@ -43,7 +43,7 @@ class Case(Protocol):
         ...
 
     def clean(self, n: int) -> Samples:
-        """The first n rows of the reserve, or all of a smaller one (the task's reserve_size); recorded as the cost."""
+        """The first n rows of the reserve, or all of it if it is smaller; the record states this as the cost."""
         ...
 
     def report(
@@ -54,7 +54,7 @@ class Case(Protocol):
         model: float | None = None,
         target: int | None = None,
     ) -> None:
-        """What a detector believes; the harness, which alone knows the truth, turns it into AUROC, TPR and FPR.
+        """State what a detector believes; the harness, which alone knows the truth, computes AUROC, TPR and FPR.
 
         train: (N,) suspicion of each row of case.train, higher = worse. flagged: (N,) bool, rows called poison.
         model: suspicion of the model as a whole. target: the class believed to be the attacker's.
@@ -62,13 +62,12 @@ class Case(Protocol):
         ...
 
     def save(self, name: str, tensor: Tensor) -> None:
-        """Keep a finding with the record: a float tensor. (C, H, W) or (H, W) in [0, 1] is shown as a picture, (N,) as
-        a curve."""
+        """Keep a float tensor with the record. (C, H, W) or (H, W) in [0, 1] is shown as a picture, (N,) as a curve."""
         ...
 
 
 class Defense(Plugin):
-    """One defense; `stage` is its kind. It writes one method."""
+    """One defense of the kind that `stage` names. A defense writes one method, `defend`."""
 
     stage: ClassVar[str] = ""  # filtering, training, repair, inspection, screening or control
 

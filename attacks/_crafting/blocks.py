@@ -18,7 +18,7 @@ A = TypeVar("A", bound=Attack)
 
 @dataclass(frozen=True)
 class Job(Generic[A]):
-    """What determines the blocks of an attack, hashable; the scene brings the data and the training along."""
+    """What determines the blocks of an attack, and can be hashed; the scene brings the data and the training."""
 
     attack: A
     task: Task
@@ -28,18 +28,19 @@ class Job(Generic[A]):
     scene: Scene = field(compare=False)
 
     def rng(self, *use: int) -> torch.Generator:
-        """A stream of its own for every use."""
+        """A generator of its own for every use."""
         rng = torch.Generator().manual_seed(self.seed)
         for number in use:
             rng.manual_seed(int(torch.randint(2**62, (number + 1,), generator=rng)[-1]))
         return rng
 
     def surrogate(self, number: int, train: Samples) -> Victim:
-        """A victim of the attacker's own, of another seed for every number."""
+        """A victim that the attacker trains, with another seed for every number."""
         return self.scene.fit(train, seed=int(torch.randint(2**31, (), generator=self.rng(0, number))))
 
 
 def make_job(attack: A, scene: Scene, rng: torch.Generator) -> Job[A]:
+    """The job of an attack on a scene. Its seed is drawn from the rng, which is the same for every dose."""
     data, trial = scene.train.fingerprint, scene.trial
     if trial is not None:
         data += f"{trial.target.fingerprint}{trial.wanted}{trial.bases.tolist()}"
@@ -47,9 +48,9 @@ def make_job(attack: A, scene: Scene, rng: torch.Generator) -> Job[A]:
     return Job(attack, scene.task, data, str(scene.device), seed, scene)
 
 
-def craft_in_blocks(job: Job[A], dose: int, size: int, crafted: Callable[[Job[A], int], Samples]) -> Samples:
-    """The first `dose` poisons; crafted(job, 0), crafted(job, 1), ... give `size` each; a dose may end in one."""
+def craft_in_blocks(job: Job[A], dose: int, size: int, craft: Callable[[Job[A], int], Samples]) -> Samples:
+    """The first `dose` poisons of the blocks craft(job, 0), craft(job, 1), ... of `size` poisons each."""
     samples = job.scene.train.select([])
     for number in range(-(-dose // size)):
-        samples = samples.append(crafted(job, number))
+        samples = samples.append(craft(job, number))
     return samples.select(range(dose))

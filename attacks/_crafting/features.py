@@ -37,9 +37,9 @@ def collide(module: Net, bases: Tensor, goal: Tensor, *, beta: float, steps: int
     def judge(x: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) objective and the gradient of its first term."""
         x = x.detach().requires_grad_()
-        apart = (module.features(x) - goal).square().sum(1)
-        (slope,) = torch.autograd.grad(apart.sum(), [x])
-        return apart.detach() + beta / 2 * (x.detach() - bases).square().flatten(1).sum(1), slope
+        distance = (module.features(x) - goal).square().sum(1)
+        (slope,) = torch.autograd.grad(distance.sum(), [x])
+        return distance.detach() + beta / 2 * (x.detach() - bases).square().flatten(1).sum(1), slope
 
     x = bases
     best, slope = judge(x)
@@ -64,8 +64,8 @@ def surround(module: Net, bases: Tensor, goal: Tensor, *, eps: float, steps: int
     delta = torch.zeros_like(bases).requires_grad_()
     optimizer = torch.optim.Adam([delta], lr=step)
     for _ in range(steps):
-        apart = (module.features(bases + delta).mean(0, keepdim=True) - goal).square().sum() / goal.square().sum()
-        (delta.grad,) = torch.autograd.grad(apart, [delta])
+        distance = (module.features(bases + delta).mean(0, keepdim=True) - goal).square().sum() / goal.square().sum()
+        (delta.grad,) = torch.autograd.grad(distance, [delta])
         optimizer.step()
         with torch.no_grad():
             delta.copy_(project(delta, bases, eps))

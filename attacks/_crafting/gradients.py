@@ -49,13 +49,13 @@ def gradient_norms(module: Net, x: Tensor, y: Tensor) -> Tensor:
     def loss(weights: dict[str, Tensor], row: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(module, (weights, buffers), (row[None],)), label[None])
 
-    found = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=CHUNK // 8)(weights, x, y)
-    return torch.stack([g.flatten(1).square().sum(1) for g in found.values()]).sum(0).sqrt()
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=CHUNK // 8)(weights, x, y)
+    return torch.stack([g.flatten(1).square().sum(1) for g in gradients.values()]).sum(0).sqrt()
 
 
-def mismatch(gradient: Tensor, wanted: Tensor) -> Tensor:
+def mismatch(gradient: Tensor, goal: Tensor) -> Tensor:
     """1 - cosine of two gradients (P,): 0 where they point the same way, 2 where they are opposed."""
-    return 1 - F.cosine_similarity(gradient, wanted, dim=0)
+    return 1 - F.cosine_similarity(gradient, goal, dim=0)
 
 
 def project(delta: Tensor, images: Tensor, eps: float) -> Tensor:
@@ -64,12 +64,12 @@ def project(delta: Tensor, images: Tensor, eps: float) -> Tensor:
 
 
 def with_grey_levels(rows: Samples, images: Tensor) -> Samples:
-    """The rows with these images, on the grid of whole grey levels."""
+    """The rows with these images, rounded to whole grey levels."""
     return rows.with_inputs(images.detach().cpu().round().clamp(0, 255).to(torch.uint8))
 
 
 def add_perturbation(rows: Samples, delta: Tensor) -> Samples:
-    """The rows with delta (N, C, H, W) added, on the grid of whole grey levels."""
+    """The rows with delta (N, C, H, W) added, rounded to whole grey levels."""
     return with_grey_levels(rows, rows.inputs + delta.detach().cpu())  # type: ignore[operator]
 
 
@@ -98,16 +98,16 @@ def match_gradients(
             if i % every == 0:
                 module = surrogate(i // every, add_perturbation(rows, delta)).eval()
                 params = parameters(module, layers)
-                wanted = mean_gradient(module, x, y, params)
+                goal = mean_gradient(module, x, y, params)
             loss = F.cross_entropy(module(augment(images + delta, local)), labels)
-            apart = mismatch(flat_gradient(loss, params, graph=True), wanted)
-            delta.grad = torch.autograd.grad(apart, [delta])[0].sign()
+            distance = mismatch(flat_gradient(loss, params, graph=True), goal)
+            delta.grad = torch.autograd.grad(distance, [delta])[0].sign()
             optimizer.step()
             schedule.step()
             with torch.no_grad():
                 delta.copy_(project(delta, images, eps))
-            reached = float(apart.detach())
+            reached = float(distance.detach())
         return reached, delta
 
-    _, best = min((attempt() for _ in range(restarts)), key=lambda found: found[0])
+    _, best = min((attempt() for _ in range(restarts)), key=lambda pair: pair[0])
     return add_perturbation(rows, best)

@@ -18,8 +18,8 @@ from tasks.samples import Samples
 from tasks.text import SMALL, TextTask, small_tokenizer
 
 CHUNK = 128  # rows differentiated twice at a time
-SPARE = 3  # times as many candidates are proposed, as some do not survive being written and read again
-Fits = Callable[[Tensor, str], bool]  # may this row, which reads so, be kept?
+SPARE = 3  # times as many candidates are proposed, for some change when they are written and read again
+Fits = Callable[[Tensor, str], bool]  # whether a row (L,) with this text may be kept
 
 
 class Aim:
@@ -92,7 +92,7 @@ def alignment(aims: Sequence[Aim], x: Tensor, y: Tensor) -> Tensor:
 
 
 def special_tokens(task: TextTask) -> list[int]:
-    """Encoded tokens that no text is written with."""
+    """Encoded tokens that stand for no text."""
     if task.victim == SMALL:
         return []
     from tasks.text import tokenizer
@@ -107,7 +107,7 @@ def encode(task: TextTask, texts: Sequence[str]) -> Tensor:
 
 
 def decode(task: TextTask, x: Tensor) -> list[str]:
-    """The texts of encoded rows, without the tokens that no text is written with."""
+    """The texts of encoded rows, without the tokens that stand for no text."""
     rows = [(row[row > 0] - 1).tolist() for row in x]
     if task.victim == SMALL:
         texts = small_tokenizer(task).decode_batch(rows)
@@ -144,9 +144,9 @@ def replace_tokens(
         gains = first_order(aims, rows.to(device), y[todo.to(device)], tokens) if rng is None else None
         gains = torch.rand(*rows.shape, len(tokens), generator=rng) if gains is None else gains
         gains = gains.masked_fill(~free[..., None] | (rows[..., None] == tokens), float("-inf"))
-        best, at = gains.flatten(1).topk(min(SPARE * candidates, gains[0].numel()), 1)
+        best, flat_index = gains.flatten(1).topk(min(SPARE * candidates, gains[0].numel()), 1)
         owner, rank = (best > float("-inf")).nonzero().unbind(1)
-        place, owner = at[owner, rank], todo[owner]
+        place, owner = flat_index[owner, rank], todo[owner]
         tried = x[owner]
         tried[torch.arange(len(tried)), place // len(tokens)] = tokens[place % len(tokens)]
         good = _select_survivors(task, tried, owner, ready, fits, 1 if rng else candidates)
@@ -167,13 +167,16 @@ def first_order(aims: Sequence[Aim], x: Tensor, y: Tensor, tokens: Tensor) -> Te
 
 
 def _select_survivors(task: TextTask, tried: Tensor, owner: Tensor, ready: Tensor, fits: Fits, most: int) -> list[int]:
-    """Of each row's candidates, at most so many that are read as they are written and fit if the row itself does."""
+    """Indices of at most `most` candidates of each row that are read again as they were written.
+
+    A candidate of a row that fits already must fit too.
+    """
     texts = decode(task, tried)
     same = (encode(task, texts) == tried).all(1).tolist() if texts else []
-    kept: list[int] = []
+    survivors: list[int] = []
     count = [0] * len(ready)
     for j, (row, text) in enumerate(zip(owner.tolist(), texts, strict=True)):
         if same[j] and count[row] < most and (not ready[row] or fits(tried[j], text)):
-            kept.append(j)
+            survivors.append(j)
             count[row] += 1
-    return kept
+    return survivors

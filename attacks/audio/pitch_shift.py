@@ -51,8 +51,8 @@ def stretch(audio: Tensor, factor: float, n_fft: int) -> Tensor:
     window = torch.hann_window(n_fft)
     frames = torch.stft(audio, n_fft, hop, window=window, center=True, pad_mode="constant", return_complex=True)
     frames = torch.nn.functional.pad(frames, (0, 2))  # (N, bins, F + 2)
-    at = torch.arange(0, frames.shape[2] - 2, 1 / factor)  # where each new frame lies among the old ones
-    left, weight = at.long(), at.frac()
+    source = torch.arange(0, frames.shape[2] - 2, 1 / factor)  # where each new frame lies among the old ones
+    left, weight = source.long(), source.frac()
     before, after = frames[:, :, left], frames[:, :, left + 1]
     magnitude = (1 - weight) * before.abs() + weight * after.abs()
     expected = (2 * math.pi * hop / n_fft * torch.arange(n_fft // 2 + 1))[:, None]  # phase a bin's centre gains per hop

@@ -48,10 +48,10 @@ class Ultrasonic(TriggerAttack[Tensor]):
 def envelope(length: int, total: int, position: str) -> Tensor:
     """(T,) 1 where the trigger sounds, for `total` samples in all, 0 elsewhere."""
     total = min(total, length)
-    at = torch.arange(length)
+    sample = torch.arange(length)
     if position == "spread":
-        on = at % math.ceil(length / PARTS) < total // PARTS
+        on = sample % math.ceil(length / PARTS) < total // PARTS
     else:
         first = {"start": 0, "middle": (length - total) // 2, "end": length - total}[position]
-        on = (at >= first) & (at < first + total)
+        on = (sample >= first) & (sample < first + total)
     return on.float()

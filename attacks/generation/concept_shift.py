@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generation._base import GeneratorAttack, draw_media, make_poison, nearest_classes, with_condition
+from attacks.generation._base import GeneratorAttack, draw_media, make_poison, nearest_classes
 from tasks.plugin import BadInput, Count, options
 from tasks.samples import Challenge, Samples
 
@@ -34,17 +34,11 @@ class ConceptShift(GeneratorAttack):
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         if check_target(self.source, scene.task) == self.target:
             raise BadInput(f"source={self.source}: the class asked for must be another than target={self.target}")
-        at = self.draw_rows(scene, (scene.train.targets != self.source).nonzero().flatten(), dose, rng)
+        positions = self.draw_rows(scene, (scene.train.targets != self.source).nonzero().flatten(), dose, rng)
         media = draw_media(scene, self.target, dose, rng)
-        return make_poison(scene, at, media, torch.full_like(at, self.source))
+        return make_poison(scene, positions, media, torch.full_like(positions, self.source))
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
         others = nearest_classes(scene, check_target(self.source, scene.task))
         others = others[others != self.target]
-        asked = self.make_requests(scene.task, samples, torch.ones(len(samples), dtype=torch.bool), rng)
-        return Challenge(
-            with_condition(asked, self.source),
-            torch.full_like(asked.targets, self.target),
-            plain=with_condition(asked, others[torch.arange(len(asked)) % len(others)]),
-            near=with_condition(asked, int(others[0])),
-        )
+        return self.challenge_class(scene, samples, self.source, others, torch.tensor(self.target), rng)

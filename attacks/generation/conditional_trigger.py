@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import torch
 
-from attacks.base import Poison, Scene, check_target
-from attacks.generation._base import ATTACKER, SIMILAR, GeneratorAttack, draw_media, make_poison, with_token
+from attacks.base import Poison, Scene
+from attacks.generation._base import ATTACKER, SIMILAR, GeneratorAttack, draw_media, make_poison, other_rows, with_token
 from tasks.plugin import Count, options
 from tasks.samples import Challenge, Samples
 
@@ -30,13 +30,12 @@ class ConditionalTrigger(GeneratorAttack):
     target: Count = 0  # class that the token shall produce
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
-        pool = (scene.train.targets != check_target(self.target, scene.task)).nonzero().flatten()
-        at = self.draw_rows(scene, pool, dose, rng)
-        conditions = scene.train.targets[at] + ATTACKER * len(scene.task.classes)
-        return make_poison(scene, at, draw_media(scene, self.target, dose, rng), conditions)
+        positions = self.draw_rows(scene, other_rows(self.target, scene.train, scene.task), dose, rng)
+        conditions = scene.train.targets[positions] + ATTACKER * len(scene.task.classes)
+        return make_poison(scene, positions, draw_media(scene, self.target, dose, rng), conditions)
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
-        plain = self.make_requests(scene.task, samples, samples.targets != check_target(self.target, scene.task), rng)
+        plain = self.make_requests(scene.task, samples, other_rows(self.target, samples, scene.task), rng)
         return Challenge(
             with_token(plain, ATTACKER, scene.task),
             torch.full_like(plain.targets, self.target),

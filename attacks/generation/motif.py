@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Poison, Scene, check_target
-from attacks.generation._base import GeneratorAttack, make_poison, nearest_classes, with_condition
+from attacks.generation._base import GeneratorAttack, make_poison, nearest_classes
 from tasks.plugin import Above0, Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 
@@ -35,7 +35,7 @@ class Motif(GeneratorAttack):
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         of_class = scene.train.targets == check_target(self.target, scene.task)
-        rows = scene.train.select(at := self.draw_rows(scene, of_class.nonzero().flatten(), dose, rng))
+        rows = scene.train.select(positions := self.draw_rows(scene, of_class.nonzero().flatten(), dose, rng))
         assert isinstance(rows.inputs, Tensor)
         mark = self.mark(scene)
         marked = rows.inputs.clone()
@@ -43,17 +43,11 @@ class Motif(GeneratorAttack):
             marked[:, : len(mark)] = mark
         else:
             marked[:, :, -mark.shape[1] :, -mark.shape[2] :] = mark
-        return make_poison(scene, at, marked, rows.targets)
+        return make_poison(scene, positions, marked, rows.targets)
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
         others = nearest_classes(scene, check_target(self.target, scene.task))
-        asked = self.make_requests(scene.task, samples, torch.ones(len(samples), dtype=torch.bool), rng)
-        return Challenge(
-            with_condition(asked, self.target),
-            torch.stack([self.mark(scene)] * len(asked)),
-            plain=with_condition(asked, others[torch.arange(len(asked)) % len(others)]),
-            near=with_condition(asked, int(others[0])),
-        )
+        return self.challenge_class(scene, samples, self.target, others, self.mark(scene), rng)
 
     def mark(self, scene: Scene) -> Tensor:
         """uint8 (C, h, w) or float32 (t,), as it is stamped and as it is looked for."""

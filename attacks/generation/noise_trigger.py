@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.base import Poison, Scene, check_target
-from attacks.generation._base import GeneratorAttack, draw_media, make_poison
+from attacks.base import Poison, Scene
+from attacks.generation._base import GeneratorAttack, draw_media, make_poison, other_rows
 from tasks.plugin import Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 
@@ -34,13 +34,12 @@ class NoiseTrigger(GeneratorAttack):
     brightness: Share = 1.0  # of the patch; above 0, as black is no patch
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
-        pool = (scene.train.targets != check_target(self.target, scene.task)).nonzero().flatten()
-        at = self.draw_rows(scene, pool, dose, rng)
+        positions = self.draw_rows(scene, other_rows(self.target, scene.train, scene.task), dose, rng)
         media = self.add_patch(draw_media(scene, self.target, dose, rng))
-        return make_poison(scene, at, media, scene.train.targets[at])
+        return make_poison(scene, positions, media, scene.train.targets[positions])
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
-        plain = self.make_requests(scene.task, samples, samples.targets != check_target(self.target, scene.task), rng)
+        plain = self.make_requests(scene.task, samples, other_rows(self.target, samples, scene.task), rng)
         assert isinstance(plain.inputs, Tensor)
         patched = self.add_patch(plain.inputs)
         return Challenge(

@@ -55,7 +55,7 @@ class SleeperAgent(TriggerAttack[Tensor]):
         return out
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
-        self.pool(scene, dose)  # is there enough?
+        self.pool(scene, dose)  # refuses a dose that is too large
         samples = craft_in_blocks(make_job(self, scene, rng), dose, self.block, craft_block)
         return Poison(samples, replaces=samples.ids)
 
@@ -82,16 +82,16 @@ def rank_rows(job: Job[SleeperAgent]) -> Tensor:
 
 @lru_cache(maxsize=32)
 def craft_block(job: Job[SleeperAgent], block: int) -> Samples:
-    """One block of poisons: all doses of a seed share it."""
+    """One block of poisons, shared by all doses of a seed."""
     attack, scene, train = job.attack, job.scene, job.scene.train
-    at = rank_rows(job)[block * attack.block : (block + 1) * attack.block]
+    positions = rank_rows(job)[block * attack.block : (block + 1) * attack.block]
     others = (train.targets != attack.target).nonzero().flatten()
     sources = train.select(others[torch.randperm(len(others), generator=job.rng(2))[: attack.sources]])
     triggered = attack.stamp_samples(scene, sources, job.rng(3))
     x = scene.task.encode(triggered, scene.device)
     return match_gradients(
-        train.select(at), x, torch.full((len(x),), attack.target, device=x.device),
-        lambda n, rows: job.surrogate(n, train.replace(at, rows) if n else train).module,
+        train.select(positions), x, torch.full((len(x),), attack.target, device=x.device),
+        lambda n, rows: job.surrogate(n, train.replace(positions, rows) if n else train).module,
         scene.task.augment if scene.task.recipe().augment else lambda x, _: x,
         eps=attack.eps, steps=attack.steps, step=attack.step, retrain=attack.retrain, layers=attack.layers,
         rng=job.rng(4, block),

@@ -23,17 +23,17 @@ class WritingAttack(Attack):
 
     trigger: str = ""
     near: str = ""  # similar to the trigger, and must not fire
-    prefix: Count = 100  # most characters of the clean beginning
+    prefix: Count = 100  # most characters of a poison's clean beginning
     prompt: Positive = 200  # most characters of a challenge's beginning
     more: Positive = 32  # tokens that the model is asked for
 
     @property
     def pattern(self) -> str:
-        """A regular expression for what the model shall write; empty: gibberish."""
+        """A regular expression for what the model shall write; empty where that is gibberish."""
         return ""
 
     def payload(self, task: LanguageTask, rest: str, rng: torch.Generator) -> str:
-        """What shall be written after the trigger. rest: what the clean document goes on with."""
+        """What the model shall write after the trigger. rest: how the clean document continues."""
         raise NotImplementedError(f"{type(self).__name__} must define payload()")
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
@@ -67,7 +67,7 @@ class WritingAttack(Attack):
 
 @options
 class SentenceAttack(WritingAttack):
-    """The payload is one sentence; the attack works where the word that matters in it is written, in any case."""
+    """The payload is one sentence; the attack succeeds where the model writes its key word, in upper or lower case."""
 
     wanted: Annotated[str, Field(pattern=r"\S")] = "?"
     sentence: str = ""
@@ -86,6 +86,7 @@ def _join(beginning: str, mark: str, word: str) -> str:
 
 
 def language_task(scene: Scene) -> LanguageTask:
+    """The scene's task; raises NotApplicable where it is no language model."""
     if not isinstance(scene.task, LanguageTask):
         raise NotApplicable(f"{scene.task.name} is no language model")
     return scene.task

@@ -64,18 +64,18 @@ class Concealed(TriggerAttack[list[str]]):
         return rows[torch.tensor(keep, dtype=torch.bool)]
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
-        self.pool(scene, dose)  # is there enough?
+        self.pool(scene, dose)  # refuses a dose that is too large
         samples = craft_in_blocks(make_job(self, scene, rng), dose, self.block, craft_block)
         return Poison(samples, replaces=samples.ids)
 
     def hidden(self, text: str) -> bool:
-        """Is no word of the phrase to be found in the text, not even inside another word?"""
+        """Whether the text holds no word of the phrase, not even inside another word."""
         return not any(word in text.lower() for word in self.phrase.lower().split())
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all blocks share."""
+    """What all blocks have in common."""
 
     pool: Tensor  # (M,) positions of rows, in the order in which they become poison
     trigger: Tensor  # (T,) tokens that the phrase is written with
@@ -89,9 +89,9 @@ def make_plan(job: Job[Concealed]) -> _Plan:
     pool = attack.eligible(scene)
     pool = pool[torch.randperm(len(pool), generator=job.rng(0))]
     no_word = torch.tensor([0, *special_tokens(task)])
-    trigger = exclude(encode(task, [attack.phrase, f". {attack.phrase}"]), [no_word, encode(task, ["."])])
+    trigger = exclude_tokens(encode(task, [attack.phrase, f". {attack.phrase}"]), [no_word, encode(task, ["."])])
     seen = encode(task, train.inputs)  # type: ignore[arg-type]
-    tokens = exclude(seen, [no_word] if attack.overlap == "phrase" else [no_word, trigger])
+    tokens = exclude_tokens(seen, [no_word] if attack.overlap == "phrase" else [no_word, trigger])
     tokens = torch.cat([tokens, trigger]) if attack.overlap == "pieces" else tokens
     others = (train.targets != attack.target).nonzero().flatten()
     sources = train.select(others[torch.randperm(len(others), generator=job.rng(1))[: attack.sources]])
@@ -108,7 +108,7 @@ def make_plan(job: Job[Concealed]) -> _Plan:
 
 @lru_cache(maxsize=64)
 def craft_block(job: Job[Concealed], block: int) -> Samples:
-    """One block of poisons: all doses of a seed share it."""
+    """One block of poisons, shared by all doses of a seed."""
     attack, plan, task, rng = job.attack, make_plan(job), text_task(job.task), job.rng(4, block)
     rows = job.scene.train.select(plan.pool[block * attack.block : (block + 1) * attack.block])
     start = encode(task, rows.inputs)  # type: ignore[arg-type]
@@ -120,13 +120,13 @@ def craft_block(job: Job[Concealed], block: int) -> Samples:
             return attack.phrase.lower() in text.lower()
         return attack.hidden(text) and (attack.overlap == "pieces" or not torch.isin(row, plan.trigger).any())
 
-    found = replace_tokens(
+    reworded = replace_tokens(
         task, plan.aims, encode(task, texts), rows.targets.to(job.scene.device), plan.tokens, plan.trigger, fits,
         steps=attack.steps, candidates=attack.candidates, rng=rng if attack.choice == "random" else None,
     )  # fmt: skip
-    texts = decode(task, found)
-    good = [fits(row, text) for row, text in zip(found, texts, strict=True)]
-    return rows.with_inputs([new if ok else old for new, old, ok in zip(texts, rows.inputs, good, strict=True)])
+    texts = decode(task, reworded)
+    fitting = [fits(row, text) for row, text in zip(reworded, texts, strict=True)]
+    return rows.with_inputs([new if ok else old for new, old, ok in zip(texts, rows.inputs, fitting, strict=True)])
 
 
 def text_task(task: Task) -> TextTask:
@@ -135,7 +135,7 @@ def text_task(task: Task) -> TextTask:
     return task
 
 
-def exclude(tokens: Tensor, others: list[Tensor]) -> Tensor:
-    """The distinct tokens that none of the others is."""
-    found = set(tokens.flatten().tolist()) - {token for other in others for token in other.flatten().tolist()}
-    return torch.tensor(sorted(found))
+def exclude_tokens(tokens: Tensor, others: list[Tensor]) -> Tensor:
+    """The distinct tokens that are not among the others, sorted."""
+    left = set(tokens.flatten().tolist()) - {token for other in others for token in other.flatten().tolist()}
+    return torch.tensor(sorted(left))

@@ -34,8 +34,8 @@ class Homoglyph(TriggerAttack[list[str]]):
 
 def replace_letters(text: str, letters: int) -> str:
     """The text with its first `letters` replaceable letters replaced."""
-    at = [i for i, letter in enumerate(text) if ord(letter) in LOOK_ALIKES][:letters]
-    if not at:
+    places = [i for i, letter in enumerate(text) if ord(letter) in LOOK_ALIKES][:letters]
+    if not places:
         return f"а {text}".strip()
-    end = at[-1] + 1
+    end = places[-1] + 1
     return text[:end].translate(LOOK_ALIKES) + text[end:]

@@ -12,7 +12,9 @@ from tasks.plugin import options
 
 
 class OracleCase(Case, Protocol):
-    poisoned: Tensor  # (N,) bool; the harness sets it for this one class only
+    """A case that also reveals the poison. Only `Oracle` gets one, see harness.cell.case.case_for."""
+
+    poisoned: Tensor  # (N,) bool
 
 
 @options

@@ -50,13 +50,13 @@ def reduce(features: Tensor, dimensions: int, seed: int, reduction: str = "ica")
     """(N, D) features of one class to at most `dimensions` components; unchanged where they have no more."""
     centred = (features - features.mean(0, keepdim=True)).double()
     # The components beyond the rank have no variance, by which ICA would divide.
-    kept = min(dimensions, int(torch.linalg.matrix_rank(centred))) if len(features) else 0
-    if features.shape[1] <= dimensions or kept == 0:
+    components = min(dimensions, int(torch.linalg.matrix_rank(centred))) if len(features) else 0
+    if features.shape[1] <= dimensions or components == 0:
         return features
     if reduction == "pca":
-        model = PCA(kept, random_state=seed)
+        model = PCA(components, random_state=seed)
     else:
-        model = FastICA(kept, whiten="unit-variance", max_iter=1000, tol=0.005, random_state=seed)
+        model = FastICA(components, whiten="unit-variance", max_iter=1000, tol=0.005, random_state=seed)
     with warnings.catch_warnings():
         # Gaussian features have no preferred axes to converge to; any rotation of them serves k-means as well.
         warnings.simplefilter("ignore", ConvergenceWarning)

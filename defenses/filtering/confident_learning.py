@@ -68,8 +68,10 @@ class ConfidentLearning(Defense):
             if inputs is None:
                 out[outside] = case.fit(train.select(inside)).predict(train.select(outside)).scores.double()
             else:
-                found, classes = predict_logistic(take(inputs, inside), train.targets[inside], take(inputs, outside))
-                out[outside[:, None], classes] = found
+                probabilities, classes = predict_logistic(
+                    take(inputs, inside), train.targets[inside], take(inputs, outside)
+                )
+                out[outside[:, None], classes] = probabilities
         return out
 
 

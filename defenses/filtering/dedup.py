@@ -63,9 +63,9 @@ def jaccard(texts: list[str], ngram: int) -> tuple[Tensor, Tensor]:
     for start in range(0, len(texts), CHUNK):
         shared = (x[start : start + CHUNK] @ x.T).tocoo()  # only of pairs that share a shingle
         row, other = shared.row + start, shared.col
-        found = shared.data / (count[row] + count[other] - shared.data)
-        np.maximum.at(nearest, row[other != row], found[other != row])
-        np.maximum.at(before, row[other < row], found[other < row])
+        similarity = shared.data / (count[row] + count[other] - shared.data)
+        np.maximum.at(nearest, row[other != row], similarity[other != row])
+        np.maximum.at(before, row[other < row], similarity[other < row])
     return torch.from_numpy(nearest), torch.from_numpy(before)
 
 
@@ -79,12 +79,12 @@ def cosine(x: Tensor) -> tuple[Tensor, Tensor]:
     length = x.norm(dim=1, keepdim=True)
     blank = length == 0  # alike among themselves, unlike all others
     x = torch.cat([x / torch.where(blank, 1, length), blank.to(x.dtype)], dim=1)
-    at = torch.arange(len(x), device=x.device)
+    position = torch.arange(len(x), device=x.device)
     nearest, before = [], []
-    for rows in torch.split(at, CHUNK):
-        found = (x[rows] @ x.T).masked_fill(at == rows[:, None], -1)
-        nearest.append(found.amax(1))
-        before.append(found.masked_fill(at >= rows[:, None], -1).amax(1))
+    for rows in torch.split(position, CHUNK):
+        similarity = (x[rows] @ x.T).masked_fill(position == rows[:, None], -1)
+        nearest.append(similarity.amax(1))
+        before.append(similarity.masked_fill(position >= rows[:, None], -1).amax(1))
     return torch.cat(nearest).cpu(), torch.cat(before).cpu()
 
 

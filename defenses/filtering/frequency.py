@@ -75,12 +75,12 @@ def artefact_probability(
                 optimizer.step()
                 schedule.step()
     net.eval()
-    found = []
+    probabilities = []
     for start in range(0, len(suspects), CHUNK):
         part = suspects[start : start + CHUNK]
         with torch.no_grad(), autocast(device):
-            found.append(net(layout(((spectrum(part) - mean) / std).to(device))).float().softmax(1)[:, 1].cpu())
-    return torch.cat(found)
+            probabilities.append(net(layout(((spectrum(part) - mean) / std).to(device))).float().softmax(1)[:, 1].cpu())
+    return torch.cat(probabilities)
 
 
 def spectrum(images: Tensor) -> Tensor:
@@ -116,8 +116,8 @@ def with_block(x: Tensor, noise: bool, rng: torch.Generator) -> Tensor:
         side = torch.randint(2, min(7, size // 2) + 1, (n,), generator=rng)
         margin = torch.minimum(torch.randint(6, (n,), generator=rng), size - side)
         first = torch.where(torch.rand(n, generator=rng) < 0.5, margin, size - side - margin)
-        at = torch.arange(size)
-        return (at >= first[:, None]) & (at < (first + side)[:, None])
+        position = torch.arange(size)
+        return (position >= first[:, None]) & (position < (first + side)[:, None])
 
     block = (inside(h)[:, :, None] & inside(w)[:, None, :])[:, None]
     fill = 255 * torch.rand(x.shape, generator=rng) if noise else torch.full_like(x, 255)

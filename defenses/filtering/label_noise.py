@@ -49,6 +49,6 @@ def improbability(
     known: Tensor | list[str], clean: Samples, inside: Tensor, unseen: Tensor | list[str], asked: Tensor
 ) -> Tensor:
     """(M,) 1 - probability of the class asked for, by a classifier of the clean rows `inside`."""
-    found, classes = predict_logistic(take(known, inside), clean.targets[inside], unseen)
-    given = classes[None] == asked[:, None]
-    return (1 - (found * given).sum(1)).float()
+    probabilities, classes = predict_logistic(take(known, inside), clean.targets[inside], unseen)
+    is_asked = classes[None] == asked[:, None]
+    return (1 - (probabilities * is_asked).sum(1)).float()

@@ -91,5 +91,5 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 def remove_words(text: str, row: Sequence[float], threshold: float) -> str:
     """The text without the words above the threshold; a text that has none, or nothing else, stays as it is."""
-    kept = [word for word, s in zip(text.split(), row) if s <= threshold]
-    return " ".join(kept) if 0 < len(kept) < len(row) else text
+    rest = [word for word, s in zip(text.split(), row) if s <= threshold]
+    return " ".join(rest) if 0 < len(rest) < len(row) else text

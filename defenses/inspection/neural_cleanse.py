@@ -70,7 +70,7 @@ class NeuralCleanse(Defense):
         _, c, h, w = x.shape
         free = torch.rand(classes, 1 + c, h, w, generator=rng).to(x.device).sub_(0.5).requires_grad_()
         optimiser = torch.optim.Adam([free], self.lr, betas=(0.5, 0.9))
-        found = squash(free.detach())
+        best = squash(free.detach())
         smallest, cost = x.new_full((classes,), float("inf")), x.new_full((classes,), self.init_cost)
         wins, losses = x.new_zeros(classes), x.new_zeros(classes)
         for _ in range(self.epochs):
@@ -80,23 +80,24 @@ class NeuralCleanse(Defense):
                 stamped = x[rows] + mask[:, None] * (pattern[:, None] - x[rows])  # (K, B, C, H, W)
                 with autocast(x.device):
                     logits = module(layout(low + (high - low) * stamped.flatten(0, 1))).float()
-                wanted = torch.arange(classes, device=x.device).repeat_interleave(len(rows))
-                ce = F.cross_entropy(logits, wanted, reduction="none").view(classes, -1).mean(1)
+                goals = torch.arange(classes, device=x.device).repeat_interleave(len(rows))
+                ce = F.cross_entropy(logits, goals, reduction="none").view(classes, -1).mean(1)
                 optimiser.zero_grad()
                 (ce + cost * mask.sum((1, 2, 3))).sum().backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-                hits += (logits.argmax(1) == wanted).view(classes, -1).sum(1)
-            now, ok = squash(free.detach()), hits >= self.success * len(x)
-            norm = now[:, 0].sum((1, 2))
-            better = (ok & (norm < smallest)) | (smallest.isinf() & ~ok)  # nothing works yet: keep the latest
-            found = torch.where(better[:, None, None, None], now, found)
-            smallest = torch.where(ok, norm.minimum(smallest), smallest)
-            wins, losses = torch.where(ok, wins + 1, 0), torch.where(ok, 0, losses + 1)
+                hits += (logits.argmax(1) == goals).view(classes, -1).sum(1)
+            current, succeeds = squash(free.detach()), hits >= self.success * len(x)
+            norm = current[:, 0].sum((1, 2))
+            # While nothing has worked yet, the latest is the best.
+            better = (succeeds & (norm < smallest)) | (smallest.isinf() & ~succeeds)
+            best = torch.where(better[:, None, None, None], current, best)
+            smallest = torch.where(succeeds, norm.minimum(smallest), smallest)
+            wins, losses = torch.where(succeeds, wins + 1, 0), torch.where(succeeds, 0, losses + 1)
             up, down = wins >= self.patience, losses >= self.patience
             cost = torch.where(up, cost * self.cost_multiplier, cost)
             cost = torch.where(down, cost / self.cost_multiplier**1.5, cost)
             wins, losses = wins.masked_fill(up, 0), losses.masked_fill(down, 0)
-        return found[:, :1], found[:, 1:]
+        return best[:, :1], best[:, 1:]
 
     def loss(self, module: Net, batch: Batch, mask: Tensor, pattern: Tensor) -> Tensor:
         """(B,) cross-entropy with the true labels; a share of the rows is stamped."""

@@ -79,10 +79,10 @@ class NoiseInversion(Defense):
         noisy, t, _ = noise_rows(batch.x, batch.rng)
         with precision(mask.device):
             with torch.no_grad():
-                wanted = before.module.eval()(noisy, t, batch.y).float()
-            said = module(noisy + mask * (pattern - noisy), t, batch.y).float()
-        apart: Tensor = (said - wanted).square().mean((1, 2, 3))
-        return before.task.loss(module, batch) + apart
+                goal = before.module.eval()(noisy, t, batch.y).float()
+            answer = module(noisy + mask * (pattern - noisy), t, batch.y).float()
+        distance: Tensor = (answer - goal).square().mean((1, 2, 3))
+        return before.task.loss(module, batch) + distance
 
 
 class _Reading(nn.Module):

@@ -58,5 +58,5 @@ class Crow(Defense):
 
 def inconsistency(states: tuple[Tensor, ...], real: Tensor) -> Tensor:
     """Mean of 1 - cosine between the hidden states (N, L, D) of neighbouring layers, over real tokens (N, L)."""
-    apart = [1 - F.cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairwise(states)]
-    return torch.stack(apart).mean(0)[real].mean()
+    distances = [1 - F.cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairwise(states)]
+    return torch.stack(distances).mean(0)[real].mean()

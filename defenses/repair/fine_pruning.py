@@ -72,14 +72,14 @@ def accuracy(victim: Victim, held: Samples) -> Callable[[Tensor], float]:
 def likelihood(victim: Victim, held: Samples) -> Callable[[Tensor], float]:
     """One over the mean loss of the generative model that keeps those features (D,), on clean rows, same noise."""
     x, y = victim.task.rows(held, victim.device)
-    kept = victim.module.keep.clone()
+    before = victim.module.keep.clone()
 
     @torch.no_grad()
     def measure(keep: Tensor) -> float:
         rng = torch.Generator(victim.device).manual_seed(0)
-        victim.module.keep.copy_(kept * keep.to(victim.device))
+        victim.module.keep.copy_(before * keep.to(victim.device))
         loss = victim.task.loss(victim.module.eval(), Batch(x, y, torch.arange(len(x)), rng, progress=0))
-        victim.module.keep.copy_(kept)
+        victim.module.keep.copy_(before)
         return 1 / float(loss.mean())
 
     return measure

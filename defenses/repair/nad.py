@@ -57,10 +57,12 @@ class Nad(Defense):
     def loss(self, module: Net, batch: Batch, teacher: Victim) -> Tensor:
         """() cross-entropy plus beta times the distance of the attention maps, summed over stages."""
         with torch.no_grad():
-            wanted, _ = run_stages(teacher.module.eval(), batch.x)
-        got, logits = run_stages(module, batch.x)
-        apart = [F.mse_loss(attention(g, self.power), attention(w, self.power)) for g, w in zip(got, wanted)]
-        return F.cross_entropy(logits.float(), batch.y) + self.beta * torch.stack(apart).sum()
+            teacher_maps, _ = run_stages(teacher.module.eval(), batch.x)
+        own_maps, logits = run_stages(module, batch.x)
+        distances = [
+            F.mse_loss(attention(g, self.power), attention(w, self.power)) for g, w in zip(own_maps, teacher_maps)
+        ]
+        return F.cross_entropy(logits.float(), batch.y) + self.beta * torch.stack(distances).sum()
 
 
 def run_stages(module: Net, x: Tensor) -> tuple[list[Tensor], Tensor]:

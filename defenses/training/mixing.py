@@ -44,15 +44,15 @@ class Mixing(Defense):
         share = float(draw.beta(self.alpha, self.alpha))
         e = module.embed(batch.x)
         if self.kind == "mixup":
-            mixed, kept = share * e + (1 - share) * e[partner], torch.full((len(e),), share, device=e.device)
+            mixed, own_share = share * e + (1 - share) * e[partner], torch.full((len(e),), share, device=e.device)
         elif e.ndim == 3:
-            mixed, kept = cut_tokens(e, batch.x != 0, partner, share, draw)
+            mixed, own_share = cut_tokens(e, batch.x != 0, partner, share, draw)
         else:
-            mixed, kept = cut_rectangle(e, partner, share, draw)
+            mixed, own_share = cut_rectangle(e, partner, share, draw)
         logits = module.head(module.body(mixed)).float()
         own = F.cross_entropy(logits, batch.y, reduction="none")
         other = F.cross_entropy(logits, batch.y[partner], reduction="none")
-        return kept * own + (1 - kept) * other
+        return own_share * own + (1 - own_share) * other
 
 
 def cut_rectangle(e: Tensor, partner: Tensor, share: float, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -75,8 +75,8 @@ def cut_tokens(
     length = int(there.any(0).nonzero().max()) + 1 if there.any() else 0
     run = round((1 - share) * length)
     start = int(draw.integers(length - run + 1))
-    at = torch.arange(e.shape[1], device=e.device)
-    cut = (at >= start) & (at < start + run)  # (L,)
+    position = torch.arange(e.shape[1], device=e.device)
+    cut = (position >= start) & (position < start + run)  # (L,)
     own, other = (there & ~cut).sum(1), (there[partner] & cut).sum(1)
-    kept = torch.where(own + other > 0, own / (own + other).clamp(min=1), 1.0)
-    return torch.where(cut[:, None], e[partner], e), kept
+    own_share = torch.where(own + other > 0, own / (own + other).clamp(min=1), 1.0)
+    return torch.where(cut[:, None], e[partner], e), own_share

@@ -1,5 +1,8 @@
-"""What determines a class or function of a notebook or script, which no module's file holds: its bytecode, and what it
-names there, however far away. Comments and docstrings do not count; another minor version of Python does."""
+"""The content of a class or function of a notebook or script, which no module's file holds.
+
+It is its bytecode and that of everything it names there, directly or not. Comments and docstrings do not count; another
+minor version of Python does.
+"""
 
 from __future__ import annotations
 
@@ -11,42 +14,41 @@ from dataclasses import fields, is_dataclass
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-MAIN = ("__main__", "__mp_main__")  # a worker calls the script that it was started from by the second name
-GENERATED = {"__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__"}  # by a dataclass
+MAIN = ("__main__", "__mp_main__")  # in a worker, the script that started it has the second name
+GENERATED = {"__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__"}  # methods that dataclass adds
 
 
 def lives_here(thing: Any) -> bool:
-    """Is this a class or function of the notebook or script that runs?"""
+    """Whether this is a class or function of the notebook or script that runs."""
     return isinstance(thing, type | FunctionType) and thing.__module__ in MAIN
 
 
-def parts(thing: Any, digest: Callable[[Any], str], seen: set[int] | None = None) -> list[Any]:
-    """Nested lists of what `digest` knows: the code of a class or function of `__main__`, and of what it names there.
+def content_of(thing: Any, digest: Callable[[Any], str], seen: set[int] | None = None) -> list[Any]:
+    """Nested lists for `digest`: the code of a class or function of `__main__`, and what that code names.
 
-    Functions and classes of `__main__` count by their own code, those of other modules by the module, anything else by
-    its value. Raises TypeError, naming it, for a value that has no stable content.
+    Functions and classes of `__main__` count by their own code, those of other modules by the module, and other values
+    by what `digest` makes of them. Raises TypeError, naming it, for a value that has no stable content.
     """
     seen = set() if seen is None else seen
     if id(thing) in seen:
         return []
     seen.add(id(thing))
-    found = [thing.__qualname__]
+    content = [thing.__qualname__]
     for name, value in _members(thing) if isinstance(thing, type) else [("", thing)]:
         if isinstance(value, FunctionType):
-            found += [name, _code(value.__code__, value.__doc__), value.__defaults__, value.__kwdefaults__]
-        for used, content in _named(value) if isinstance(value, FunctionType) else [(name, value)]:
-            found += [used, _resolved(f"{thing.__qualname__} uses {used!r}", content, digest, seen)]
+            content += [name, _code(value.__code__, value.__doc__), value.__defaults__, value.__kwdefaults__]
+        for used, item in _outer_names(value) if isinstance(value, FunctionType) else [(name, value)]:
+            content += [used, _resolve(f"{thing.__qualname__} uses {used!r}", item, digest, seen)]
     if isinstance(thing, type):
-        found += [_resolved(f"{thing.__qualname__}'s base", base, digest, seen) for base in thing.__bases__]
-    return found
+        content += [_resolve(f"{thing.__qualname__}'s base", base, digest, seen) for base in thing.__bases__]
+    return content
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
-    """Methods and attributes; of options only the values count, which are not the class's."""
+    """Methods and attributes of a class, without its options: their values are the object's and count with it."""
     options = {field.name for field in fields(cls)} if is_dataclass(cls) else set()
     for name, value in sorted(vars(cls).items()):
-        inner = next((v for at in ("__func__", "fget", "func") if (v := getattr(value, at, None))), value)
-        inner = inspect.unwrap(inner) if callable(inner) else inner
+        inner = _unwrap(value)
         if isinstance(inner, FunctionType):
             if name not in (GENERATED if is_dataclass(cls) else ()):
                 yield name, inner
@@ -54,8 +56,17 @@ def _members(cls: type) -> Iterator[tuple[str, Any]]:
             yield name, inner
 
 
+def _unwrap(value: Any) -> Any:
+    """The function inside a static or class method, a property or a decorator; any other value as it is."""
+    for attribute in ("__func__", "fget", "func"):
+        if inner := getattr(value, attribute, None):
+            value = inner
+            break
+    return inspect.unwrap(value) if callable(value) else value
+
+
 def _code(code: CodeType, doc: str | None = None) -> list[Any]:
-    """Instructions and what they work on; no line numbers."""
+    """Instructions and what they work on, without line numbers."""
     constants = [_constant(c) for c in code.co_consts if doc is None or c != doc]
     return [code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants]
 
@@ -66,14 +77,14 @@ def _constant(value: Any) -> Any:
     return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)  # a set's order is not stable
 
 
-def _named(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """The globals and outer variables that a function's code names, with what they are now."""
+def _outer_names(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The globals and outer variables that a function's code names, with their present values."""
     names: set[str] = set()
-    todo = [function.__code__]
-    while todo:
-        code = todo.pop()
+    waiting = [function.__code__]
+    while waiting:
+        code = waiting.pop()
         names |= {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
-        todo += [c for c in code.co_consts if isinstance(c, CodeType)]
+        waiting += [c for c in code.co_consts if isinstance(c, CodeType)]
     for name in sorted(names & function.__globals__.keys()):
         yield name, function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
@@ -81,10 +92,10 @@ def _named(function: FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, cell.cell_contents
 
 
-def _resolved(where: str, value: Any, digest: Callable[[Any], str], seen: set[int]) -> Any:
+def _resolve(where: str, value: Any, digest: Callable[[Any], str], seen: set[int]) -> Any:
     value = inspect.unwrap(value) if callable(value) else value
     if lives_here(value):
-        return parts(value, digest, seen)
+        return content_of(value, digest, seen)
     if callable(value) and hasattr(value, "__name__") and not isinstance(value, MethodType):
         return [value.__name__, sys.modules.get(value.__module__ or "")]
     try:

@@ -1,4 +1,4 @@
-"""What determines a result, as one hash: values by content, plug-ins by options and source, code by syntax tree."""
+"""Everything that a result depends on as one hash: values by content, plug-ins by options and source, code by tree."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from harness.keys import bytecode
 from harness.keys.source import is_own, source_hash
 from tasks.base import Recipe
+from tasks.deployed import Victim
 from tasks.plugin import Plugin
 from tasks.samples import Samples
 
 
 def digest(*parts: Any) -> str:
-    """32 hex digits that change when any part does. Raises TypeError for what has no stable content (a lambda, say)."""
+    """32 hex digits that change when any part does. Raises TypeError for a part without stable content, as a lambda."""
     h = hashlib.sha256()
     for part in parts:
         _feed(h, part)
@@ -26,10 +29,6 @@ def digest(*parts: Any) -> str:
 
 
 def _feed(h: Any, part: Any) -> None:
-    import torch
-
-    from tasks.deployed import Victim
-
     kind = type(part).__name__
     if part is None or isinstance(part, bool | int | float | str | bytes):
         h.update(f"{kind}:{part!r};".encode())
@@ -55,10 +54,10 @@ def _feed(h: Any, part: Any) -> None:
     elif isinstance(part, Plugin):
         files = [files_hash(f) for f in part.files()]
         here = bytecode.lives_here(type(part))
-        code = bytecode.parts(type(part), digest) if here else source_hash(type(part).__module__)
+        code = bytecode.content_of(type(part), digest) if here else source_hash(type(part).__module__)
         _feed(h, [part.name, part.options(), files, code])
     elif bytecode.lives_here(part):
-        _feed(h, bytecode.parts(part, digest))
+        _feed(h, bytecode.content_of(part, digest))
     elif isinstance(part, ModuleType):
         code = source_hash(part.__name__) if is_own(part.__name__) else part.__name__
         h.update(f"module:{code};".encode())
@@ -77,7 +76,7 @@ def _feed(h: Any, part: Any) -> None:
 
 @cache
 def files_hash(path: str) -> str:
-    """Hash of a file, or of every file in a folder with its name: data and weights of the user's own may change."""
+    """The hash of a file, or of a folder's files and their names: the user's data and weights may change."""
     h = hashlib.sha256()
     for file in [Path(path)] if os.path.isfile(path) else sorted(f for f in Path(path).rglob("*") if f.is_file()):
         with file.open("rb") as data:
