@@ -19,7 +19,7 @@ from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU
 from tasks._models.denoiser import Denoiser
-from tasks.audio_generation._base import sound
+from tasks.audio_generation._base import invert_frames
 from tasks.base import Batch
 from tasks.diffusion import DiffusionTask, DiffusionVictim, best_match, frechet_distance
 from tasks.plugin import BadInput, NotApplicable
@@ -251,7 +251,7 @@ def test_sound_made_of_frames_has_those_frames() -> None:
     audio = task.load().test.inputs
     assert isinstance(audio, Tensor)
     frames = logmel(audio, task.rate, 24)
-    again = sound(frames, task.rate, audio.shape[1], rounds=16)
+    again = invert_frames(frames, task.rate, audio.shape[1], rounds=16)
     assert again.shape == audio.shape
     assert (logmel(again, task.rate, 24) - frames).abs().mean() < 0.1  # a tenth of 20 dB
 
