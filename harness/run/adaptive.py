@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from harness.grid.grid import Cell
-from harness.report.dose_response import excess
+from harness.report.dose_response import abbott
 from harness.store.records import Record
 
 ON_SLOPE = 0.2  # an ASR at least so far from both ends of its way tells, with one more dose, where the middle is
@@ -37,7 +37,7 @@ def next_probe(rungs: list[Cell], found: Mapping[str, Record], share: float) -> 
         if record.status != "done" or "asr" not in record.metrics:
             return None
         chance = record.metrics["asr_floor"].value
-        way = excess(record.metrics["asr"].value, chance) if chance < 1 else 1.0
+        way = abbott(record.metrics["asr"].value, chance) if chance < 1 else 1.0
         seen += rungs[middle].dose > 0
         if way >= share:
             above = middle

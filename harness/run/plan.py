@@ -88,8 +88,7 @@ def execute(
     Records are on disk when their event comes. None: for a second nothing has happened.
     """
     store, missing = opened(settings.store), list(groups(todo.todo))
-    cells = [{"key": c.key, "label": c.label} for c in todo.cells]
-    records.write_plan(store, asdict(todo.grid), cells)
+    records.write_plan(store, asdict(todo.grid), [c.columns for c in todo.cells])
     with ledger.opened(store.root) as book:
         book.append("run", about={"by": by(), "grid": asdict(todo.grid), "to_run": len(todo.todo), **code()})
     store.push()

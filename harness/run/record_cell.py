@@ -121,7 +121,10 @@ def blank_record(cell: Cell, started: str = "") -> Record:
         options = _plugin(kind, spec).options()
         e = entry(kind, spec.name)
         about = e if e.source else None
-        plugged[kind] = Plugged(name=spec.name, label=spec.label, options=options, source=e.source, about=about)
+        plugged[kind] = Plugged(
+            name=spec.name, label=spec.label, options=options, label_options=dict(spec.options), source=e.source,
+            about=about,
+        )  # fmt: skip
     return Record(
         key=cell.key, label=cell.label, dose=cell.dose, seed=cell.seed, status="failed", started=started,
         task=plugged["tasks"], attack=plugged["attacks"], defense=plugged["defenses"],

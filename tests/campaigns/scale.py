@@ -82,7 +82,7 @@ def steps(cells: int, count: int, told: SimpleQueue[dict[str, Any]]) -> None:
         store = Store(Path(folder) / "run")
         plan(parse(grid(100)), store)  # imports what is needed
         todo = timed("plan of a grid", cells, lambda: plan(parse(grid(cells)), store))
-        rows = [{"key": c.key, "label": c.label} for c in todo.todo]
+        rows = [c.columns for c in todo.todo]
         timed("plan.json written", cells, lambda: records.write_plan(store, asdict(todo.grid), rows))
         timed("status, all pending", cells, lambda: counted(store))
         write_records(store, count)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from harness.errors import BadGrid, BrokenLedger, DamagedPlan, NewerSchema, UnknownName
 from harness.grid import grid
 from harness.plugins.registry import KINDS, create, entries
-from harness.report.cells import NAME, cell_table
+from harness.report.cells import CACHE, cell_table
 from harness.store import ledger, records
 from harness.store.folder import Store
 from tasks.plugin import BadInput
@@ -152,7 +152,7 @@ def test_an_artefact(store: Store, data: bytes, at: int, inside: bool) -> None:
 @given(st.binary())
 def test_the_copy_of_the_records(store: Store, data: bytes) -> None:
     (store.root / "records" / f"{KEY}.json").unlink(missing_ok=True)
-    file(store, NAME, data)
+    file(store, CACHE, data)
     assert cell_table(store).empty
 
 
