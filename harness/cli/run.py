@@ -271,7 +271,7 @@ def _carry_out(
                 for event in limits.watch(events):
                     watch(event)
                     if event.record is not None:
-                        log.cell(event.record)
+                        log.log_cell(event.record)
         except KeyboardInterrupt:
             err.print("stopped; every finished cell is kept, the same command goes on from here")
             raise typer.Exit(130) from None

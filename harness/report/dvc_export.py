@@ -87,9 +87,9 @@ def data_paths(store: Store) -> list[Path]:
 
     Every task is loaded once. Data that is not there now is left out; data.lock has its fingerprint.
     """
-    from tasks import data
-    from tasks.base import Task
-    from tasks.plugin import BadInput
+    from tasks import data  # imported late: torch, which `tinydrop report` need not load
+    from tasks.base import Task  # imported late: likewise
+    from tasks.plugin import BadInput  # imported late: likewise
 
     paths: set[Path] = set()
     data.read_from.clear()

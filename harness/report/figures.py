@@ -7,7 +7,12 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import pandas as pd
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
 
 from harness.report.cells import labels_without, options_by_label
 from harness.report.doses import format_estimate
@@ -15,8 +20,6 @@ from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from matplotlib.figure import Figure
 
     from harness.report.tables import Tables
 
@@ -39,8 +42,6 @@ def write_figures(tables: Tables, folder: Path) -> list[Path]:
     summary, doses = tables.summary, tables.doses
     if summary.empty or "asr" not in summary:
         return []
-    import matplotlib
-
     matplotlib.use("Agg", force=True)
     paths = []
     for task, part in summary[summary.asr.notna()].groupby("task", sort=False):
@@ -132,8 +133,6 @@ def size_curves(part: pd.DataFrame, task: str) -> Figure:
 
 def heat_map(part: pd.DataFrame, task: str) -> Figure:
     """ASR at the highest dose, the clean metric in brackets, defense x attack; hatched where the gate is shut."""
-    from matplotlib.colors import Normalize
-
     top = part[part.dose == part.groupby("attack").dose.transform("max")]
     dose = {row.attack: f"{row.attack}\ndose {int(row.dose)}" for row in top.itertuples()}
     return _matrix(
@@ -144,7 +143,6 @@ def heat_map(part: pd.DataFrame, task: str) -> Figure:
 
 def protection_map(part: pd.DataFrame, task: str) -> Figure:
     """Protection factor, defense x attack: how many times more samples the attack needs. Hatched: no credit."""
-    from matplotlib.colors import LogNorm
 
     def write_factor(row: Any) -> str:
         if row.protection == row.protection:
@@ -165,8 +163,6 @@ def _panels(part: pd.DataFrame, draw: Draw, ylabel: str, title: str) -> Figure:
 
     A single panel is narrow enough for a telephone or a column of a paper, with the legend below it.
     """
-    from matplotlib.figure import Figure
-
     looks = {
         defense: (COLOURS[i % len(COLOURS)], STYLES[(i // len(COLOURS)) % len(STYLES)])
         for i, defense in enumerate(dict.fromkeys(part.defense))
@@ -196,8 +192,6 @@ def _matrix(
 
     value: the column that colours a field. write: the text in it. names: other names of attacks on the axis.
     """
-    from matplotlib.figure import Figure
-
     attacks, defenses = list(dict.fromkeys(part.attack)), list(dict.fromkeys(part.defense))
     figure = Figure(figsize=(max(6.0, 2.9 + 1.6 * len(attacks)), 1.4 + 0.42 * len(defenses)), layout="constrained")
     axis: Any = figure.subplots()
@@ -220,8 +214,6 @@ def set_plain_ticks(axis: Any, room: float = 5000) -> None:
 
     room: the largest ratio of the ends of the axis at which 2 and 5 are written too.
     """
-    from matplotlib.ticker import LogLocator, NullLocator
-
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < room * low else (1,)))
     axis.set_minor_locator(NullLocator())
@@ -235,6 +227,4 @@ def _set_ticks(axis: Any, ticks: list[Any]) -> None:
 
 
 def _hatch(x: int, y: int) -> Any:
-    from matplotlib.patches import Rectangle
-
     return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="///", edgecolor="#999999", linewidth=0)

@@ -25,7 +25,7 @@ Mode = Literal["offline", "online", "disabled"]
 class Logger:
     """Logs nothing; for `--wandb disabled`."""
 
-    def cell(self, record: Record) -> None:
+    def log_cell(self, record: Record) -> None:
         """A cell has ended."""
 
     def finish(self, tables: Tables, figures: list[Path]) -> None:
@@ -36,7 +36,7 @@ class WandbLogger(Logger):
     """One run folder is one wandb run, also when it is resumed. The first error turns logging off with a warning."""
 
     def __init__(self, mode: Mode, name: str, grid: Grid, store: Store) -> None:
-        import wandb
+        import wandb  # imported late: takes seconds, and not every run logs
 
         self.mode, self.name, self.grid, self.store, self.wandb = mode, Path(name).stem, grid, store, wandb
         self.run: Any = None
@@ -54,7 +54,7 @@ class WandbLogger(Logger):
         run.define_metric("dose")
         return run
 
-    def cell(self, record: Record) -> None:
+    def log_cell(self, record: Record) -> None:
         values: dict[str, Any] = {"dose": record.dose, "seed": record.seed, "seconds": record.seconds.get("total", 0.0)}
         prefix = f"{record.task.label}/{record.attack.label}/{record.defense.label}"
         values |= {f"{prefix}/{name}": metric.value for name, metric in record.metrics.items()}
@@ -67,18 +67,18 @@ class WandbLogger(Logger):
         """Log every table and every figure, and keep them as files of the artifact `report-<run id>`."""
         for name, frame in vars(tables).items():
             if not frame.empty:
-                self.attempt(partial(self.table, name=name, frame=frame))
+                self.attempt(partial(self.log_table, name=name, frame=frame))
         for path in figures:
             if path.suffix == ".png":
-                self.attempt(partial(self.picture, path=path))
+                self.attempt(partial(self.log_picture, path=path))
         self.attempt(lambda run: self.save_files(run, figures))
         self.attempt(lambda run: run.finish())
 
-    def table(self, run: Any, name: str, frame: pd.DataFrame) -> None:
+    def log_table(self, run: Any, name: str, frame: pd.DataFrame) -> None:
         optional = frame.astype(object).where(frame.notna(), None)  # a column has one type, and nan is a number
         run.log({name: self.wandb.Table(dataframe=optional)})
 
-    def picture(self, run: Any, path: Path) -> None:
+    def log_picture(self, run: Any, path: Path) -> None:
         run.log({path.stem: self.wandb.Image(str(path))})
 
     def save_files(self, run: Any, figures: list[Path]) -> None:

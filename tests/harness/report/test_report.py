@@ -13,7 +13,7 @@ from scipy import stats
 
 from harness.plugins.registry import Spec
 from harness.report import figures
-from harness.report.cells import cells_frame, metric_names
+from harness.report.cells import cells_frame, labels_without, metric_names
 from harness.report.doses import dose_table
 from harness.report.summary import summary_frame, summary_table, t_interval, worst_frame, worst_table
 from harness.report.tables import Tables
@@ -140,6 +140,17 @@ def test_numbers_are_never_cut_on_a_narrow_screen() -> None:
     console.file.close()
     assert "0.800" in text
     assert "0.200" in text
+
+
+def test_names_and_options_of_plugins_stand_beside_their_labels() -> None:
+    row = record("badnets", "none", 10, 0, 0.5, attack_options={"size": 3, "target": 1})
+    row.peak_memory_bytes = 7
+    cells = cells_frame([row])
+    assert cells.attack[0] == "badnets(size=3, target=1)"
+    assert (cells.attack_name[0], cells.attack_options[0]) == ("badnets", '{"size": 3, "target": 1}')
+    assert (cells.defense_name[0], cells.defense_options[0], cells.peak_memory_bytes[0]) == ("none", "{}", 7)
+    assert labels_without(cells, "attack", "target") == {"badnets(size=3, target=1)": "badnets(size=3)"}
+    assert labels_without(cells, "defense", "target") == {"none": "none"}
 
 
 def test_nothing_to_report() -> None:

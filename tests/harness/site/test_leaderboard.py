@@ -232,6 +232,14 @@ def test_a_folder_with_nothing_is_named(tmp_path: Path) -> None:
         (lambda text: text.replace(",0.25,", ",high,"), "line 3: asr 'high' is no number"),
         (lambda text: text.replace(",done,", ",fine,", 1), "line 2: status 'fine' is none of done, failed"),
         (lambda text: text.replace(",5,0,", ",5.5,0,"), "line 2: dose '5.5' is no whole number"),
+        (
+            lambda text: text.replace(",none,none,{},", ",none,oracle,{},"),
+            "line 2: defense_name 'oracle' is not",
+        ),
+        (
+            lambda text: text.replace(",none,none,{},", ",none,none,[],"),
+            "line 2: defense_options '[]' is no",
+        ),
         (lambda text: "", "is no table"),
     ],
 )
