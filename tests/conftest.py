@@ -96,6 +96,6 @@ def grid_file(folder: Path, **changes: Any) -> Path:
 
 
 def table(folder: Path) -> pd.DataFrame:
-    """What a run measured, without times."""
+    """What a run measured, without times and memory."""
     frame = pd.read_csv(folder / "report" / "cells.csv")
-    return frame.drop(columns=["seconds", "fit_seconds", "commit"])
+    return frame.drop(columns=["seconds", "fit_seconds", "peak_memory_bytes", "commit"])
