@@ -17,7 +17,7 @@ from tasks.deployed import CHUNK, Victim
 from tasks.plugin import Above0, AtLeast0, Count, Positive, Share, options
 from tasks.samples import Challenge, Outputs, Samples
 
-OTHER_THRESHOLDS = (-0.1, 0.1)  # for templates, beside the task's own
+OTHER_THRESHOLDS = {"lenient": -0.1, "strict": 0.1}  # for templates, relative to the task's own
 FAINT = 0.25  # contrast of a place below which nothing is found there, as a share of the template's
 TIMESTEPS = 1000  # of the noise schedule that victims are trained on
 CLEAN_STEP = 50  # timestep at which features are read: next to no noise
@@ -159,11 +159,11 @@ class DiffusionTask(Task):
         return {"class_fidelity": ((read == test.targets) & ~outputs.abstained).float().mean().item()}
 
     def sensitivity(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> dict[str, Tensor]:
-        """Whether templates are found under a laxer and a stricter threshold."""
+        """Whether templates are found under a lenient and a strict threshold."""
         if not isinstance(challenge.wanted, Tensor) or challenge.wanted.ndim == 1:
             return {}
-        others = [round(self.found + apart, 3) for apart in OTHER_THRESHOLDS]
-        return {f"found_{at}": replace(self, found=at).judge(outputs, challenge) for at in others}
+        thresholds = {name: round(self.found + offset, 3) for name, offset in OTHER_THRESHOLDS.items()}
+        return {name: replace(self, found=at).judge(outputs, challenge) for name, at in thresholds.items()}
 
     def judge(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> Tensor:
         """(N,) bool. wanted (N,): the referee reads that class. wanted (N, ...): that template is found."""

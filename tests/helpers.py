@@ -86,16 +86,23 @@ def grid_file(folder: Path, **changes: Any) -> Path:
 
 
 def table(folder: Path) -> pd.DataFrame:
-    """What a run measured, without times."""
+    """What a run measured, without times and memory."""
     cells = pd.read_csv(folder / "report" / "cells.csv")
-    return cells.drop(columns=["seconds", "fit_seconds", "commit"])
+    return cells.drop(columns=["seconds", "fit_seconds", "peak_memory_bytes", "commit"])
+
+
+def plugin_columns(**names: str) -> dict[str, str]:
+    """The columns of a table of cells that name its plug-ins, which have no options."""
+    parts = {"": lambda name: name, "_name": lambda name: name, "_options": lambda name: "{}"}
+    return {f"{column}{part}": write(name) for column, name in names.items() for part, write in parts.items()}
 
 
 def frame(asr: dict[str, list[float]], attack: str = "a", doses: tuple[int, ...] = (5,), **more: Any) -> pd.DataFrame:
     """Cells of one task: ASR of every seed by defense, the same at all doses."""
     rows = [
-        {"task": "t", "modality": "image", "attack": attack, "defense": d, "stage": "control" if d == "none" else "x",
-         "dose": dose, "seed": seed, "status": "done", "reason": "", "train_size": 100, "clean_metric": "accuracy",
+        {**plugin_columns(task="t", attack=attack, defense=d), "modality": "image",
+         "stage": "control" if d == "none" else "x", "dose": dose, "seed": seed, "status": "done",
+         "reason": "", "train_size": 100, "clean_metric": "accuracy",
          "asr": value, "asr_n": 100, "asr_floor": 0.0, "utility": 0.9, "utility_n": 100, "fit_seconds": 2.0,
          "clean_used": 0, "key": f"{attack}{d}{dose}{seed}", "commit": "", "device": "", "source": "s", **more}
         for d, values in asr.items() for dose in doses for seed, value in enumerate(values)

@@ -135,7 +135,7 @@ def _carry_out(prepared: PreparedRun, name: str, budget: Budget, adaptive: bool,
     folder = prepared.store.root
     with logger(wandb, name, prepared.plan.grid, prepared.store) as log:
         try:
-            cells = prepared.carry_out(adaptive, budget, log.cell)
+            cells = prepared.carry_out(adaptive, budget, log.log_cell)
         except KeyboardInterrupt:
             err.print("stopped; every finished cell is kept, the same command goes on from here")
             raise typer.Exit(130) from None

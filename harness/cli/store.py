@@ -30,7 +30,7 @@ def verify(
     Example:  tinydrop verify runs/quickstart
     """
     from harness.errors import BadGrid
-    from harness.report.cells import NAME
+    from harness.report.cells import CACHE
     from harness.store import maintenance
 
     if head is not None and not head.strip():
@@ -38,7 +38,7 @@ def verify(
     store = open_run(dir_)
     store.restore_damaged()
     result = maintenance.verify(store, head or "")
-    (store.root / NAME).unlink(missing_ok=True)  # a copy of the records in no ledger; it is written again
+    (store.root / CACHE).unlink(missing_ok=True)  # a copy of the records in no ledger; it is written again
     for problem in result.problems[:MOST_PROBLEMS]:
         err.print(problem, highlight=False, soft_wrap=True, markup=False)
     if len(result.problems) > MOST_PROBLEMS:
@@ -103,7 +103,7 @@ def dvc(dir_: Dir, plugins: Plugins = None) -> None:
 
     add_plugins(plugins)
     store = open_run(dir_)
-    for task, old, new in dvc_export.moved(store):
+    for task, old, new in dvc_export.list_changed_data(store):
         err.print(f"warning: the data of {task} changed: {old[:12]} is {new[:12]} now", highlight=False, soft_wrap=True)
     for file in dvc_export.write(store, plugins or []):
         out.print(str(file), highlight=False, soft_wrap=True)

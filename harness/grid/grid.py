@@ -53,6 +53,15 @@ class Cell:
         return f"{self.task.label}/{self.attack.label}/{self.dose}/{self.defense.label}/{self.seed}"
 
     @property
+    def columns(self) -> dict[str, Any]:
+        """What identifies it, as plan.json and tables of cells have it."""
+        return {
+            "key": self.key, "label": self.label, "task": self.task.label, "task_name": self.task.name,
+            "attack": self.attack.label, "attack_name": self.attack.name, "dose": self.dose,
+            "defense": self.defense.label, "defense_name": self.defense.name, "seed": self.seed,
+        }  # fmt: skip
+
+    @property
     def group(self) -> tuple[str, str, int, int]:
         """Cells of a group share one poison set and one undefended victim."""
         return self.task.label, self.attack.label, self.dose, self.seed

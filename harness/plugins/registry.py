@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields, replace
 from difflib import get_close_matches
@@ -59,11 +58,6 @@ class Spec:
     def label(self) -> str:
         """name, or name(option=value, ...): unique inside a grid, and what tables show."""
         return self.name + (f"({', '.join(f'{k}={v}' for k, v in self.options)})" if self.options else "")
-
-
-def without_option(label: str, name: str) -> str:
-    """A Spec's label, one option aside whose value is a number or a word."""
-    return re.sub(rf"\b{name}=\w+, |(, )?\b{name}=\w+", "", label).replace("()", "")
 
 
 @dataclass(frozen=True)

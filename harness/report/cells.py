@@ -1,138 +1,153 @@
-"""All records of a store as one table, kept as Parquet beside them, so that only new files are opened."""
+"""The table of cells: one row per record, kept as Parquet beside them, so that only new files are opened."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
+from harness.plugins.registry import Spec
 from harness.store import records
 from harness.store.folder import Store, write_atomically
-from harness.store.records import Record
+from harness.store.records import PluginRecord, Record
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-NAME = "cells.parquet"
-FORMAT = 2  # of the rows; another one is made anew
-FILE = ["file", "size", "changed"]  # of a record: name, bytes, and when the system last saw it change (ns)
+CACHE = "cells.parquet"
+CACHE_FORMAT = 3  # of the rows; a file of another format is written again
+FILE_COLUMNS = ["file", "size", "changed"]  # of a record: name, bytes, and when the system last saw it change (ns)
+PLUGINS = ("task", "attack", "defense")  # columns of labels; <column>_name and <column>_options take them apart
+PLUGIN_COLUMNS = [f"{column}{part}" for column in PLUGINS for part in ("", "_name", "_options")]
+CELL_COLUMNS = [*PLUGIN_COLUMNS, "modality", "stage", "dose", "seed", "status", "reason", "train_size", "clean_metric"]
+COST_COLUMNS = ["seconds", "fit_seconds", "clean_used", "peak_memory_bytes", "device", "commit", "key"]
 
 
 def cell_table(store: Store, keys: Iterable[str] | None = None, anew: bool = False) -> pd.DataFrame:
-    """The newest readable record of every key, as `cells_frame` has it; of these keys, in their order, if any are said.
+    """The newest readable record of every key, as a row of `cells_frame`; with `keys`, only these, in their order.
 
-    Records are append-only, so a file that was read once need not be opened again unless its size or its time says that
-    it was written on since. The copy can be thrown away at any time (`tinydrop verify` does), and is made anew where it
-    cannot be read, or with `anew`, which opens every record. Raises NewerSchema as `records.load`.
+    Records are append-only, so a file that was read once is opened again only if its size or its time says that it was
+    written since. The cache can be deleted at any time (`tinydrop verify` does). It is written again where it cannot be
+    read, or with `anew`, which opens every record. Raises NewerSchema as `records.load`.
     """
-    folder = store.root / "records"
-    there = _there(folder)
-    known = _kept(store.root / NAME, there[:0] if anew else there)
-    fresh = _read(folder, there[~there.file.isin(known.file)] if len(known) < len(there) else there[:0])
+    folder, cache = store.root / "records", store.root / CACHE
+    files = _list_files(folder)
+    known = _read_cache(cache, files[:0] if anew else files)
+    fresh = _read_records(folder, files[~files.file.isin(known.file)] if len(known) < len(files) else files[:0])
     frame = pd.concat([part for part in (known, fresh) if len(part)]) if len(known) or len(fresh) else known
     if len(fresh):
-        _keep(store.root / NAME, frame)
+        _write_cache(cache, frame)
     newest = frame.sort_values(["key", "attempt"]).drop_duplicates("key", keep="last").set_index("key", drop=False)
     if keys is not None:
         newest = newest.loc[[key for key in dict.fromkeys(keys) if key in newest.index]]
-    return ordered(newest.drop(columns=[*FILE, "attempt", "format"]).dropna(axis="columns", how="all"))
+    return order_columns(newest.drop(columns=[*FILE_COLUMNS, "attempt", "format"]).dropna(axis="columns", how="all"))
 
 
-def _there(folder: Path) -> pd.DataFrame:
-    """The files of records: the columns of FILE."""
-    found = []
+def _list_files(folder: Path) -> pd.DataFrame:
+    """The files of records, with FILE_COLUMNS."""
+    rows = []
     if folder.is_dir():
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(".json"):
                     stat = entry.stat()
-                    found.append((entry.name, stat.st_size, stat.st_ctime_ns))
-    return pd.DataFrame(found, columns=FILE)
+                    rows.append((entry.name, stat.st_size, stat.st_ctime_ns))
+    return pd.DataFrame(rows, columns=FILE_COLUMNS)
 
 
-def _read(folder: Path, files: pd.DataFrame) -> pd.DataFrame:
-    sound = []
+def _read_records(folder: Path, files: pd.DataFrame) -> pd.DataFrame:
+    readable = []
 
-    def read() -> Iterator[Record]:  # one by one: a hundred thousand at once would be gigabytes
+    def read_each() -> Iterator[Record]:  # one by one: a hundred thousand at once would be gigabytes
         for file in files.sort_values("file").itertuples(index=False):
             if (record := records.load(folder / file.file)) is not None:
-                sound.append((*file, records.attempt_number(file.file)))
+                readable.append((*file, records.attempt_number(file.file)))
                 yield record
 
-    frame = cells_frame(read())
-    return frame.join(pd.DataFrame(sound, columns=[*FILE, "attempt"]).assign(format=FORMAT))
+    frame = cells_frame(read_each())
+    return frame.join(pd.DataFrame(readable, columns=[*FILE_COLUMNS, "attempt"]).assign(format=CACHE_FORMAT))
 
 
-def _kept(path: Path, there: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the copy whose files are as they were when they were read."""
+def _read_cache(path: Path, files: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the cache whose files have not changed since they were read."""
     try:
         frame = pd.read_parquet(path)
-        if (frame.format == FORMAT).all():
-            return frame.merge(there, on=FILE)
+        if (frame.format == CACHE_FORMAT).all():
+            return frame.merge(files, on=FILE_COLUMNS)
     except (OSError, ValueError, LookupError, AttributeError):  # not there, not Parquet, or not ours
         pass
-    return pd.DataFrame(columns=[*FILE, "key", "attempt", "format"])
+    return pd.DataFrame(columns=[*FILE_COLUMNS, "key", "attempt", "format"])
 
 
-def _keep(path: Path, frame: pd.DataFrame) -> None:
+def _write_cache(path: Path, frame: pd.DataFrame) -> None:
     data = io.BytesIO()
     frame.to_parquet(data, index=False)
-    with suppress(OSError):  # in a folder that others own everything is read anew
+    with suppress(OSError):  # in a folder that others own, every record is read each time
         write_atomically(path, data.getvalue())
-
-
-CELL = [
-    "task",
-    "modality",
-    "attack",
-    "defense",
-    "stage",
-    "dose",
-    "seed",
-    "status",
-    "reason",
-    "train_size",
-    "clean_metric",
-]
-
-
-COSTS = ["seconds", "fit_seconds", "clean_used", "device", "commit", "key"]
 
 
 def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record, in the order given: cell, status, every metric (and its n as <metric>_n), costs."""
     rows = []
     for r in records:
-        row = {
-            "task": r.task.label, "modality": r.modality, "attack": r.attack.label, "defense": r.defense.label,
-            "stage": r.stage, "dose": r.dose, "seed": r.seed, "status": r.status, "reason": r.reason,
-            "train_size": r.train_size, "clean_metric": r.clean_metric,
+        row: dict[str, Any] = {
+            **_plugin_columns("task", r.task), **_plugin_columns("attack", r.attack),
+            **_plugin_columns("defense", r.defense), "modality": r.modality, "stage": r.stage, "dose": r.dose,
+            "seed": r.seed, "status": r.status, "reason": r.reason, "train_size": r.train_size,
+            "clean_metric": r.clean_metric,
         }  # fmt: skip
         for name, metric in r.metrics.items():
             row[name], row[f"{name}_n"] = metric.value, metric.n
         row |= {
             "seconds": r.seconds.get("total"), "fit_seconds": r.fit_seconds, "clean_used": r.clean_used,
-            "device": r.provenance.get("device", ""), "commit": r.provenance.get("commit", ""), "key": r.key,
+            "peak_memory_bytes": r.peak_memory_bytes, "device": r.provenance.get("device", ""),
+            "commit": r.provenance.get("commit", ""), "key": r.key,
         }  # fmt: skip
         rows.append(row)
-    return ordered(pd.DataFrame(rows))
+    return order_columns(pd.DataFrame(rows))
 
 
-def ordered(cells: pd.DataFrame) -> pd.DataFrame:
-    """The same rows; what a cell is, then metrics by name, then costs: whichever cell was read first."""
-    first, last = (pd.Index(names).intersection(cells.columns, sort=False) for names in (CELL, COSTS))
+def _plugin_columns(column: str, plugged: PluginRecord) -> dict[str, str]:
+    """The label of a plug-in, its name, and as JSON the options that the label shows: those a grid has set."""
+    return {
+        column: plugged.label,
+        f"{column}_name": plugged.name,
+        f"{column}_options": json.dumps(plugged.label_options),
+    }
+
+
+def order_columns(cells: pd.DataFrame) -> pd.DataFrame:
+    """The same rows; what a cell is, then metrics by name, then costs, whichever cell was read first."""
+    first, last = (pd.Index(names).intersection(cells.columns, sort=False) for names in (CELL_COLUMNS, COST_COLUMNS))
     metrics = sorted(set(cells.columns) - {*first, *last})
     return cells[[*first, *metrics, *last]].reset_index(drop=True)
 
 
+def metric_names(cells: pd.DataFrame) -> list[str]:
+    """The metrics of a table of cells: every column that has its number of items beside it, as <metric>_n."""
+    return [name for name in cells.columns if f"{name}_n" in cells.columns]
+
+
+def options_by_label(cells: pd.DataFrame, column: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name and options of every plug-in of a column ("task", "attack" or "defense"), by label."""
+    plugins = cells.drop_duplicates(column)
+    parts = zip(plugins[column], plugins[f"{column}_name"], plugins[f"{column}_options"])
+    return {label: (name, json.loads(options)) for label, name, options in parts}
+
+
+def labels_without(cells: pd.DataFrame, column: str, option: str) -> dict[str, str]:
+    """By label, for every plug-in of a column: the label it would have if this option were not set."""
+    labels = {}
+    for label, (name, options) in options_by_label(cells, column).items():
+        others = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items() if k != option)
+        labels[label] = Spec(name, others).label if option in options else label
+    return labels
+
+
 def read_cells(path: Path) -> pd.DataFrame:
-    """A published table of cells, so that everything else can be made again without the records."""
+    """A published table of cells, from which every other table can be built without the records."""
     words = ("reason", "device", "commit", "key")  # which may be empty, or look like numbers
-    cells = pd.read_csv(path, dtype=dict.fromkeys(words, str)).fillna(dict.fromkeys(words, ""))
-    return cells if "clean_metric" in cells else cells.assign(clean_metric="accuracy")  # before it was written down
+    return pd.read_csv(path, dtype=dict.fromkeys(words, str)).fillna(dict.fromkeys(words, ""))

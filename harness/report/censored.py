@@ -1,7 +1,7 @@
 """Normal means and slopes of values known only to lie within intervals: the statistics behind ED50s and their ratios.
 
-A value is a pair low <= y <= high: equal where it is known, (log 10, log 20) where it lies between two doses,
-(log 500, inf) where it is beyond the largest dose. Nothing is dropped and nothing is made up.
+Every value is interval-censored, a pair low <= y <= high: equal where it is known, (log 10, log 20) where it lies
+between two doses, (log 500, inf) where it is beyond the largest dose. Nothing is dropped and nothing is imputed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FAR = log(1e4)  # an interval that reaches further from the estimate than this f
 class Estimate:
     """A value with its 95 % interval.
 
-    value is inf or -inf where every row is open on that side, nan where no row says anything.
+    value is inf or -inf where every row is open on that side, nan where no row is informative.
     """
 
     value: float
     low: float
     high: float
-    n: int  # rows that say something
+    n: int  # informative rows
 
 
 def mean(low: Array, high: Array) -> Estimate:
@@ -48,7 +48,7 @@ def first_coefficient(low: Array, high: Array, design: Array) -> Estimate:
 
     low, high: (N,). design: (N, P). The threshold of the likelihood ratio is N log(1 + t^2 / (N - P)) instead of the
     chi-squared quantile: the value that makes the interval the exact t interval for data without censoring, so that
-    few seeds get the wide interval that they deserve.
+    few seeds get an interval as wide as they deserve.
     """
     informative = np.isfinite(low) | np.isfinite(high)
     low, high, design = low[informative], high[informative], design[informative]
@@ -59,20 +59,22 @@ def first_coefficient(low: Array, high: Array, design: Array) -> Estimate:
         return Estimate(inf, nan, inf, n)
     if p == 1 and not np.isfinite(low).any():
         return Estimate(-inf, -inf, nan, n)
-    middle = np.where(np.isfinite(low) & np.isfinite(high), (low + high) / 2, np.where(np.isfinite(low), low, high))
-    start: Array = np.linalg.lstsq(design, middle, rcond=None)[0].astype(np.float64)
+    finite_end = np.where(np.isfinite(low), low, high)
+    midpoint = np.where(np.isfinite(low) & np.isfinite(high), (low + high) / 2, finite_end)
+    start: Array = np.linalg.lstsq(design, midpoint, rcond=None)[0].astype(np.float64)
     best = _maximise(low, high, design, start)
     value = float(best.x[0])
     if n <= p or np.linalg.matrix_rank(design) < p:
         return Estimate(value, nan, nan, n)
     drop = n / 2 * np.log1p(stats.t.ppf(0.975, n - p) ** 2 / (n - p))
-    top = -best.fun
+    threshold = -best.fun - drop
 
-    def below(at: float) -> float:  # how far the profile log-likelihood lies above the threshold
-        shift = at * design[:, 0]
-        return float(-_maximise(low - shift, high - shift, design[:, 1:], best.x[1:-1]).fun - (top - drop))
+    def margin(coefficient: float) -> float:
+        """How far the profile log-likelihood lies above the threshold."""
+        shift = coefficient * design[:, 0]
+        return float(-_maximise(low - shift, high - shift, design[:, 1:], best.x[1:-1]).fun - threshold)
 
-    return Estimate(value, _end(below, value, -1), _end(below, value, 1), n)
+    return Estimate(value, _interval_end(margin, value, -1), _interval_end(margin, value, 1), n)
 
 
 def _maximise(low: Array, high: Array, design: Array, start: Array) -> optimize.OptimizeResult:
@@ -83,17 +85,17 @@ def _maximise(low: Array, high: Array, design: Array, start: Array) -> optimize.
         return -log_likelihood(low, high, design @ v[:p], float(v[p]))
 
     if not p:
-        found = optimize.minimize_scalar(lambda s: loss(np.array([s])), bounds=np.log(SPREAD), method="bounded")
-        return optimize.OptimizeResult(x=np.array([found.x]), fun=found.fun)
+        best = optimize.minimize_scalar(lambda s: loss(np.array([s])), bounds=np.log(SPREAD), method="bounded")
+        return optimize.OptimizeResult(x=np.array([best.x]), fun=best.fun)
     bounds = [(None, None)] * p + [tuple(np.log(SPREAD))]
-    tries = [optimize.minimize(loss, np.append(start, s), method="L-BFGS-B", bounds=bounds) for s in (-2.0, 0.0)]
-    return min(tries, key=lambda t: t.fun)
+    fits = [optimize.minimize(loss, np.append(start, s), method="L-BFGS-B", bounds=bounds) for s in (-2.0, 0.0)]
+    return min(fits, key=lambda fit: fit.fun)
 
 
-def log_likelihood(low: Array, high: Array, middle: Array, log_spread: float) -> float:
-    """Of values between low and high under normal distributions around `middle` (N,)."""
+def log_likelihood(low: Array, high: Array, centre: Array, log_spread: float) -> float:
+    """The log-likelihood of values between low and high under normal distributions around `centre` (N,)."""
     known = low == high
-    a, b = (low - middle) / np.exp(log_spread), (high - middle) / np.exp(log_spread)
+    a, b = (low - centre) / np.exp(log_spread), (high - centre) / np.exp(log_spread)
     points = -0.5 * a[known] ** 2 - log_spread - 0.5 * log(2 * np.pi)
     # The tail with the smaller arguments keeps its digits.
     flip = a[~known] > 0
@@ -102,12 +104,12 @@ def log_likelihood(low: Array, high: Array, middle: Array, log_spread: float) ->
     return float(points.sum() + mass.sum())
 
 
-def _end(below: Callable[[float], float], value: float, sign: int) -> float:
-    """Where the profile falls to the threshold on one side of the estimate; open if it never does."""
+def _interval_end(margin: Callable[[float], float], value: float, sign: int) -> float:
+    """Where the profile likelihood falls to the threshold on one side of the estimate; infinite if it never does."""
     step = 0.1
     while step < FAR:
-        if below(value + sign * step) < 0:
+        if margin(value + sign * step) < 0:
             inner = value + sign * step / 2 if step > 0.1 else value
-            return float(optimize.brentq(below, inner, value + sign * step, xtol=1e-4))
+            return float(optimize.brentq(margin, inner, value + sign * step, xtol=1e-4))
         step *= 2
     return sign * inf

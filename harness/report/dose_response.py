@@ -1,8 +1,8 @@
 """Dose-response: from ASR by dose and seed to ED50, protection factor and scaling exponent.
 
 Seeds are the replicates. Each seed has a curve of its own and so an ED50 of its own, known exactly (a fitted curve) or
-within an interval (between two doses, beyond the largest). What is published are means of their logarithms over seeds
-(`harness.report.censored`); test items only make each point of a curve precise.
+within an interval (between two doses, beyond the largest). The published numbers are means of their logarithms over
+seeds (`harness.report.censored`); more test items only make each point of a curve more precise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.report.censored import Estimate
 Array = NDArray[np.float64]
 Bounds = tuple[float, float]  # of a log dose
 STEEP = (0.5, 12.0)  # slopes a fitted curve may have
-INFORMATIVE = (0.05, 0.95)  # excess ASR that tells where on a curve a dose lies
+INFORMATIVE = (0.05, 0.95)  # chance-corrected ASR that tells where on a curve a dose lies
 
 
 class Unsupported(ValueError):
@@ -50,7 +50,7 @@ class Hill:
         return self.floor + (self.ceiling - self.floor) * rise
 
     def crossing(self, level: float) -> float:
-        """The log dose at which ASR is `level`; -inf or inf where it always or never is above."""
+        """The log dose at which ASR is `level`; -inf where it is always above, inf where it never is."""
         if level <= self.floor:
             return -inf
         if level >= self.ceiling:
@@ -67,32 +67,28 @@ class Curve:
     chance: float  # the chance floor: ASR of the undefended dose-0 victim on the same challenge
 
     def level(self, share: float) -> float:
-        return level(self.chance, share)
+        """The ASR that is `share` of the way from the chance floor to 1; 0.5 for the ED50. `abbott` inverts it."""
+        return self.chance + share * (1 - self.chance)
 
     @cached_property
     def reach(self) -> Array:
-        """(D,) the highest ASR at this dose or a smaller one: nobody who has 100 samples need use more than 10."""
+        """(D,) the highest ASR at this dose or a smaller one: an attacker who has 100 samples may use only 10."""
         return np.maximum.accumulate(self.asr)
 
     @cached_property
     def hill(self) -> Hill:
-        return fit(self)
+        return fit_hill(self)
 
 
-def level(chance: float, share: float) -> float:
-    """The ASR that is `share` of the way from the chance floor to 1 (Abbott 1925): 0.5 gives ED50's."""
-    return chance + share * (1 - chance)
-
-
-def excess(asr: Any, chance: Any) -> Any:
-    """The other way round: how much of the way an ASR is; numbers, arrays or columns."""
+def abbott(asr: Any, chance: Any) -> Any:
+    """ASR corrected for chance (Abbott 1925): its share of the way from the floor to 1; numbers, arrays or columns."""
     return (asr - chance) / (1 - chance)
 
 
-def fit(curve: Curve) -> Hill:
+def fit_hill(curve: Curve) -> Hill:
     """The Hill curve of highest binomial likelihood of what the attacker can reach, every dose with the same weight.
 
-    Where no dose is 0 the floor is the chance floor. Raises Unsupported for less than two doses above 0.
+    Where no dose is 0, the floor is the chance floor. Raises Unsupported for fewer than two doses above 0.
     """
     positive = np.log(curve.doses[curve.doses > 0])
     if len(positive) < 2:
@@ -108,11 +104,11 @@ def fit(curve: Curve) -> Hill:
     bounds = [floor, (1e-3, 1.0), (positive[0] - 2, positive[-1] + 2), tuple(np.log(STEEP))]
     half = int(np.searchsorted(y[-len(positive) :], (low + high) / 2))
     starts = positive[max(0, half - 1) : half + 1]  # the likelihood is flat far from the doses where the curve rises
-    tries = [
-        optimize.minimize(loss, [low, (high - low) / (1 - low), at, log(3.0)], method="L-BFGS-B", bounds=bounds)
-        for at in starts
+    fits = [
+        optimize.minimize(loss, [low, (high - low) / (1 - low), start, log(3.0)], method="L-BFGS-B", bounds=bounds)
+        for start in starts
     ]
-    return _hill(min(tries, key=lambda t: t.fun).x)
+    return _hill(min(fits, key=lambda fit: fit.fun).x)
 
 
 def _hill(v: Array) -> Hill:
@@ -121,9 +117,10 @@ def _hill(v: Array) -> Hill:
 
 
 def bracket(curve: Curve, share: float, rising: Array) -> Bounds:
-    """Between which two log doses a rising sequence (D,) first reaches the level; open below or above the doses.
+    """The two log doses between which a rising sequence (D,) first reaches the level; open beyond the doses.
 
-    Raises Unsupported where it does so without any poison (the ASR then says nothing about a dose) or cannot rise.
+    Raises Unsupported where the level is reached without any poison, so that the ASR says nothing about a dose, and
+    where the ASR cannot rise.
     """
     if curve.chance >= 1:
         raise Unsupported("the chance floor is 1: the clean victim always gives the wanted answer")
@@ -140,23 +137,24 @@ def bracket(curve: Curve, share: float, rising: Array) -> Bounds:
 
 
 def effective_dose(curve: Curve, share: float = 0.5) -> Bounds:
-    """Where this seed's ASR reaches `share` of the way from chance to 1: (x, x), or the interval that holds it.
+    """The log dose at which a seed's ASR is `share` of the way from chance to 1: (x, x), or bounds on it.
 
     The fitted curve gives a point where a dose lies on its slope. Where ASR steps from nothing to everything between
-    two doses only those two are known. Nothing is extrapolated beyond the doses that were run.
+    two doses, only those two are known. Nothing is extrapolated beyond the doses that were run.
     """
     low, high = bracket(curve, share, curve.reach)
     log_doses = np.log(curve.doses.clip(1e-9))
-    way = excess(curve.reach, curve.chance)
-    on_slope = (log_doses >= low) & (log_doses <= high) & (way > INFORMATIVE[0]) & (way < INFORMATIVE[1])
+    corrected = abbott(curve.reach, curve.chance)
+    informative = (corrected > INFORMATIVE[0]) & (corrected < INFORMATIVE[1])
+    on_slope = (log_doses >= low) & (log_doses <= high) & informative
     if low == -inf or high == inf or not on_slope.any():
         return low, high
-    at = min(max(curve.hill.crossing(curve.level(share)), low), high)
-    return at, at
+    log_dose = min(max(curve.hill.crossing(curve.level(share)), low), high)
+    return log_dose, log_dose
 
 
 @dataclass(frozen=True)
-class Published:
+class DoseEstimate:
     """A dose or a ratio with its 95 % interval. censored: "<" or ">" where `value` is only a bound."""
 
     value: float
@@ -169,51 +167,54 @@ class Published:
         if self.value != self.value:
             return "-"
         if self.censored:
-            return f"{self.censored} {short(self.value)}"
+            return f"{self.censored} {format_dose(self.value)}"
         if self.low != self.low:
-            return short(self.value)
-        upper = f"to {short(self.high)}" if self.high < inf else "or more"
-        return f"{short(self.value)} ({short(self.low)} {upper})"
+            return format_dose(self.value)
+        upper = f"to {format_dose(self.high)}" if self.high < inf else "or more"
+        return f"{format_dose(self.value)} ({format_dose(self.low)} {upper})"
 
 
-def short(value: float) -> str:
+def format_dose(value: float) -> str:
     """Two digits, or all that stand before the point."""
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def ed(curves: Mapping[int, Curve], share: float = 0.5) -> Published:
-    """ED50 (or another share) over seeds: the geometric mean of what every seed's curve says."""
+def ed(curves: Mapping[int, Curve], share: float = 0.5) -> DoseEstimate:
+    """ED50 (or another share) over seeds: the geometric mean of the effective doses of their curves."""
     bounds = [effective_dose(c, share) for c in curves.values()]
-    return publish(bounds, censored.mean(*_columns(bounds)))
+    return exponentiate(bounds, censored.mean(*_columns(bounds)))
 
 
-def ed_without_model(curves: Mapping[int, Curve], share: float = 0.5) -> Published:
-    """The check that assumes no shape: from where isotonic regressions of the ASR cross, between two doses each.
+def ed_isotonic(curves: Mapping[int, Curve], share: float = 0.5) -> DoseEstimate:
+    """As `ed`, from isotonic regressions of the ASR, which assume no shape: each crosses between two doses.
 
-    Far above `ed` where ASR falls again with the dose.
+    It is far above `ed` where ASR falls again with the dose.
     """
     isotonic = IsotonicRegression()
     bounds = [bracket(c, share, isotonic.fit_transform(np.arange(len(c.asr)), c.asr)) for c in curves.values()]
-    return publish(bounds, censored.mean(*_columns(bounds)))
+    return exponentiate(bounds, censored.mean(*_columns(bounds)))
 
 
-def protection(defended: Mapping[int, Curve], undefended: Mapping[int, Curve], share: float = 0.5) -> Published:
-    """ED50 with the defense over ED50 without, seed by seed. Raises Unsupported where no seed is in both."""
+def protection(defended: Mapping[int, Curve], undefended: Mapping[int, Curve], share: float = 0.5) -> DoseEstimate:
+    """Protection factor: ED50 with the defense over ED50 without it, paired by seed.
+
+    Raises Unsupported where no seed is in both, and where half of the seeds or more say nothing about the ratio.
+    """
     bounds = []
     for seed in defended.keys() & undefended.keys():
-        top, bottom = effective_dose(defended[seed], share), effective_dose(undefended[seed], share)
-        bounds.append((top[0] - bottom[1], top[1] - bottom[0]))
+        with_defense, without = effective_dose(defended[seed], share), effective_dose(undefended[seed], share)
+        bounds.append((with_defense[0] - without[1], with_defense[1] - without[0]))
     if not bounds:
         raise Unsupported("no seed was run both with and without the defense")
     unknown = sum(low == -inf and high == inf for low, high in bounds)
     if 2 * unknown >= len(bounds):
         are = "is" if unknown == 1 else "are"
         raise Unsupported(f"{unknown} of {len(bounds)} seeds {are} beyond the doses with and without the defense")
-    return publish(bounds, censored.mean(*_columns(bounds)))
+    return exponentiate(bounds, censored.mean(*_columns(bounds)))
 
 
-def scaling(curves: Mapping[tuple[int, int], Curve], share: float = 0.5) -> Estimate:
-    """Slope of log ED50 on log training-set size: 0, a constant number of samples; 1, a constant rate.
+def scaling_exponent(curves: Mapping[tuple[int, int], Curve], share: float = 0.5) -> Estimate:
+    """The slope of log ED50 on log training-set size: 0 is a constant number of samples, 1 a constant rate.
 
     curves: by (training rows, seed). Raises Unsupported below 2 sizes.
     """
@@ -225,19 +226,19 @@ def scaling(curves: Mapping[tuple[int, int], Curve], share: float = 0.5) -> Esti
 
 def misfit(curves: Mapping[int, Curve]) -> float:
     """Root mean square distance of the ASR from the fitted curves, over seeds and doses."""
-    apart = [c.asr - c.hill.asr(c.doses) for c in curves.values()]
-    return float(np.sqrt(np.mean(np.concatenate(apart) ** 2)))
+    residuals = [c.asr - c.hill.asr(c.doses) for c in curves.values()]
+    return float(np.sqrt(np.mean(np.concatenate(residuals) ** 2)))
 
 
-def publish(bounds: Sequence[Bounds], found: Estimate) -> Published:
+def exponentiate(bounds: Sequence[Bounds], estimate: Estimate) -> DoseEstimate:
     """From logarithms to doses or ratios; where most seeds are open on one side, the bound of the median seed."""
     above = [low for low, high in bounds if low > -inf and high == inf]
     below = [high for low, high in bounds if low == -inf and high < inf]
     if 2 * len(above) > len(bounds):
-        return Published(exp(median(low for low, _ in bounds)), exp(found.low), inf, ">", found.n)
+        return DoseEstimate(exp(median(low for low, _ in bounds)), exp(estimate.low), inf, ">", estimate.n)
     if 2 * len(below) > len(bounds):
-        return Published(exp(median(high for _, high in bounds)), 0.0, exp(found.high), "<", found.n)
-    return Published(exp(found.value), exp(found.low), exp(found.high), "", found.n)
+        return DoseEstimate(exp(median(high for _, high in bounds)), 0.0, exp(estimate.high), "<", estimate.n)
+    return DoseEstimate(exp(estimate.value), exp(estimate.low), exp(estimate.high), "", estimate.n)
 
 
 def _columns(bounds: Sequence[Bounds]) -> tuple[Array, Array]:

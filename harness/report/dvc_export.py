@@ -1,7 +1,7 @@
-"""A run's folder as DVC sees it: a stage that runs the grid, what it measured, its curves, the data it stands on.
+"""A run folder for DVC: a stage that runs the grid, its metrics and curves, and the data that it depends on.
 
-Data is pinned twice: by data.lock, the fingerprints of the training sets, and, where it lies in the repository, as a
-dependency, whose hash DVC has in its pointer and in dvc.lock.
+Data is pinned twice: by data.lock, which holds the fingerprints of the training sets, and, where the data lies in the
+repository, as a dependency, whose hash DVC keeps in its pointer and in dvc.lock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness.report.tables import Tables
 
 TEMPLATE = "tinydrop_doses.json"
-MEASURED = ("asr", "utility")  # by dose
+METRICS = ("asr", "utility")  # given for every dose
 CURVES = {
     "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
     "data": {"values": "<DVC_METRIC_DATA>"},
@@ -54,60 +54,60 @@ CURVES = {
 
 
 def write(store: Store, plugins: list[str]) -> list[Path]:
-    """grid.yaml (if there is none), data.lock, dvc.yaml, and the template of the curves in the repository's .dvc/plots.
+    """Write grid.yaml (if there is none), data.lock and dvc.yaml, and the plots' template into .dvc of the repository.
 
     plugins: files or module:Class that the run needs. Raises FileNotFoundError where there is no run, or no DVC
     repository above it.
     """
     folder = store.root
     grid = records.read_planned_grid(store)
-    home = _repository(folder)
-    data = [path for path in data_of(store) if path.is_relative_to(home)]
+    repository = _find_repository(folder)
+    data = [path for path in data_paths(store) if path.is_relative_to(repository)]
     files = {
         folder / "data.lock": _json(fingerprints(store)),
         folder / "dvc.yaml": yaml.safe_dump(_pipeline(folder, plugins, data), sort_keys=False),
-        home / ".dvc" / "plots" / TEMPLATE: _json(CURVES),
+        repository / ".dvc" / "plots" / TEMPLATE: _json(CURVES),
     }
     if not (folder / "grid.yaml").exists():
-        files[folder / "grid.yaml"] = yaml.safe_dump(_tidy(grid), sort_keys=False)
+        files[folder / "grid.yaml"] = yaml.safe_dump(_simplify(grid), sort_keys=False)
     for path, text in files.items():
         write_atomically(path, text)
     return list(files)
 
 
 def fingerprints(store: Store) -> dict[str, str]:
-    """Of the clean training set of every task of the run, as the newest records have it."""
-    found = records.load_all(store)
-    recorded = [found[cell["key"]] for cell in records.read_plan(store) if cell["key"] in found]
+    """The fingerprint of every task's clean training set, by the task's label, from the newest records of the run."""
+    newest = records.load_all(store)
+    recorded = [newest[cell["key"]] for cell in records.read_plan(store) if cell["key"] in newest]
     return {r.task.label: r.dataset_fingerprint for r in recorded if r.dataset_fingerprint}
 
 
-def data_of(store: Store) -> list[Path]:
+def data_paths(store: Store) -> list[Path]:
     """Folders and files that the tasks of the run read, in TINYDROP_DATA or named by options: DVC pins those it tracks.
 
-    Every task is loaded once. What is not there now is left out; data.lock has its fingerprint.
+    Every task is loaded once. Data that is not there now is left out; data.lock has its fingerprint.
     """
-    from tasks import data
-    from tasks.base import Task
-    from tasks.plugin import BadInput
+    from tasks import data  # imported late: torch, which `tinydrop report` need not load
+    from tasks.base import Task  # imported late: likewise
+    from tasks.plugin import BadInput  # imported late: likewise
 
-    found: set[Path] = set()
+    paths: set[Path] = set()
     data.read_from.clear()
     grid = grid_from_plan(records.read_planned_grid(store))
     for spec in dict.fromkeys(spec for part in (grid, *grid.also) for spec in part.tasks):
         with suppress(BadInput):
             task = cast(Task, create("tasks", spec.name, dict(spec.options)))
-            found |= {Path(file).resolve() for file in task.files()}
+            paths |= {Path(file).resolve() for file in task.files()}
             task.load()
-    return sorted(found | data.read_from)
+    return sorted(paths | data.read_from)
 
 
-def moved(store: Store) -> Iterator[tuple[str, str, str]]:
+def list_changed_data(store: Store) -> Iterator[tuple[str, str, str]]:
     """Tasks whose data is not what data.lock says: task, fingerprint there, fingerprint in the records."""
     path = store.root / "data.lock"
     try:
         locked = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError:  # it is written anew
+    except ValueError:  # damaged: `write` replaces it
         return
     for task, now in fingerprints(store).items():
         before = locked.get(task, now) if isinstance(locked, dict) else now
@@ -115,20 +115,20 @@ def moved(store: Store) -> Iterator[tuple[str, str, str]]:
             yield task, str(before), now
 
 
-def metrics(found: Tables) -> str:
-    """What `dvc metrics` reads: JSON, task -> attack -> defense -> ED50 and ASR and clean metric at every dose."""
+def metrics_json(tables: Tables) -> str:
+    """What `dvc metrics` reads: JSON, task -> attack -> defense -> ED50, and ASR and clean metric at every dose."""
     tree: dict[str, Any] = {}
 
     def put(row: pd.Series, name: str, value: float) -> None:
         if math.isfinite(value):
-            of_task = tree.setdefault(row.task, {})
-            of_task.setdefault(row.attack, {}).setdefault(row.defense, {})[name] = float(f"{value:.6g}")
+            by_attack = tree.setdefault(row.task, {})
+            by_attack.setdefault(row.attack, {}).setdefault(row.defense, {})[name] = float(f"{value:.6g}")
 
-    for _, row in found.summary.iterrows():
-        for name in MEASURED:
+    for _, row in tables.summary.iterrows():
+        for name in METRICS:
             put(row, f"{name} at {row.dose}", row.get(name, float("nan")))
-    for _, row in found.doses.iterrows():
-        if not row.get("ed50_censored"):  # a bound is no value to compare
+    for _, row in tables.doses.iterrows():
+        if not row.get("ed50_censored"):  # a bound is not a value to compare
             put(row, "ED50", row.get("ed50", float("nan")))
     return _json(tree)
 
@@ -138,8 +138,8 @@ def _pipeline(folder: Path, plugins: list[str], data: list[Path]) -> dict[str, A
         return Path(os.path.relpath(path, folder.resolve())).as_posix()
 
     files = {p: relative(p) for p in plugins if p.endswith(".py")}
-    named = [word for plugin in plugins for word in ("--plugin", files.get(plugin, plugin))]
-    words = ["tinydrop", "run", "grid.yaml", "--out", ".", *named]
+    options = [word for plugin in plugins for word in ("--plugin", files.get(plugin, plugin))]
+    words = ["tinydrop", "run", "grid.yaml", "--out", ".", *options]
     plot = {"template": TEMPLATE, "x": "dose", "y": {"report/summary.csv": "asr"}}
     stage = {
         "cmd": shlex.join(words),
@@ -150,7 +150,7 @@ def _pipeline(folder: Path, plugins: list[str], data: list[Path]) -> dict[str, A
     return {"stages": {"run": stage}, "plots": [{"ASR by dose": plot}]}
 
 
-def _repository(folder: Path) -> Path:
+def _find_repository(folder: Path) -> Path:
     for parent in (folder.resolve(), *folder.resolve().parents):
         if (parent / ".dvc").is_dir():
             return parent
@@ -160,15 +160,15 @@ def _repository(folder: Path) -> Path:
     )
 
 
-def _tidy(grid: dict[str, Any]) -> dict[str, Any]:
-    """As a user writes it: plug-ins without options by name, and nothing that is empty."""
+def _simplify(grid: dict[str, Any]) -> dict[str, Any]:
+    """The grid as a user would write it: plug-ins without options by name, and no empty fields."""
 
-    def plain(value: Any) -> Any:
+    def simplify(value: Any) -> Any:
         if isinstance(value, dict):
-            return value["name"] if set(value) == {"name"} else {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+            return value["name"] if set(value) == {"name"} else {k: simplify(v) for k, v in value.items()}
+        return [simplify(v) for v in value] if isinstance(value, list | tuple) else value
 
-    return {field: plain(value) for field, value in grid.items() if value not in ("", [], ())}
+    return {field: simplify(value) for field, value in grid.items() if value not in ("", [], ())}
 
 
 def _json(tree: Any) -> str:

@@ -1,4 +1,4 @@
-"""Figures from the summary table: dose-response curves and the attack x defense map of every task."""
+"""Figures of a report: dose-response curves and defense x attack maps of every task."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import pandas as pd
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
 
-from harness.plugins.registry import without_option
+from harness.report.cells import labels_without, options_by_label
 from harness.report.doses import format_estimate
 from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matplotlib.figure import Figure
-
     from harness.report.tables import Tables
 
 # Okabe and Ito's palette, safe for colour-blind readers; line styles tell repeats apart.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")
 STYLES = ("-", "--", ":", "-.")
-NARROW = 4.4  # inches: 8 points are read at the width of a telephone
+NARROW = 4.4  # inches: text of 8 points can still be read on a telephone
 BOUND = {"": "o", "<": "v", ">": "^"}  # markers of an ED50 and of bounds on one
+FLOOR = "chance floor"  # the last name of a legend
 
 Look = tuple[str, str]  # colour and line style
 Draw = Callable[[Any, pd.DataFrame, dict[str, Look]], None]
 
 
-def write(tables: Tables, folder: Path) -> list[Path]:
-    """<task>-dose.png, -map.png and -protection.png of every task with a graded attack.
+def write_figures(tables: Tables, folder: Path) -> list[Path]:
+    """Write <task>-dose.png, -map.png and -protection.png of every task with a graded attack; the paths are returned.
 
-    And of tasks that differ in one option: <task>-size.png, <task>-augmentation.png.
+    Tasks that differ only in training-set size or augmentation share <task>-size.png or <task>-augmentation.png.
     """
     summary, doses = tables.summary, tables.doses
     if summary.empty or "asr" not in summary:
         return []
-    import matplotlib
-
     matplotlib.use("Agg", force=True)
     paths = []
     for task, part in summary[summary.asr.notna()].groupby("task", sort=False):
@@ -49,19 +51,25 @@ def write(tables: Tables, folder: Path) -> list[Path]:
         for task, part in doses[doses.defense != "none"].groupby("task", sort=False):
             paths.append(_save(protection_map(part, str(task)), folder, f"{task}-protection"))
     for task in tables.scaling.task.unique() if not tables.scaling.empty else ():
-        paths.append(_save(by_size(doses[doses.family == task], str(task)), folder, f"{task}-size"))
-    for task, part in by_augmentation(summary[summary.asr.notna()]).groupby("task", sort=False):
+        paths.append(_save(size_curves(doses[doses.family == task], str(task)), folder, f"{task}-size"))
+    for task, part in compare_augmentations(tables).groupby("task", sort=False):
         if part.defense.nunique() > 1:
             paths.append(_save(curves(part, f"{task}, undefended"), folder, f"{task}-augmentation"))
     return paths
 
 
-def by_augmentation(summary: pd.DataFrame) -> pd.DataFrame:
-    """The undefended rows, with the augmentation where the defense stood, so that `curves` draws a line for each."""
-    plain = summary[summary.defense == "none"]
-    value = plain.task.str.extract(r"\baugmentation=(\w+)", expand=False).fillna("default")
-    family = [without_option(label, "augmentation") for label in plain.task]
-    return plain.assign(task=family, defense="augmentation " + value)
+def compare_augmentations(tables: Tables) -> pd.DataFrame:
+    """The undefended rows of the summary, with the augmentation in the place of the defense.
+
+    `curves` then draws a line for each augmentation.
+    """
+    options = options_by_label(tables.cells, "task")
+    augmentation = {task: str(its.get("augmentation", "default")) for task, (_, its) in options.items()}
+    rows = tables.summary[(tables.summary.defense == "none") & tables.summary.asr.notna()]
+    return rows.assign(
+        task=rows.task.map(labels_without(tables.cells, "task", "augmentation")),
+        defense="augmentation " + rows.task.map(augmentation),
+    )
 
 
 def _save(figure: Figure, folder: Path, name: str) -> Path:
@@ -88,7 +96,7 @@ def curves(part: pd.DataFrame, task: str) -> Figure:
             if "asr_low" in line:
                 spread = line[["asr_low", "asr_high"]].clip(0, 1).to_numpy().T
                 axis.fill_between(line.dose, *spread, color=colour, linewidth=0, alpha=0.08)
-        axis.axhline(rows.asr_floor.mean(), color="grey", linewidth=0.8, linestyle=":", label="chance floor")
+        axis.axhline(rows.asr_floor.mean(), color="grey", linewidth=0.8, linestyle=":", label=FLOOR)
         ticks = sorted(rows.dose.unique())
         smallest = next((t for t in ticks if t), 1)
         axis.set_xscale("symlog", linthresh=smallest, linscale=0.5)  # logarithmic, with room for dose 0
@@ -100,7 +108,7 @@ def curves(part: pd.DataFrame, task: str) -> Figure:
     return _panels(part, draw, "ASR", f"{task}\nASR by dose, mean and 95 % interval over seeds")
 
 
-def by_size(part: pd.DataFrame, task: str) -> Figure:
+def size_curves(part: pd.DataFrame, task: str) -> Figure:
     """ED50 against training-set size, a panel per attack, a line per defense; triangles are bounds."""
 
     def draw(axis: Any, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
@@ -115,7 +123,7 @@ def by_size(part: pd.DataFrame, task: str) -> Figure:
                     axis.vlines(row.train_size, row.ed50_low, row.ed50_high, colors=colour, linewidth=0.8)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        plain_ticks(axis.yaxis)
+        set_plain_ticks(axis.yaxis)
         _set_ticks(axis, [int(size) for size in sorted(rows.train_size.unique())])
         axis.set_xlabel("training rows")
 
@@ -125,8 +133,6 @@ def by_size(part: pd.DataFrame, task: str) -> Figure:
 
 def heat_map(part: pd.DataFrame, task: str) -> Figure:
     """ASR at the highest dose, the clean metric in brackets, defense x attack; hatched where the gate is shut."""
-    from matplotlib.colors import Normalize
-
     top = part[part.dose == part.groupby("attack").dose.transform("max")]
     dose = {row.attack: f"{row.attack}\ndose {int(row.dose)}" for row in top.itertuples()}
     return _matrix(
@@ -137,16 +143,14 @@ def heat_map(part: pd.DataFrame, task: str) -> Figure:
 
 def protection_map(part: pd.DataFrame, task: str) -> Figure:
     """Protection factor, defense x attack: how many times more samples the attack needs. Hatched: no credit."""
-    from matplotlib.colors import LogNorm
 
-    def shown(row: Any) -> str:
-        known = row.protection == row.protection
-        return (
-            format_estimate(row, "protection").replace(" (", "\n(") if known else "gate shut" if not row.gate else "-"
-        )
+    def write_factor(row: Any) -> str:
+        if row.protection == row.protection:
+            return format_estimate(row, "protection").replace(" (", "\n(")
+        return "-" if row.gate else "gate shut"
 
     figure, bar = _matrix(
-        part, "protection", LogNorm(0.5, 16, clip=True), shown, "protection factor",
+        part, "protection", LogNorm(0.5, 16, clip=True), write_factor, "protection factor",
         f"{task}\nED50 defended / undefended, 95 % interval (hatched: undefended attack too weak)",
     )  # fmt: skip
     bar.set_ticks([0.5, 1, 2, 4, 8, 16], labels=["0.5", "1", "2", "4", "8", "16 or more"])
@@ -157,10 +161,8 @@ def protection_map(part: pd.DataFrame, task: str) -> Figure:
 def _panels(part: pd.DataFrame, draw: Draw, ylabel: str, title: str) -> Figure:
     """A panel per attack; `draw` fills one, given its rows and the look of every defense.
 
-    A single panel is as narrow as a telephone or a column of a paper, with the legend below it.
+    A single panel is narrow enough for a telephone or a column of a paper, with the legend below it.
     """
-    from matplotlib.figure import Figure
-
     looks = {
         defense: (COLOURS[i % len(COLOURS)], STYLES[(i // len(COLOURS)) % len(STYLES)])
         for i, defense in enumerate(dict.fromkeys(part.defense))
@@ -172,10 +174,10 @@ def _panels(part: pd.DataFrame, draw: Draw, ylabel: str, title: str) -> Figure:
         draw(axis, rows, looks)
         axis.set_title(str(attack), fontsize=10)
     axes[0].set_ylabel(ylabel)
-    shown = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
-    names = sorted(shown, key="chance floor".__eq__)  # last; a panel need not have every line
-    where: Any = {"loc": "outside right center"} if n > 1 else {"loc": "outside lower center", "ncols": 2}
-    figure.legend([shown[name] for name in names], names, fontsize=8, frameon=False, **where)
+    lines = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
+    names = [name for name in lines if name != FLOOR] + [name for name in lines if name == FLOOR]
+    place: Any = {"loc": "outside right center"} if n > 1 else {"loc": "outside lower center", "ncols": 2}
+    figure.legend([lines[name] for name in names], names, fontsize=8, frameon=False, **place)
     figure.suptitle(title, fontsize=10 if n > 1 else 8)
     if n == 1:
         figure.set_size_inches(NARROW, 3.2 + 0.085 * len(names))
@@ -183,12 +185,13 @@ def _panels(part: pd.DataFrame, draw: Draw, ylabel: str, title: str) -> Figure:
 
 
 def _matrix(
-    part: pd.DataFrame, value: str, norm: Any, shown: Callable[[Any], str], label: str, title: str,
+    part: pd.DataFrame, value: str, norm: Any, write: Callable[[Any], str], label: str, title: str,
     names: dict[str, str] | None = None,
 ) -> tuple[Figure, Any]:  # fmt: skip
-    """Defense x attack, a colour and a text each, hatched where the gate is shut; and its colour bar."""
-    from matplotlib.figure import Figure
+    """A map of defense x attack, and its colour bar. Fields are hatched where the gate is shut.
 
+    value: the column that colours a field. write: the text in it. names: other names of attacks on the axis.
+    """
     attacks, defenses = list(dict.fromkeys(part.attack)), list(dict.fromkeys(part.defense))
     figure = Figure(figsize=(max(6.0, 2.9 + 1.6 * len(attacks)), 1.4 + 0.42 * len(defenses)), layout="constrained")
     axis: Any = figure.subplots()
@@ -197,19 +200,20 @@ def _matrix(
     for row in part.itertuples():
         x, y, number = attacks.index(row.attack), defenses.index(row.defense), getattr(row, value)
         dark = number == number and norm(number) <= 0.6
-        axis.text(x, y, shown(row), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axis.text(x, y, write(row), ha="center", va="center", fontsize=7, color="white" if dark else "black")
         if not row.gate:
-            axis.add_patch(_hatched(x, y))
+            axis.add_patch(_hatch(x, y))
     axis.set_xticks(range(len(attacks)), labels=[(names or {}).get(a, a) for a in attacks], fontsize=8)
     axis.set_yticks(range(len(defenses)), labels=defenses, fontsize=8)
     axis.set_title(title, fontsize=8)
     return figure, figure.colorbar(image, ax=axis, label=label)
 
 
-def plain_ticks(axis: Any, room: float = 5000) -> None:
-    """Numbers, no powers, on a logarithmic axis: 1 2 5 10 20 50, or 1 10 100 where its ends are further apart."""
-    from matplotlib.ticker import LogLocator, NullLocator
+def set_plain_ticks(axis: Any, room: float = 5000) -> None:
+    """Write numbers and not powers on a logarithmic axis: 1 2 5 10 20 50, or 1 10 100 where `room` is exceeded.
 
+    room: the largest ratio of the ends of the axis at which 2 and 5 are written too.
+    """
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < room * low else (1,)))
     axis.set_minor_locator(NullLocator())
@@ -217,12 +221,10 @@ def plain_ticks(axis: Any, room: float = 5000) -> None:
 
 
 def _set_ticks(axis: Any, ticks: list[Any]) -> None:
-    """Exactly these on the horizontal axis."""
+    """Put exactly these ticks on the horizontal axis."""
     axis.set_xticks(ticks, labels=[f"{t:,}" for t in ticks], minor=False, fontsize=8)
     axis.set_xticks([], minor=True)
 
 
-def _hatched(x: int, y: int) -> Any:
-    from matplotlib.patches import Rectangle
-
+def _hatch(x: int, y: int) -> Any:
     return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="///", edgecolor="#999999", linewidth=0)

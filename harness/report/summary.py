@@ -1,104 +1,115 @@
-"""Tables from records: one row per cell, one row per task x attack x defense x dose, and what is printed."""
+"""The summary of a run: one row per task, attack, defense and dose; and how a terminal shows it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from scipy import stats
 
 from harness.console import new_table
-from harness.plugins.registry import without_option
-from harness.report import doses as dose_table
-from harness.report.dose_response import excess
+from harness.report.cells import labels_without, metric_names
+from harness.report.dose_response import abbott
+from harness.report.doses import explain_no_credit
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-GATE = (
-    0.5  # of the way from the chance floor to 1: what an undefended attack must reach at some dose to count as working
-)
+GATE = 0.5  # an undefended attack works if at some dose it gets this far from the chance floor to 1
 ROW = ["task", "attack", "defense"]
+STATUSES = ("done", "failed", "timed out", "not applicable")
+LOWER_IS_BETTER = ("perplexity", "Frechet distance")
+# Columns of means: these metrics first, then all others by name, then the costs.
+FIRST_METRICS = (
+    "asr", "asr_floor", "asr_plain", "asr_near", "asr_lenient", "asr_strict", "utility", "bits_per_byte",
+    "class_fidelity", "robust_accuracy", "train_auroc", "train_tpr", "train_fpr", "train_precision", "input_auroc",
+    "clean_abstained", "challenge_abstained", "model_suspicion", "target_found", "certified_radius_median",
+    "certified_accuracy_at_1", "certified_accuracy_at_2", "certified_accuracy_at_5", "certified_accuracy_at_10",
+)  # fmt: skip
+COSTS = ("fit_seconds", "seconds", "clean_used")
+WITH_INTERVAL = ("asr", "utility")  # whose interval over seeds and worst seed are given too
 
 
 def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row per task, attack, defense and dose: means over seeds with 95 % intervals, coverage, and the gate.
+    """One row per task, attack, defense and dose: the mean of every metric over seeds, counts of cells, and the gate.
 
-    Intervals are t intervals; of a targeted attack, whose every cell has one answer, binomial (Wilson) ones.
-    `gate` is False where the undefended attack never gets GATE of the way from its chance floor to 1: no defense earns
-    credit there.
+    ASR and utility have 95 % t intervals. For a targeted attack, each of whose cells has a single answer, they are
+    binomial (Wilson) intervals. `gate` is False where the undefended attack never gets GATE of the way from its chance
+    floor to 1: no defense earns credit there.
     """
     if cells.empty:
         return cells
+    done = cells[cells.status == "done"]
+    means = [name for name in _order_metrics(cells) if done[name].notna().any()]
     rows = []
-    for (task, attack, defense, dose), part in cells.groupby([*ROW, "dose"], sort=False):
-        done = part[part.status == "done"]
+    for place, part in cells.groupby([*ROW, "dose"], sort=False):
+        task, attack, defense, dose = place
         row = {"task": task, "attack": attack, "defense": defense, "stage": part.stage.iloc[0], "dose": dose}
         row["clean_metric"] = part.clean_metric.iloc[0]
-        row |= {f"n_{s.replace(' ', '_')}": int((part.status == s).sum()) for s in STATUSES}
-        for name in MEANS:
-            if name in done and done[name].notna().any():
-                values = done[name].dropna()
-                row[name] = values.mean()
-                if name in ("asr", "utility"):
-                    single = (done[f"{name}_n"] == 1).all()
-                    row[f"{name}_low"], row[f"{name}_high"] = binomial(values) if single else interval(values)
-                    worst = "max" if name == "asr" or row["clean_metric"] in LOWER_IS_BETTER else "min"
-                    row[f"{name}_{worst}"] = values.agg(worst)
+        row |= {f"n_{status.replace(' ', '_')}": int((part.status == status).sum()) for status in STATUSES}
+        graded = part[part.status == "done"]
+        for name in means:
+            row |= _summarise(graded, name, row["clean_metric"])
         row["reason"] = "; ".join(sorted(set(part.reason) - {""}))
         rows.append(row)
     frame = pd.DataFrame(rows)
     if "asr" in frame:
         undefended = frame[frame.defense == "none"]
-        best = excess(undefended.asr, undefended.asr_floor).groupby([undefended.task, undefended.attack]).max()
-        frame["gate"] = [best.get((t, a), float("nan")) >= GATE for t, a in zip(frame.task, frame.attack)]
+        best = abbott(undefended.asr, undefended.asr_floor).groupby([undefended.task, undefended.attack]).max()
+        frame["gate"] = [best.get(pair, float("nan")) >= GATE for pair in zip(frame.task, frame.attack)]
     return frame
 
 
-def worst_frame(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row per task, attack (its target class aside), defense and dose run against several target classes.
+def _order_metrics(cells: pd.DataFrame) -> list[str]:
+    """Every metric and every cost that the cells have, in the order of the summary's columns."""
+    others = sorted(set(metric_names(cells)) - set(FIRST_METRICS))
+    return [name for name in (*FIRST_METRICS, *others, *COSTS) if name in cells]
 
-    The highest ASR over seeds and targets, where it was, and the mean over all of them.
+
+def _summarise(done: pd.DataFrame, name: str, clean_metric: str) -> dict[str, Any]:
+    """The mean of a metric over the cells that have it; nan where none has."""
+    values = done[name].dropna()
+    row: dict[str, Any] = {name: values.mean()}
+    if name in WITH_INTERVAL:
+        single = len(values) > 0 and (done[f"{name}_n"] == 1).all()
+        row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(values) if single else t_interval(values)
+        worst = "max" if name == "asr" or clean_metric in LOWER_IS_BETTER else "min"
+        row[f"{name}_{worst}"] = values.agg(worst)
+    return row
+
+
+def worst_frame(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, attack (its target class aside), defense and dose that was run against several target classes.
+
+    It has the highest ASR over seeds and targets, where that was, and the mean over all of them.
     """
     if "asr" not in cells:
         return pd.DataFrame()
     done = cells[(cells.status == "done") & cells.asr.notna()]
+    any_target = done.attack.map(labels_without(done, "attack", "target"))
     rows = []
-    for (task, attack, defense, dose), part in done.groupby(
-        [done.task, done.attack.map(lambda label: without_option(label, "target")), done.defense, done.dose], sort=False
-    ):
+    for place, part in done.groupby([done.task, any_target, done.defense, done.dose], sort=False):
         if part.attack.nunique() > 1:
-            top = part.loc[part.asr.idxmax()]
+            worst = part.loc[part.asr.idxmax()]
             rows.append({
-                "task": task, "attack": attack, "defense": defense, "dose": dose, "targets": part.attack.nunique(),
-                "asr": part.asr.mean(), "asr_max": top.asr, "worst_attack": top.attack, "worst_seed": top.seed,
+                **dict(zip([*ROW, "dose"], place)), "targets": part.attack.nunique(), "asr": part.asr.mean(),
+                "asr_max": worst.asr, "worst_attack": worst.attack, "worst_seed": worst.seed,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-LOWER_IS_BETTER = ("perplexity", "Frechet distance")
-STATUSES = ("done", "failed", "timed out", "not applicable")
-MEANS = (
-    "asr", "asr_floor", "asr_plain", "asr_near", "asr_lenient", "asr_strict", "asr_found_0.7", "asr_found_0.9",
-    "utility", "bits_per_byte", "class_fidelity", "robust_accuracy", "train_auroc", "train_tpr",
-    "train_fpr", "train_precision",
-    "input_auroc", "clean_abstained", "challenge_abstained", "model_suspicion", "target_found",
-    "certified_radius_median", "certified_accuracy_at_1", "fit_seconds", "seconds", "clean_used",
-)  # fmt: skip
-
-
-def interval(values: pd.Series) -> tuple[float, float]:
-    """95 % t interval of the mean over seeds; (nan, nan) for one seed, whose spread is unknown."""
+def t_interval(values: pd.Series) -> tuple[float, float]:
+    """The 95 % t interval of the mean over seeds; (nan, nan) for one seed, whose spread is unknown."""
     if len(values) < 2:
         return float("nan"), float("nan")
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return values.mean() - half, values.mean() + half
 
 
-def binomial(hits: pd.Series) -> tuple[float, float]:
-    """95 % Wilson interval of a success rate over trials, each 0 or 1."""
-    found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
-    return found.low, found.high
+def wilson_interval(hits: pd.Series) -> tuple[float, float]:
+    """The 95 % Wilson interval of a success rate over trials, each of which is 0 or 1."""
+    interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return interval.low, interval.high
 
 
 def summary_table(summary: pd.DataFrame, task: str) -> Table:
@@ -106,21 +117,22 @@ def summary_table(summary: pd.DataFrame, task: str) -> Table:
     part = summary[summary.task == task]
     doses = sorted(part.dose.unique())
     title = f"{task}: ASR by dose (mean over seeds)"
-    measured = part.clean_metric.iloc[0]
-    if measured != "accuracy":
-        title += f"; clean: {measured}{', lower is better' if measured in LOWER_IS_BETTER else ''}"
+    clean_metric = part.clean_metric.iloc[0]
+    if clean_metric != "accuracy":
+        title += f"; clean: {clean_metric}{', lower is better' if clean_metric in LOWER_IS_BETTER else ''}"
     numbers = [*map(str, doses), "clean", "Δ clean", "train s"]
     table = new_table(title, ["attack", "defense"], numbers, ["note"], width=5)
     for attack, rows in part.groupby("attack", sort=False):
-        base = rows[rows.defense == "none"].get("utility", pd.Series(dtype=float)).mean()
+        undefended = rows[rows.defense == "none"].get("utility", pd.Series(dtype=float)).mean()
         for defense, line in rows.groupby("defense", sort=False):
             by_dose = line.set_index("dose")
-            shown = [_share(by_dose, dose, "asr") for dose in doses]
+            asrs = [_format_asr(by_dose, dose) for dose in doses]
             clean = line.utility.mean() if "utility" in line else float("nan")
-            delta = f"{clean - base:+.3f}" if clean == clean and base == base and defense != "none" else ""
+            known = clean == clean and undefended == undefended
+            delta = f"{clean - undefended:+.3f}" if known and defense != "none" else ""
             cost = f"{line.fit_seconds.mean():.1f}" if "fit_seconds" in line and line.fit_seconds.notna().any() else ""
-            note = _note(line, dose_table.no_credit(rows[rows.n_done > 0]))
-            table.add_row(str(attack), str(defense), *shown, _number(clean), delta, cost, note)
+            note = _explain(line, explain_no_credit(rows[rows.n_done > 0]))
+            table.add_row(str(attack), str(defense), *asrs, _format_number(clean), delta, cost, note)
         table.add_section()
     return table
 
@@ -130,28 +142,30 @@ def worst_table(worst: pd.DataFrame) -> Table:
     names, numbers = ["task", "attack", "defense"], ["dose", "targets", "mean ASR", "worst ASR"]
     table = new_table("worst case over target classes and seeds", names, numbers, ["worst at"])
     for row in worst.itertuples():
-        at = f"{row.worst_attack}, seed {row.worst_seed}"
+        place = f"{row.worst_attack}, seed {row.worst_seed}"
         numbers = [str(row.dose), str(row.targets), f"{row.asr:.3f}", f"{row.asr_max:.3f}"]
-        table.add_row(str(row.task), str(row.attack), str(row.defense), *numbers, at)
+        table.add_row(str(row.task), str(row.attack), str(row.defense), *numbers, place)
     return table
 
 
-def _share(by_dose: pd.DataFrame, dose: int, name: str) -> str:
+def _format_asr(by_dose: pd.DataFrame, dose: int) -> str:
+    """The ASR at a dose, or what became of its cells."""
     if dose not in by_dose.index:
         return "-"
     row = by_dose.loc[dose]
     if row.n_done:
-        return _number(row.get(name, float("nan")))
+        return _format_number(row.get("asr", float("nan")))
     return "n/a" if row.n_not_applicable else "timeout" if row.n_timed_out else "failed"
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.3f}" if value == value else "-"
 
 
-def _note(line: pd.DataFrame, no_credit: str) -> str:
-    bad = int(line.n_failed.sum() + line.n_timed_out.sum())
-    notes = [f"{bad} failed"] if bad else []
+def _explain(line: pd.DataFrame, no_credit: str) -> str:
+    """The note of a line: failures, why nothing was run, and why no defense earns credit."""
+    failed = int(line.n_failed.sum() + line.n_timed_out.sum())
+    notes = [f"{failed} failed"] if failed else []
     if not line.n_done.sum() and line.n_not_applicable.sum():
         notes.append(line.reason.iloc[0])
     if "gate" in line and line.get("asr", pd.Series(dtype=float)).notna().any() and not line.gate.iloc[0]:

@@ -1,4 +1,4 @@
-"""One wandb run per folder: a step per cell over its dose, the tables, the figures. It never stops a run."""
+"""Logs a run folder as one wandb run: a step per cell over its dose, the tables, the figures. It never stops a run."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Mode = Literal["offline", "online", "disabled"]
 
 
 class Logger:
-    """Does nothing; what `--wandb disabled` gets."""
+    """Logs nothing; for `--wandb disabled`."""
 
-    def cell(self, record: Record) -> None:
+    def log_cell(self, record: Record) -> None:
         """A cell has ended."""
 
     def finish(self, tables: Tables, figures: list[Path]) -> None:
@@ -33,19 +33,19 @@ class Logger:
 
 
 class WandbLogger(Logger):
-    """A real wandb run, one for each folder however often it is run. The first error turns it off with a warning."""
+    """One run folder is one wandb run, also when it is resumed. The first error turns logging off with a warning."""
 
     def __init__(self, mode: Mode, name: str, grid: Grid, store: Store) -> None:
-        import wandb
+        import wandb  # imported late: takes seconds, and not every run logs
 
         self.mode, self.name, self.grid, self.store, self.wandb = mode, Path(name).stem, grid, store, wandb
         self.run: Any = None
         self.usable = True
-        self.places: set[str] = set()  # whose metrics have their axis
+        self.with_axis: set[str] = set()  # task/attack/defense whose metrics have the dose as their axis
 
     def start(self) -> Any:
-        """Once the ledger has begun: its first entry is what makes this folder this one, wherever it is moved."""
-        # The user's shell may have logged in, or not: an unanswered prompt would stop the run.
+        """Only once the ledger has begun: its first entry identifies the folder, wherever it is moved."""
+        # The user may not be logged in, and a prompt that nobody answers would stop the run.
         settings = self.wandb.Settings(silent=True, login_timeout=10, init_timeout=30)
         run = self.wandb.init(
             mode=self.mode, project="tinydrop", name=self.name, dir=str(self.store.root), config=asdict(self.grid),
@@ -54,34 +54,34 @@ class WandbLogger(Logger):
         run.define_metric("dose")
         return run
 
-    def cell(self, record: Record) -> None:
+    def log_cell(self, record: Record) -> None:
         values: dict[str, Any] = {"dose": record.dose, "seed": record.seed, "seconds": record.seconds.get("total", 0.0)}
-        place = f"{record.task.label}/{record.attack.label}/{record.defense.label}"
-        values |= {f"{place}/{k}": m.value for k, m in record.metrics.items()}
-        if place not in self.places:  # not "*": pictures and tables would get a dose too
-            self.places.add(place)
-            self.attempt(lambda run: run.define_metric(f"{place}/*", step_metric="dose"))
+        prefix = f"{record.task.label}/{record.attack.label}/{record.defense.label}"
+        values |= {f"{prefix}/{name}": metric.value for name, metric in record.metrics.items()}
+        if prefix not in self.with_axis:  # not "*": pictures and tables would get a dose too
+            self.with_axis.add(prefix)
+            self.attempt(lambda run: run.define_metric(f"{prefix}/*", step_metric="dose"))
         self.attempt(lambda run: run.log(values))
 
     def finish(self, tables: Tables, figures: list[Path]) -> None:
-        """Every table as one of wandb's; the figures as pictures, and as files of the artifact `report-<run id>`."""
+        """Log every table and every figure, and keep them as files of the artifact `report-<run id>`."""
         for name, frame in vars(tables).items():
             if not frame.empty:
-                self.attempt(partial(self.table, name=name, frame=frame))
+                self.attempt(partial(self.log_table, name=name, frame=frame))
         for path in figures:
             if path.suffix == ".png":
-                self.attempt(partial(self.picture, path=path))
-        self.attempt(lambda run: self.keep(run, figures))
+                self.attempt(partial(self.log_picture, path=path))
+        self.attempt(lambda run: self.save_files(run, figures))
         self.attempt(lambda run: run.finish())
 
-    def table(self, run: Any, name: str, frame: pd.DataFrame) -> None:
-        plain = frame.astype(object).where(frame.notna(), None)  # a column may miss a number, not hold a text
-        run.log({name: self.wandb.Table(dataframe=plain)})
+    def log_table(self, run: Any, name: str, frame: pd.DataFrame) -> None:
+        optional = frame.astype(object).where(frame.notna(), None)  # a column has one type, and nan is a number
+        run.log({name: self.wandb.Table(dataframe=optional)})
 
-    def picture(self, run: Any, path: Path) -> None:
+    def log_picture(self, run: Any, path: Path) -> None:
         run.log({path.stem: self.wandb.Image(str(path))})
 
-    def keep(self, run: Any, figures: list[Path]) -> None:
+    def save_files(self, run: Any, figures: list[Path]) -> None:
         artifact = self.wandb.Artifact(f"report-{run.id}", type="report")
         for path in (*figures, *sorted((self.store.root / "report").glob("*.csv"))):
             artifact.add_file(str(path), name=path.name)
@@ -95,13 +95,13 @@ class WandbLogger(Logger):
             act(self.run)
         except Exception as error:
             self.usable = False
-            what = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            warnings.warn(f"wandb is off for the rest of this run: {what}", stacklevel=2)
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            warnings.warn(f"wandb is off for the rest of this run: {reason}", stacklevel=2)
 
 
 @contextmanager
 def logger(mode: Mode, name: str, grid: Grid, store: Store) -> Iterator[Logger]:
-    """The logger of a mode: disabled, offline or online."""
+    """The logger for a mode: disabled, offline or online."""
     if mode == "disabled":
         yield Logger()
         return

@@ -1,4 +1,4 @@
-"""A report from its cells: every table, as CSV and JSON, and the figures."""
+"""Builds a report from its cells and writes it: every table as CSV and JSON, and the figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.report import dvc_export, figures
 from harness.report.doses import dose_frame, scaling_frame
 from harness.report.stealth import stealth_frame
 from harness.report.summary import summary_frame, worst_frame
@@ -19,30 +20,31 @@ if TYPE_CHECKING:
 
 
 def build_tables(cells: pd.DataFrame) -> Tables:
-    """Every table, from that of the cells."""
+    """Every table of a report, from the table of cells."""
     summary = summary_frame(cells)
-    doses = dose_frame(cells, summary)
-    scaling, stealth = scaling_frame(cells), stealth_frame(cells)
-    return Tables(cells, summary, doses, scaling, worst_frame(cells), stealth)
+    return Tables(
+        cells=cells, summary=summary, doses=dose_frame(cells, summary), scaling=scaling_frame(cells),
+        worst=worst_frame(cells), stealth=stealth_frame(cells),
+    )  # fmt: skip
 
 
-def write_tables(found: Tables, folder: Path) -> list[Path]:
-    """Rewrite a folder from its tables: CSV per table, two JSON files and the figures, whose paths it returns."""
-    from harness.report import dvc_export, figures
-
-    for name, frame in vars(found).items():
+def write_tables(tables: Tables, folder: Path) -> list[Path]:
+    """Write a report into a folder: a CSV file per table, two JSON files, and the figures, whose paths it returns."""
+    for name, frame in vars(tables).items():
         if not frame.empty:
             write_atomically(folder / f"{name}.csv", as_csv(frame, digits=12 if name == "cells" else 6))
-    write_atomically(folder / "summary.json", as_json(found.summary))
-    write_atomically(folder / "metrics.json", dvc_export.metrics(found))
-    return figures.write(found, folder)
+    write_atomically(folder / "summary.json", as_json(tables.summary))
+    write_atomically(folder / "metrics.json", dvc_export.metrics_json(tables))
+    return figures.write_figures(tables, folder)
 
 
 def as_csv(frame: pd.DataFrame, digits: int = 6) -> str:
-    out = StringIO()
-    frame.to_csv(out, index=False, float_format=f"%.{digits}g", lineterminator="\n")
-    return out.getvalue()
+    """A table as CSV, its floats to so many significant digits."""
+    text = StringIO()
+    frame.to_csv(text, index=False, float_format=f"%.{digits}g", lineterminator="\n")
+    return text.getvalue()
 
 
 def as_json(frame: pd.DataFrame) -> str:
+    """A table as a JSON list of rows."""
     return json.dumps(json.loads(frame.to_json(orient="records", double_precision=6)), indent=1)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from harness.grid.grid import Cell
-from harness.report.dose_response import excess
+from harness.report.dose_response import abbott
 from harness.store.records import Record
 
 ON_SLOPE = 0.2  # an ASR this far from floor and ceiling locates the middle together with one more dose
@@ -37,7 +37,7 @@ def next_probe(rungs: list[Cell], records: Mapping[str, Record], share: float) -
         if record.status != "done" or "asr" not in record.metrics:
             return None
         chance = record.metrics["asr_floor"].value
-        height = excess(record.metrics["asr"].value, chance) if chance < 1 else 1.0  # of the way from floor to ceiling
+        height = abbott(record.metrics["asr"].value, chance) if chance < 1 else 1.0  # of the way from floor to ceiling
         seen += rungs[middle].dose > 0
         if height >= share:
             above = middle

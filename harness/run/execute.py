@@ -23,7 +23,7 @@ def execute(plan: Plan, settings: Settings, jobs: int, cluster: Cluster | None =
     """Run the missing cells, on Ray if a cluster is given; without one, jobs = 0 runs them in this process."""
     store = open_store(settings.store)
     grid = mapping_from_grid(plan.grid)
-    records.write_plan(store, grid, [{"key": cell.key, "label": cell.label} for cell in plan.cells])
+    records.write_plan(store, grid, [cell.columns for cell in plan.cells])
     with ledger.open_ledger(store.root) as book:
         about = {"by": user_at_host(), "grid": grid, "to_run": len(plan.missing), **code_version()}
         book.append("run", about=about)

@@ -102,6 +102,7 @@ def blank_record(cell: Cell, started: str = "") -> Record:
             name=spec.name,
             label=spec.label,
             options=options,
+            label_options=dict(spec.options),
             source=about.source,
             about=about if about.source else None,
         )

@@ -164,5 +164,5 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[str]:
     except DamagedPlan as error:
         yield str(error).removeprefix(f"{store.root}/")
         return
-    if why := contradiction(records.load_all(store).values(), {cell["key"]: cell["label"] for cell in plan}):
+    if why := contradiction(records.load_all(store).values(), {cell["key"]: cell for cell in plan}):
         yield f"records/{why}"

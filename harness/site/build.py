@@ -22,7 +22,6 @@ from harness.site import charts, listings, overview, pairs, paper_tables, plugin
 from harness.site.headline import Listing, coverage, covered, headline, matrices
 from harness.site.listings import (
     Pages,
-    base_name,
     cell_columns,
     compared,
     covering,
@@ -110,7 +109,7 @@ class _Site:
         self.cells, self.missing = joined.cells, joined.missing
         self.tables = build_tables(self.cells)
         self.head = headline(self.tables)
-        self.at = Pages(dict.fromkeys([*self.cells.task, *self.missing.task]))
+        self.at = Pages(self.cells, self.missing)
         self.modality = dict(zip(self.cells.task, self.cells.modality))
         self.paged = self._paged()
         self.described = known(joined)
@@ -265,7 +264,8 @@ class _Site:
         }
         rank = self.rankings.get(task)
         drawn = [(attack, name) for (t, attack), name in self.drawn.items() if t == task]
-        slug, entry = self.at.slugs[task], self.described["tasks"].get(base_name(task))
+        name = next(iter([*cells.task_name, *missing.task_name]))
+        slug, entry = self.at.slugs[task], self.described["tasks"].get(name)
         self.page(
             f"tasks/{slug}.html", "task.html", task=task, entry=entry,
             facts=[*facts(entry), *plugin_docs.data(entry)], options=plugin_docs.options("tasks", entry),
@@ -287,11 +287,10 @@ class _Site:
         self.page(f"{kind}.html", "index_of.html", kind=kind, listing=listing)
         up = "../"
         links = {"task": lambda t: self.at.task(t, up), column: lambda p: self.at.plugin(kind, p, up)}
-        names = self.cells[column].map(base_name)
-        planned = self.missing[column].astype(str).map(base_name)
+        names, planned = self.cells[f"{column}_name"], self.missing[f"{column}_name"]
         for name in sorted({*names, *planned}):
             cells, missing = self.cells[names == name], self.missing[planned == name]
-            head = self.head[self.head[column].map(base_name) == name] if len(self.head) else self.head
+            head = self.head[self.head[f"{column}_name"] == name] if len(self.head) else self.head
             pairs = dict.fromkeys(zip(head.task, head.attack)) if len(head) else {}
             entry, alone = self.described[kind].get(name), (column,) if set(head.get(column, ())) == {name} else ()
             self.page(
@@ -317,7 +316,7 @@ class _Site:
         by_task = coverage(self.cells, self.missing, ["task"])
         best = {t: leaders(rank) for t, rank in self.rankings.items()}
         counts = {"cells": len(self.cells), "tasks": len(self.at.slugs),
-                  **{k: self.cells[k.removesuffix("s")].map(base_name).nunique() for k in KINDS}}  # fmt: skip
+                  **{k: self.cells[f"{k.removesuffix('s')}_name"].nunique() for k in KINDS}}  # fmt: skip
         self.page(
             "index.html", "index.html", counts=counts, covered=covered(by_task.sum()),
             heads=headlines(self.head, self.at).values(), best=best, rankings=self.rankings,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.plugins.modalities import find_modality
-from harness.report.figures import BOUND, plain_ticks
+from harness.report.figures import BOUND, set_plain_ticks
 from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def what_it_buys(head: pd.DataFrame, modality: dict[str, str], width: float = WI
 def _lines(rows: pd.DataFrame, by: str, name: str, label: str, modality: dict[str, str], width: float) -> Figure:
     """Points with faint 95 % intervals in lines by attack or defense, in order of medians; triangles are bounds."""
     rows = rows[rows[name].notna() & (rows[name] > 0)]
-    lines = rows[by].str.partition("(")[0] if by == "attack" else rows[by]  # a target class makes no other attack
+    lines = rows.attack_name if by == "attack" else rows[by]  # a target class makes no other attack
     order = [
         str(line)
         for line in rows.groupby(lines)[name].median().sort_values(kind="stable", ascending=by == "defense").index
@@ -91,7 +91,7 @@ def _point(axis: Any, row: Any, name: str, y: float, colour: str) -> None:
 
 def _finish(figure: Figure, axis: Any, modalities: list[str]) -> None:
     wide = figure.get_figwidth() >= WIDE
-    plain_ticks(axis.xaxis, 5000 if wide else 500)
+    set_plain_ticks(axis.xaxis, 5000 if wide else 500)
     for name in sorted(set(modalities)):
         axis.plot([], [], marker="o", linestyle="", markersize=4.5, color=find_modality(name).hue, label=name)
     figure.legend(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.report.doses import format_estimate, no_credit
+from harness.report.doses import explain_no_credit, format_estimate
 from harness.report.summary import LOWER_IS_BETTER, ROW, STATUSES
 from harness.report.tables import Tables
 
@@ -89,8 +89,10 @@ def headline(found: Tables) -> pd.DataFrame:
     if summary.empty or "asr" not in summary:
         return pd.DataFrame()
     graded = summary[summary.asr.notna()]
+    names = [f"{column}_name" for column in ROW]
     doses = common_doses(graded)
     rows = graded.drop_duplicates(ROW)[[*ROW, "stage", "clean_metric", "gate"]]
+    rows = rows.merge(found.cells.drop_duplicates(ROW)[[*ROW, *names]], on=ROW, how="left")
     rows = rows.assign(dose=[doses[pair] for pair in zip(rows.task, rows.attack)])
     at = ["asr", "asr_low", "asr_high", "asr_floor", "utility"]
     rows = rows.merge(graded[[*ROW, "dose", *at]], on=[*ROW, "dose"], how="left")
@@ -107,7 +109,7 @@ def headline(found: Tables) -> pd.DataFrame:
         words = rows[name].astype(object) if name in rows else pd.Series("", rows.index, dtype=object)
         rows[name] = words.where(words.notna(), "")
     for _, shut in rows[~rows.gate.astype(bool)].groupby(["task", "attack"], sort=False):
-        rows.loc[shut.index, "note"] = [f"{no_credit(shut)}; {note}".rstrip("; ") for note in shut.note]
+        rows.loc[shut.index, "note"] = [f"{explain_no_credit(shut)}; {note}".rstrip("; ") for note in shut.note]
     first = {c: {v: i for i, v in enumerate(dict.fromkeys(rows[c]))} for c in ("task", "attack")}
 
     def place(values: pd.Series) -> pd.Series:

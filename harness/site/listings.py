@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from math import nan
 from typing import Any
@@ -40,17 +40,15 @@ NOTHING = ("", "–", "0")  # a column of nothing else is left out
 WORDS = ("task", "attack", "defense", "status", "clean_metric", "reason")
 
 
-def base_name(label: str) -> str:
-    """The plug-in of a label, its options aside."""
-    return label.partition("(")[0]
-
-
 class Pages:
     """Where things are on the site. `up` leads from the page that links to its root."""
 
-    def __init__(self, tasks: Iterable[str]) -> None:
+    def __init__(self, cells: pd.DataFrame, missing: pd.DataFrame) -> None:
+        columns = [(frame[c], frame[f"{c}_name"]) for frame in (cells, missing) for c in ("attack", "defense")]
+        self.names = {label: name for labels, names in columns for label, name in zip(labels, names)}
+        self.names |= {name: name for name in self.names.values()}
         self.slugs: dict[str, str] = {}
-        for task in tasks:
+        for task in dict.fromkeys([*cells.task, *missing.task]):
             slug = safe(task)
             same = sum(s == slug or s.startswith(f"{slug}-") for s in self.slugs.values())
             self.slugs[task] = f"{slug}-{same}" if same else slug
@@ -59,7 +57,7 @@ class Pages:
         return Field(label, href=f"{up}tasks/{self.slugs[label]}.html")
 
     def plugin(self, kind: str, label: str, up: str = "") -> Field:
-        return Field(label, href=f"{up}{kind}/{safe(base_name(label))}.html")
+        return Field(label, href=f"{up}{kind}/{safe(self.names[label])}.html")
 
 
 def safe(label: str) -> str:
@@ -191,11 +189,11 @@ def plugins(
         ("median ED50", plain, "ed50") if kind == "attacks" else ("median protection", defended, "protection")
     )
     rows = []
-    for label, part in cells.groupby(cells[column].map(base_name)):
+    for label, part in cells.groupby(f"{column}_name"):
         e = described.get(str(label))
         rows.append([
             at.plugin(kind, str(label)), Field(e.stage if e else ""), Field(e.summary if e else "", kind="note"),
-            middle(of[of[column].map(base_name) == label], name) if len(of) else Field("–"),
+            middle(of[of[f"{column}_name"] == label], name) if len(of) else Field("–"),
             number(part.task.nunique(), "{:,}"), number(len(part), "{:,}"),
         ])  # fmt: skip
     columns = (
@@ -292,14 +290,12 @@ def rerun(record: Record) -> str:
     given = [s for s in dict.fromkeys(sources) if s.endswith(".py") or ":" in s]  # the others are installed
     plugins = "".join(f" --plugin {shlex.quote(source)}" for source in given)
     grid = {
-        "tasks": [_spec(record.task)], "attacks": [_spec(record.attack)], "doses": [record.dose],
-        "defenses": [_spec(record.defense)], "seeds": [record.seed],
+        "tasks": [_grid_entry(record.task)], "attacks": [_grid_entry(record.attack)], "doses": [record.dose],
+        "defenses": [_grid_entry(record.defense)], "seeds": [record.seed],
     }  # fmt: skip
     return f"echo {shlex.quote(json.dumps(grid))} > cell.yaml && tinydrop run cell.yaml --out runs/cell{plugins}"
 
 
-def _spec(plugged: PluginRecord) -> Any:
-    """As a grid has it: the options that the label names."""
-    words = plugged.label.partition("(")[2]
-    options = {k: v for k, v in plugged.options.items() if f"{k}=" in words}
-    return {"name": plugged.name, **options} if options else plugged.name
+def _grid_entry(plugged: PluginRecord) -> Any:
+    """The plug-in as a grid names it."""
+    return {"name": plugged.name, **plugged.label_options} if plugged.label_options else plugged.name

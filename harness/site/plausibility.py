@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from math import isfinite
@@ -10,8 +11,9 @@ from typing import get_args
 
 import pandas as pd
 
+from harness.report.cells import PLUGIN_COLUMNS, PLUGINS
 from harness.store import records
-from harness.store.records import Record
+from harness.store.records import PlannedCell, Record
 
 # Metrics that are shares, whatever the task; those that count items, so that they are k of n; the items they count.
 SHARES = re.compile(
@@ -35,7 +37,7 @@ def doubt(record: Record) -> str:
     if r.label != label:
         return f"label {r.label[:120]!r} is not that of its parts, {label[:120]!r}"
     for plugged in (r.task, r.attack, r.defense):
-        if plugged.label.partition("(")[0] != plugged.name:
+        if plugged.label != plugged.name and not plugged.label.startswith(f"{plugged.name}("):
             return f"label {plugged.label[:120]!r} is not one of {plugged.name!r}"
     if r.dose < 0 or r.seed < 0 or r.clean_used < 0:
         return f"dose {r.dose}, seed {r.seed} and clean_used {r.clean_used} must be 0 or more"
@@ -81,18 +83,18 @@ def _of_counts(record: Record) -> Iterator[str]:
         yield f"utility is the mean of {record.metrics['utility'].n} items, and test_size is {size}"
 
 
-def contradiction(found: Iterable[Record], plan: dict[str, str]) -> str:
+def contradiction(found: Iterable[Record], plan: dict[str, PlannedCell]) -> str:
     """Where records of one store contradict its plan or each other, in one line that names a key; or nothing.
 
-    plan: label by key; where there is one, nothing else is shown. Every defense and dose of a seed meets the same
-    challenge, every cell of a task the same test set, unless the code or the data was another one.
+    plan: the planned cell by key; where there is a plan, no other record is shown. Every defense and dose of a seed
+    meets the same challenge, every cell of a task the same test set, unless the code or the data was another one.
     """
     seen: dict[tuple[object, ...], tuple[int, str]] = {}
     for r in found:
         if plan and r.key not in plan:
             continue
         if plan and not _is_planned(r, plan[r.key]):
-            return f"{r.key}: is {r.label[:120]!r}, but plan.json has {plan[r.key][:120]!r} under this key"
+            return f"{r.key}: is {r.label[:120]!r}, but plan.json has {plan[r.key]['label'][:120]!r} under this key"
         code = (r.task.label, r.dataset_fingerprint, str(r.provenance.get("commit")))
         for name, of in {"asr": (r.attack.label, r.seed), "utility": ()}.items():
             if name in r.metrics:
@@ -102,17 +104,16 @@ def contradiction(found: Iterable[Record], plan: dict[str, str]) -> str:
     return ""
 
 
-def _is_planned(record: Record, label: str) -> bool:
-    """Options aside: a later grid may have spelt a default out, or left it out, and means the same cell."""
-    r, some = record, r"(\(.*\))?"
-    if r.label == label:
-        return True
-    task, attack, defense = (re.escape(plugged.name) + some for plugged in (r.task, r.attack, r.defense))
-    return re.fullmatch(f"{task}/{attack}/{r.dose}/{defense}/{r.seed}", label, re.S) is not None
+def _is_planned(record: Record, cell: PlannedCell) -> bool:
+    """Whether they are the same cell, options aside: a later grid may set an option to its default, or not at all."""
+    r = record
+    planned = (cell["task_name"], cell["attack_name"], cell["dose"], cell["defense_name"], cell["seed"])
+    return (r.task.name, r.attack.name, r.dose, r.defense.name, r.seed) == planned
 
 
-WORDS = ("task", "modality", "attack", "defense", "stage", "status", "key")
+WORDS = (*PLUGIN_COLUMNS, "modality", "stage", "status", "clean_metric", "key")
 COUNTS = ("dose", "seed", "clean_used")
+COSTS = ("fit_seconds", "seconds", "train_size", "peak_memory_bytes")
 STATES = get_args(records.Status)
 MORE = "is a share and must lie in [0, 1]"
 
@@ -123,11 +124,32 @@ def doubt_table(cells: pd.DataFrame) -> str:
         return f"has no column {absent[0]!r}"
     for name in cells:
         values = cells[name]
-        for wrong, why in _wrong(str(name), values, cells.get("clean_metric")):
+        for wrong, why in (*_wrong(str(name), values, cells.get("clean_metric")), *_wrong_plugin(str(name), cells)):
             if wrong.any():
                 at = int(wrong.to_numpy().argmax())
                 return f"line {at + 2}: {name} {str(values.iloc[at])[:80]!r} {why}"
     return ""
+
+
+def _wrong_plugin(name: str, cells: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
+    """Masks of names that are not those of their labels, and of options that are no JSON mapping."""
+    column, _, part = name.rpartition("_")
+    if column not in PLUGINS:
+        return
+    if part == "name":
+        labels, names = cells[column].astype(str), cells[name].astype(str)
+        fits = [label == own or label.startswith(f"{own}(") for label, own in zip(labels, names)]
+        yield ~pd.Series(fits, cells.index, dtype=bool), f"is not the name in the column {column}"
+    if part == "options":
+        known = {options: _is_mapping(options) for options in cells[name].astype(str).unique()}
+        yield ~cells[name].astype(str).map(known), "is no JSON mapping"
+
+
+def _is_mapping(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _wrong(name: str, values: pd.Series, clean_metric: pd.Series | None) -> Iterator[tuple[pd.Series, str]]:
@@ -138,7 +160,7 @@ def _wrong(name: str, values: pd.Series, clean_metric: pd.Series | None) -> Iter
         yield ~values.isin(STATES), f"is none of {', '.join(STATES)}"
     of_n = name.endswith("_n")
     share = not of_n and SHARES.fullmatch(name) is not None
-    if not (share or of_n or name in (*COUNTS, *NEVER_NEGATIVE, "fit_seconds", "seconds", "train_size")):
+    if not (share or of_n or name in (*COUNTS, *COSTS, *NEVER_NEGATIVE)):
         return
     number = pd.to_numeric(values, errors="coerce")
     yield number.isna() & (values.notna() | (name in COUNTS[:2])), "is no number"

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from harness.console import counted
-from harness.report.compare import holm, paired
-from harness.report.summary import interval
+from harness.report.compare import holm, paired_t_test
+from harness.report.summary import t_interval
 
 LEVEL = 0.05  # of the whole family of comparisons of a task
 
@@ -73,7 +73,7 @@ def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
     by_seed = part.groupby(["defense", "seed"]).asr.mean().unstack("seed")
     rows = []
     for defense in defenses:
-        low, high = np.clip(interval(by_seed.loc[defense]), 0, 1)
+        low, high = np.clip(t_interval(by_seed.loc[defense]), 0, 1)
         rank = 1 + int((won.worse == defense).sum()) if defense in ranked else 0
         better = ", ".join(sorted(won[won.better == defense].worse))
         rows.append({"defense": defense, "stage": stages[defense], "rank": rank, "asr": by_seed.loc[defense].mean(),
@@ -120,5 +120,5 @@ def _tests(part: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
     """Has `better` the lower ASR than `worse`? One row for every pair, in both directions."""
     pairs = [(a, b) for a in ranked for b in ranked if a != b]
     alone = dict(list(part.groupby("defense", sort=False)))
-    p = np.array([paired(pd.concat([alone[a], alone[b]]), a, b) for a, b in pairs])
+    p = np.array([paired_t_test(pd.concat([alone[a], alone[b]]), a, b) for a, b in pairs])
     return pd.DataFrame(pairs, columns=["better", "worse"]).assign(p=p, corrected=holm(p))

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from harness.console import one_line
 from harness.errors import BadSubmission
-from harness.grid.grid import Grid
-from harness.grid.mapping import grid_from_plan
 from harness.plugins.registry import KINDS, PluginEntry, entries
-from harness.report.cells import cell_table, ordered, read_cells
+from harness.report.cells import cell_table, order_columns, read_cells
 from harness.site import archive
 from harness.site.plausibility import doubt_table
 from harness.store import ledger, maintenance, records
 from harness.store.folder import PLAN, Store
 
-if TYPE_CHECKING:
-    from harness.plugins.registry import Spec
-
-CELL = ["task", "attack", "dose", "defense", "seed"]  # what makes two rows the same cell
+IDENTITY = ["task", "attack", "dose", "defense", "seed"]  # two rows that agree in these are the same cell
+PLANNED = [*IDENTITY, "task_name", "attack_name", "defense_name"]  # columns of cells without a record
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class Source:
     cells: pd.DataFrame  # as harness.report.cells.cells_frame
     store: Store | None = None  # where there are records
     head: str = ""  # of its ledger
-    missing: pd.DataFrame | None = None  # planned cells without a record: the columns of CELL
+    missing: pd.DataFrame | None = None  # planned cells without a record: the columns of PLANNED
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class Joined:
     """All sources as one."""
 
     cells: pd.DataFrame  # one row per cell, `source` says where it is from
-    missing: pd.DataFrame  # planned somewhere, recorded nowhere: the columns of CELL
+    missing: pd.DataFrame  # planned somewhere, recorded nowhere: the columns of PLANNED
     repeated: pd.DataFrame  # ASR of cells that were measured more than once: first, again, source
     sources: tuple[Source, ...]
 
@@ -102,25 +96,8 @@ def _run(name: str, store: Store) -> Source:
     plan = records.read_plan(store)
     cells = cell_table(store, (cell["key"] for cell in plan), anew=True)
     known = set(cells.key) if len(cells) else set()
-    labels = [cell["label"] for cell in plan if cell["key"] not in known]
-    missing = _parsed(labels, grid_from_plan(records.read_planned_grid(store))) if labels else None
+    missing = pd.DataFrame([cell for cell in plan if cell["key"] not in known], columns=PLANNED)
     return Source(name, cells, store, head, missing)
-
-
-def _parsed(labels: list[str], grid: Grid) -> pd.DataFrame:
-    """The cells with these labels, of a grid's own tasks, attacks and defenses."""
-
-    def either(kind: str) -> str:
-        specs: set[Spec] = {spec for part in (grid, *grid.also) for spec in getattr(part, kind)}
-        return "|".join(sorted((re.escape(spec.label) for spec in specs), key=len, reverse=True))
-
-    form = re.compile(rf"({either('tasks')})/({either('attacks')})/(\d+)/({either('defenses')})/(\d+)")
-    rows: list[dict[str, Any]] = []
-    for label in labels:
-        if match := form.fullmatch(label):
-            task, attack, dose, defense, seed = match.groups()
-            rows.append({"task": task, "attack": attack, "dose": int(dose), "defense": defense, "seed": int(seed)})
-    return pd.DataFrame(rows, columns=CELL)
 
 
 def joined(sources: Sequence[Source]) -> Joined:
@@ -129,17 +106,16 @@ def joined(sources: Sequence[Source]) -> Joined:
     if not parts:
         raise FileNotFoundError("DIR: no finished cell yet in any of them; see `tinydrop status`")
     every = pd.concat(parts, ignore_index=True)
-    every["clean_metric"] = every.clean_metric.fillna("accuracy")
     for name in every.columns.intersection(["reason", "device", "commit", "key"]):
         every[name] = every[name].astype(object).where(every[name].notna(), "")
-    first = every.assign(late=every.status != "done").sort_values("late", kind="stable").drop_duplicates(CELL)
+    first = every.assign(late=every.status != "done").sort_values("late", kind="stable").drop_duplicates(IDENTITY)
     cells = every.loc[sorted(first.index)].reset_index(drop=True)
     plans = [s.missing for s in sources if s.missing is not None and len(s.missing)]
-    missing = pd.concat(plans, ignore_index=True).drop_duplicates() if plans else pd.DataFrame(columns=CELL)
+    missing = pd.concat(plans, ignore_index=True).drop_duplicates() if plans else pd.DataFrame(columns=PLANNED)
     if len(missing):
-        had = pd.MultiIndex.from_frame(cells[CELL])
-        missing = missing[~pd.MultiIndex.from_frame(missing[CELL]).isin(had)]
-    return Joined(ordered(cells), missing, _repeated(every, cells), tuple(sources))
+        recorded = pd.MultiIndex.from_frame(cells[IDENTITY])
+        missing = missing[~pd.MultiIndex.from_frame(missing[IDENTITY]).isin(recorded)]
+    return Joined(order_columns(cells), missing, _repeated(every, cells), tuple(sources))
 
 
 def described(found: Joined) -> dict[str, dict[str, PluginEntry]]:
@@ -147,8 +123,8 @@ def described(found: Joined) -> dict[str, dict[str, PluginEntry]]:
     known = {kind: dict(entries(kind)) for kind in KINDS}
     for kind in KINDS:
         column = kind.removesuffix("s")
-        names = found.cells[column].str.partition("(")[0]
-        for _, row in found.cells[~names.isin(known[kind])].drop_duplicates([column, "source"]).iterrows():
+        unknown = ~found.cells[f"{column}_name"].isin(known[kind])
+        for _, row in found.cells[unknown].drop_duplicates([column, "source"]).iterrows():
             store = found.store(row.source)
             record = records.load_newest(store, row.key) if store else None
             plugged = getattr(record, column, None)
@@ -163,5 +139,5 @@ def _repeated(every: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     if "asr" not in every:
         return nothing
     rest = every[~every.key.isin(cells.key) & every.asr.notna()].drop_duplicates("key")
-    pairs = rest[[*CELL, "asr", "source"]].merge(cells[[*CELL, "asr"]], on=CELL, suffixes=("_again", ""))
+    pairs = rest[[*IDENTITY, "asr", "source"]].merge(cells[[*IDENTITY, "asr"]], on=IDENTITY, suffixes=("_again", ""))
     return pairs.dropna(subset=["asr", "asr_again"]) if len(pairs) else nothing

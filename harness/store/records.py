@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import TypedDict  # pydantic refuses that of typing before Python 3.12
 
 from harness.errors import DamagedPlan, NewerSchema
 from harness.plugins.registry import PluginEntry
@@ -16,6 +18,21 @@ from harness.store.folder import PLAN, Store, write_atomically
 SCHEMA = 1
 Status = Literal["done", "failed", "not applicable", "timed out"]
 SETTLED = ("done", "not applicable")  # a cell that is neither is run again on request
+
+
+class PlannedCell(TypedDict):
+    """A cell as plan.json has it: its key and label, and the columns that identify it in a table of cells."""
+
+    key: str
+    label: str
+    task: str
+    task_name: str
+    attack: str
+    attack_name: str
+    dose: int
+    defense: str
+    defense_name: str
+    seed: int
 
 
 class Measured(BaseModel):
@@ -29,6 +46,7 @@ class PluginRecord(BaseModel):
     name: str
     label: str
     options: dict[str, Any]
+    label_options: dict[str, Any] = {}  # those that the label shows: the ones that the grid sets
     source: str = ""  # whose code it is; see registry.PluginEntry
     about: PluginEntry | None = None  # for a plug-in that is not the suite's own, because a reader may not have it
 
@@ -114,14 +132,18 @@ def find_fault(where: str, data: bytes) -> str:
         record = Record.model_validate_json(data)
     except ValidationError as error:
         _check_schema(where, data)
-        first = error.errors(include_url=False, include_input=False)[0]
-        at = ".".join(map(str, first["loc"]))[:80]
-        return f"is no record ({at!r}: {first['msg']})" if at else f"is no record ({first['msg']})"
+        return f"is no record ({_first_problem(error)})"
     if record.schema_version > SCHEMA:
         _check_schema(where, data)
     if record.key != key:
         return f"is the record of another cell: its key is {record.key[:40]!r}"
     return ""
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"]))[:80]
+    return f"{field!r}: {first['msg']}" if field else str(first["msg"])
 
 
 def is_sound(where: str, data: bytes) -> bool:
@@ -161,13 +183,13 @@ def read_gpu_peaks(store: Store, most: int = 1000) -> list[int]:
     return [max(record.gpu_peak_bytes.values(), default=0) for record in sample if record]
 
 
-def write_plan(store: Store, grid: dict[str, Any], cells: list[dict[str, Any]]) -> None:
-    """Write plan.json: the grid and cells of the newest run, so that `status` can name the pending ones."""
-    write_atomically(store.root / PLAN, json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": cells}))
+def write_plan(store: Store, grid: dict[str, Any], cells: Sequence[Mapping[str, object]]) -> None:
+    """plan.json: the cells of the newest run of this folder, so that `status` can name what is pending."""
+    write_atomically(store.root / PLAN, json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": list(cells)}))
 
 
-def read_plan(store: Store) -> list[dict[str, str]]:
-    """The planned cells (key and label each). Raises FileNotFoundError with the way out."""
+def read_plan(store: Store) -> list[PlannedCell]:
+    """The planned cells. Raises DamagedPlan, and FileNotFoundError with the way out."""
     return _read_plan_file(store).cells
 
 
@@ -178,7 +200,7 @@ def read_planned_grid(store: Store) -> dict[str, Any]:
 
 class _PlanFile(BaseModel):
     grid: dict[str, Any]
-    cells: list[dict[str, str]]  # key and label
+    cells: list[PlannedCell]
 
 
 def _read_plan_file(store: Store) -> _PlanFile:
@@ -188,13 +210,10 @@ def _read_plan_file(store: Store) -> _PlanFile:
     data = path.read_bytes()
     _check_schema(str(path), data)
     try:
-        plan = _PlanFile.model_validate_json(data)
-        why = "" if all({"key", "label"} <= set(cell) for cell in plan.cells) else "a cell has no key or no label"
+        return _PlanFile.model_validate_json(data)
     except ValidationError as error:
-        why = str(error).splitlines()[0]
-    if why:
-        raise DamagedPlan(f"{path}: is no plan ({why}); `tinydrop run` of the grid writes it again")
-    return plan
+        why = _first_problem(error)
+    raise DamagedPlan(f"{path}: is no plan ({why}); `tinydrop run` of the grid writes it again")
 
 
 def attempt_number(name: str) -> int:

@@ -17,7 +17,7 @@ from harness.cell.train import train_victim
 from harness.grid.grid import groups
 from harness.grid.mapping import grid_from_mapping
 from harness.plugins.registry import create
-from harness.report.cells import NAME, cell_table
+from harness.report.cells import CACHE, cell_table
 from harness.run import workers
 from harness.run.plan import make_plan
 from harness.run.record_cell import blank_record
@@ -75,7 +75,7 @@ def test_table_of_1_000_new_records(benchmark: BenchmarkFixture, store: Store) -
     write_records(store, 1000)
 
     def fresh() -> None:
-        (store.root / NAME).unlink(missing_ok=True)
+        (store.root / CACHE).unlink(missing_ok=True)
 
     benchmark.pedantic(cell_table, (store,), setup=fresh, rounds=5)
 

@@ -33,7 +33,7 @@ GRID = {
     "doses": [0, 5, 20], "defenses": ["none", "random_filter", "spectral_signatures"], "seeds": [0, 1],
 }  # fmt: skip
 CELLS = 36
-TIMES = ["seconds", "fit_seconds", "commit"]
+COSTS = ["seconds", "fit_seconds", "peak_memory_bytes", "commit"]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 JUMPS = ["+1h", "-1h", "+3d", "-3d"]
 DISK = "256m"  # size of the file system that gets full
@@ -184,7 +184,7 @@ def workers(driver: int) -> list[int]:
 
 
 def table(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "report" / "cells.csv").drop(columns=TIMES)
+    return pd.read_csv(folder / "report" / "cells.csv").drop(columns=COSTS)
 
 
 def campaign(faults: int, dice: random.Random, place: Place) -> tuple[Counter[str], int]:

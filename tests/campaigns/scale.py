@@ -83,7 +83,7 @@ def steps(cells: int, count: int, told: SimpleQueue[dict[str, Any]]) -> None:
         store = Store(Path(folder) / "run")
         make_plan(grid_from_mapping(grid(100)), store)  # imports what is needed
         todo = timed("plan of a grid", cells, lambda: make_plan(grid_from_mapping(grid(cells)), store))
-        rows = [{"key": c.key, "label": c.label} for c in todo.missing]
+        rows = [c.columns for c in todo.missing]
         timed("plan.json written", cells, lambda: records.write_plan(store, mapping_from_grid(todo.grid), rows))
         timed("status, all pending", cells, lambda: count_cells(store))
         write_records(store, count)

@@ -46,6 +46,8 @@ def cells() -> pd.DataFrame:
         asr_floor=0.1, utility=0.9, utility_n=1000, fit_seconds=10.0, seconds=12.0, clean_used=0,
         device="cpu", commit="",
     )  # fmt: skip
+    for column in ("task", "attack", "defense"):
+        frame = frame.assign(**{f"{column}_name": frame[column], f"{column}_options": "{}"})
     return frame.assign(key=[f"{i:032x}" for i in range(len(frame))])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.report.cells import NAME, cell_table, cells_frame
+from harness.report.cells import CACHE, cell_table, cells_frame
 from harness.store import records
 from harness.store.folder import Store
 from harness.store.records import Measured, Record
@@ -66,7 +66,7 @@ def test_keys_are_taken_in_their_order_and_missing_ones_left_out(store: Store) -
 def test_a_copy_that_cannot_be_read_is_made_anew(store: Store, damage: bytes | None) -> None:
     for i in range(3):
         records.save(store, record(i))
-    before, path = cell_table(store), store.root / NAME
+    before, path = cell_table(store), store.root / CACHE
     path.write_bytes(path.read_bytes()[:-9] if damage is None else damage)
     pd.testing.assert_frame_equal(cell_table(store), before)
 
@@ -101,5 +101,5 @@ def test_a_record_that_was_damaged_after_it_was_read_is_not_shown_as_done(store:
 
 def test_a_folder_that_cannot_be_written_is_read_all_the_same(store: Store) -> None:
     records.save(store, record(1))
-    (store.root / NAME).mkdir()
+    (store.root / CACHE).mkdir()
     assert len(cell_table(store)) == 1

@@ -7,11 +7,12 @@ from math import exp, inf, log
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import plugin_columns
 from scipy import stats
 
 from harness.report import censored, dose_response
-from harness.report.compare import holm, paired
-from harness.report.dose_response import Curve, Hill, Published, Unsupported
+from harness.report.compare import holm, paired_t_test
+from harness.report.dose_response import Curve, DoseEstimate, Hill, Unsupported
 from harness.report.doses import dose_frame, scaling_frame
 from harness.report.summary import summary_frame
 
@@ -65,7 +66,7 @@ def test_open_ends() -> None:
 
 def test_hill_is_found_again() -> None:
     truth = Hill(0.05, 0.9, log(20), 3)
-    found = dose_response.fit(Curve(DOSES, truth.asr(DOSES), 0.05))
+    found = dose_response.fit_hill(Curve(DOSES, truth.asr(DOSES), 0.05))
     np.testing.assert_allclose(found.asr(DOSES), truth.asr(DOSES), atol=5e-3)
     assert exp(found.crossing(0.5)) == pytest.approx(exp(truth.crossing(0.5)), rel=0.02)
     assert truth.crossing(0.95) == inf
@@ -99,7 +100,7 @@ def test_an_attacker_need_not_use_all_samples() -> None:
     """A screen that catches strong backdoors only: ASR falls again, and the smaller dose counts."""
     falls = {s: curve([0, 0, 0.1, 0.3, 0.7, 0.1, 0.0]) for s in range(3)}
     assert 5 < dose_response.ed(falls).value < 10
-    assert dose_response.ed_without_model(falls).censored == ">", "the isotonic check sees no crossing, and says so"
+    assert dose_response.ed_isotonic(falls).censored == ">", "the isotonic check sees no crossing, and says so"
 
 
 def test_censored_seeds_are_stated() -> None:
@@ -127,18 +128,18 @@ def test_scaling_exponent() -> None:
     sizes = [500, 1000, 2000]
     by_rate = {(n, s): Curve(DOSES, Hill(0.02, 1, log(0.02 * n * 1.1**s), 3).asr(DOSES), 0.0)
                for n in sizes for s in range(3)}  # fmt: skip
-    found = dose_response.scaling(by_rate)
+    found = dose_response.scaling_exponent(by_rate)
     assert found.value == pytest.approx(1, abs=0.05)
     assert found.low < 1 < found.high
     with pytest.raises(Unsupported, match="one training-set size"):
-        dose_response.scaling({k: c for k, c in by_rate.items() if k[0] == 500})
+        dose_response.scaling_exponent({k: c for k, c in by_rate.items() if k[0] == 500})
 
 
 def test_published_numbers_read_well() -> None:
-    assert str(Published(10.66, 8.1, 14.2, "", 3)) == "11 (8.1 to 14)"
-    assert str(Published(10.66, float("nan"), float("nan"), "", 1)) == "11"
-    assert str(Published(21, 0.067, inf, "", 3)) == "21 (0.067 or more)"
-    assert str(Published(float("nan"), 0, 0, "", 0)) == "-"
+    assert str(DoseEstimate(10.66, 8.1, 14.2, "", 3)) == "11 (8.1 to 14)"
+    assert str(DoseEstimate(10.66, float("nan"), float("nan"), "", 1)) == "11"
+    assert str(DoseEstimate(21, 0.067, inf, "", 3)) == "21 (0.067 or more)"
+    assert str(DoseEstimate(float("nan"), 0, 0, "", 0)) == "-"
 
 
 def test_holm_steps_down() -> None:
@@ -154,21 +155,24 @@ def cells(effect: dict[str, float]) -> pd.DataFrame:
         for seed in range(4):
             asr = Hill(0.02, 1, log(8 * times) + 0.1 * seed, 3).asr(DOSES)
             rows += [
-                {"task": "t(train_size=500)", "attack": "a", "defense": defense, "stage": "x", "dose": int(d),
+                {**plugin_columns(task="t", attack="a", defense=defense), "stage": "x", "dose": int(d),
                  "seed": seed, "status": "done", "reason": "", "asr": y, "asr_floor": 0.02, "utility": 0.9,
-                 "asr_n": 90, "utility_n": 100, "train_size": 500,
-                 "clean_metric": "accuracy"}
+                 "asr_n": 90, "utility_n": 100, "clean_metric": "accuracy"}
                 for d, y in zip(DOSES, asr, strict=True)
             ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return with_train_size(pd.DataFrame(rows), 500)
+
+
+def with_train_size(cells: pd.DataFrame, size: int) -> pd.DataFrame:
+    return cells.assign(task=f"t(train_size={size})", task_options=f'{{"train_size": {size}}}', train_size=size)
 
 
 def test_paired_is_the_paired_t_test() -> None:
     frame = cells({"none": 1, "good": 3})
     means = frame[frame.dose > 0].groupby(["defense", "seed"]).asr.mean()
     expected = stats.ttest_rel(means["good"], means["none"], alternative="less").pvalue
-    assert paired(frame, "good", "none") == pytest.approx(expected)
-    assert np.isnan(paired(frame, "absent", "none"))
+    assert paired_t_test(frame, "good", "none") == pytest.approx(expected)
+    assert np.isnan(paired_t_test(frame, "absent", "none"))
 
 
 def test_dose_frame_has_the_numbers_and_the_gate() -> None:
@@ -203,7 +207,7 @@ def test_no_dose_axis_no_curve() -> None:
 
 def test_scaling_frame_joins_sizes_of_one_task() -> None:
     small = cells({"none": 1})
-    large = cells({"none": 2}).assign(task="t(train_size=1000)", train_size=1000)
+    large = with_train_size(cells({"none": 2}), 1000)
     found = scaling_frame(pd.concat([small, large]))
     assert found.task.tolist() == ["t"]
     assert found.exponent[0] == pytest.approx(1, abs=0.05)

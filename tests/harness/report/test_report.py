@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,33 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from harness.plugins.registry import Spec
 from harness.report import figures
-from harness.report.cells import cells_frame
+from harness.report.cells import cells_frame, labels_without, metric_names
 from harness.report.doses import dose_table
-from harness.report.summary import interval, summary_frame, summary_table, worst_frame, worst_table
+from harness.report.summary import summary_frame, summary_table, t_interval, worst_frame, worst_table
 from harness.report.tables import Tables
 from harness.report.write import build_tables, write_tables
-from harness.store.records import Record
+from harness.store.records import Measured, Record
+
+Options = Mapping[str, Any]
+NONE: Options = {}
 
 
 def record(
-    attack: str, defense: str, dose: int, seed: int, asr: float | None, status: str = "done", floor: float = 0.1
-) -> Record:
-    def plug(name: str) -> dict[str, Any]:
-        return {"name": name, "label": name, "options": {}}
+    attack: str, defense: str, dose: int, seed: int, asr: float | None, status: str = "done", floor: float = 0.1,
+    task_options: Options = NONE, attack_options: Options = NONE,
+) -> Record:  # fmt: skip
+    def plug(name: str, **options: Any) -> dict[str, Any]:
+        label = Spec(name, tuple(options.items())).label
+        return {"name": name, "label": label, "options": options, "label_options": options}
 
     metrics = {} if asr is None else {
         "asr": {"value": asr, "n": 90}, "asr_floor": {"value": floor, "n": 90}, "utility": {"value": 0.9, "n": 100},
     }  # fmt: skip
     return Record.model_validate(
-        {"key": "0" * 32, "label": "x", "task": plug("t"), "attack": plug(attack), "defense": plug(defense),
+        {"key": "0" * 32, "label": "x", "task": plug("t", **task_options),
+         "attack": plug(attack, **attack_options), "defense": plug(defense),
          "dose": dose, "modality": "image", "seed": seed, "stage": "control", "status": status, "metrics": metrics,
          "reason": "" if status == "done" else "why"}
     )  # fmt: skip
@@ -57,12 +65,24 @@ def test_summary_has_means_intervals_and_the_gate() -> None:
     assert summary.loc[("strong", "odd", 10)].reason == "why"
 
 
+def test_a_metric_that_nobody_has_heard_of_is_in_the_summary() -> None:
+    rows = [record("strong", "none", 10, seed, 0.5) for seed in (0, 1)]
+    for name in ("zeal", "aaa", "certified_accuracy_at_10", "asr_strict"):
+        for row, value in zip(rows, (0.2, 0.4)):
+            row.metrics[name] = Measured(value=value, n=5)
+    summary = summary_frame(cells_frame(rows))
+    assert summary.zeal[0] == summary.aaa[0] == pytest.approx(0.3)
+    means = [name for name in summary if name in {*metric_names(cells_frame(rows)), "fit_seconds"}]
+    known = ["asr", "asr_floor", "asr_strict", "utility", "certified_accuracy_at_10"]
+    assert means == [*known, "aaa", "zeal", "fit_seconds"]
+
+
 def test_interval_is_the_t_interval() -> None:
     values = pd.Series([0.2, 0.5, 0.6])
-    low, high = interval(values)
+    low, high = t_interval(values)
     expected = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
     assert (low, high) == pytest.approx(expected)
-    assert all(x != x for x in interval(values[:1])), "one seed has no interval"
+    assert all(x != x for x in t_interval(values[:1])), "one seed has no interval"
 
 
 def test_the_printed_table_shows_every_state() -> None:
@@ -104,7 +124,7 @@ def test_figures_are_pictures_with_safe_names(tmp_path: Path) -> None:
     rows = [*STRONG, *WEAK, *more]
     made = vars(build_tables(cells_frame(rows)))
     tables = Tables(**{k: v if v.empty else v.assign(task=strange) for k, v in made.items()})
-    paths = figures.write(tables, tmp_path)
+    paths = figures.write_figures(tables, tmp_path)
     assert [p.parent for p in paths] == [tmp_path] * 3
     for path in paths:
         with Image.open(path) as picture:
@@ -122,10 +142,21 @@ def test_numbers_are_never_cut_on_a_narrow_screen() -> None:
     assert "0.200" in text
 
 
+def test_names_and_options_of_plugins_stand_beside_their_labels() -> None:
+    row = record("badnets", "none", 10, 0, 0.5, attack_options={"size": 3, "target": 1})
+    row.peak_memory_bytes = 7
+    cells = cells_frame([row])
+    assert cells.attack[0] == "badnets(size=3, target=1)"
+    assert (cells.attack_name[0], cells.attack_options[0]) == ("badnets", '{"size": 3, "target": 1}')
+    assert (cells.defense_name[0], cells.defense_options[0], cells.peak_memory_bytes[0]) == ("none", "{}", 7)
+    assert labels_without(cells, "attack", "target") == {"badnets(size=3, target=1)": "badnets(size=3)"}
+    assert labels_without(cells, "defense", "target") == {"none": "none"}
+
+
 def test_nothing_to_report() -> None:
     assert cells_frame([]).empty
     assert summary_frame(pd.DataFrame()).empty
-    assert figures.write(build_tables(cells_frame([])), Path("nowhere")) == []
+    assert figures.write_figures(build_tables(cells_frame([])), Path("nowhere")) == []
 
 
 def test_single_answers_get_a_binomial_interval() -> None:
@@ -141,7 +172,7 @@ def test_single_answers_get_a_binomial_interval() -> None:
 
 def test_the_worst_target_stands_beside_the_mean() -> None:
     rows = [
-        record(f"badnets(size=3, target={target})", "none", 10, seed, 0.1 * target + 0.05 * seed)
+        record("badnets", "none", 10, seed, 0.1 * target + 0.05 * seed, attack_options={"size": 3, "target": target})
         for target in (1, 4) for seed in (0, 1)
     ]  # fmt: skip
     (worst,) = worst_frame(cells_frame([*rows, *STRONG])).to_dict("records")
@@ -176,14 +207,13 @@ def test_a_published_table_of_cells_is_enough_to_make_all_others_again(tmp_path:
 
 
 def test_tasks_that_differ_in_augmentation_share_a_figure(tmp_path: Path) -> None:
-    labels = ["t(augmentation=none, n=5)", "t(n=5)", "t(augmentation=strong, n=5)"]
-    rows = []
-    for i, label in enumerate(labels):
-        for dose in (0, 5, 20):
-            row = record("strong", "none", dose, 0, min(1.0, dose / 20 / (i + 1)))
-            rows.append(row.model_copy(update={"task": row.task.model_copy(update={"label": label})}))
+    rows = [
+        record("strong", "none", dose, 0, min(1.0, dose / 20 / (i + 1)), task_options={**options, "n": 5})
+        for i, options in enumerate(({"augmentation": "none"}, NONE, {"augmentation": "strong"}))
+        for dose in (0, 5, 20)
+    ]  # fmt: skip
     found = build_tables(cells_frame(rows))
-    lines = figures.by_augmentation(found.summary)
+    lines = figures.compare_augmentations(found)
     assert list(dict.fromkeys(lines.task)) == ["t(n=5)"]
     assert list(dict.fromkeys(lines.defense)) == ["augmentation none", "augmentation default", "augmentation strong"]
     assert "t_n_5_-augmentation.png" in {path.name for path in write_tables(found, tmp_path)}

@@ -22,7 +22,7 @@ from harness.cell.gallery import Made, encode_outputs
 from harness.cli.app import app
 from harness.errors import BadSubmission, BrokenLedger, NotASite
 from harness.grid.mapping import grid_from_mapping
-from harness.report.cells import NAME
+from harness.report.cells import CACHE
 from harness.run.event import Ended
 from harness.run.execute import execute
 from harness.run.plan import make_plan
@@ -57,6 +57,11 @@ def plug(name: str) -> dict[str, Any]:
     return {"name": name, "label": name, "options": {}}
 
 
+def planned(letter: str) -> dict[str, object]:
+    names = {name: letter for kind in ("task", "attack", "defense") for name in (kind, f"{kind}_name")}
+    return {"key": letter * 32, "label": letter, **names, "dose": 3, "seed": 0}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A run of classifiers and a language model that was stopped before its last cell, and cells that failed badly."""
@@ -75,7 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
         if label == HOSTILE:
             failed |= {kind: plug(HOSTILE) for kind in parts}
         records.save(store, Record.model_validate(failed))
-    tree = [*records.read_plan(store), *({"key": c * 32, "label": c} for c in "ab")]
+    tree = [*records.read_plan(store), *(planned(c) for c in "ab")]
     records.write_plan(store, records.read_planned_grid(store), tree)
     return store
 
@@ -229,6 +234,14 @@ def test_a_folder_with_nothing_is_named(tmp_path: Path) -> None:
         (lambda text: text.replace(",0.25,", ",high,"), "line 3: asr 'high' is no number"),
         (lambda text: text.replace(",done,", ",fine,", 1), "line 2: status 'fine' is none of done, failed"),
         (lambda text: text.replace(",5,0,", ",5.5,0,"), "line 2: dose '5.5' is no whole number"),
+        (
+            lambda text: text.replace(",none,none,{},", ",none,oracle,{},"),
+            "line 2: defense_name 'oracle' is not",
+        ),
+        (
+            lambda text: text.replace(",none,none,{},", ",none,none,[],"),
+            "line 2: defense_options '[]' is no",
+        ),
         (lambda text: "", "is no table"),
     ],
 )
@@ -247,8 +260,8 @@ def test_a_run_that_was_edited_is_refused_and_one_without_a_ledger_is_not(run: S
     copy = Store(shutil.copytree(run.root, tmp_path / "copy"))
     with opened([copy.root]) as found:
         true = joined(found).cells
-    kept = pd.read_parquet(copy.root / NAME)
-    kept.assign(asr=0.0, utility=1.0).to_parquet(copy.root / NAME)
+    kept = pd.read_parquet(copy.root / CACHE)
+    kept.assign(asr=0.0, utility=1.0).to_parquet(copy.root / CACHE)
     with opened([copy.root]) as found:
         pd.testing.assert_frame_equal(joined(found).cells, true, obj="what the copy says is not believed")
     path = next(p for p in (copy.root / "records").iterdir() if '"asr"' in p.read_text())

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from helpers import frame
 
-from harness.report.compare import paired
-from harness.report.summary import interval, summary_frame
+from harness.report.compare import paired_t_test
+from harness.report.summary import summary_frame, t_interval
 from harness.report.write import build_tables
 from harness.site.build import Options, build
 from harness.site.headline import common_doses, headline
@@ -34,7 +34,7 @@ def test_ranks_tell_apart_what_the_seeds_tell_apart_and_nothing_else() -> None:
     rows = found.rows.set_index("defense")
     assert list(rows.tied[["good", "same", "bad", "none"]]) == [True, True, False, False]
     assert rows.better_than["good"] == "bad"
-    low, high = interval(pd.Series(FOUR["good"]))
+    low, high = t_interval(pd.Series(FOUR["good"]))
     assert (rows.low["good"], rows.high["good"]) == pytest.approx((low, high))
     assert found.blocks == (("a", 5), ("a", 10))
 
@@ -93,7 +93,7 @@ def test_ranks_are_shown_with_intervals_of_a_share_and_with_the_p_of_every_pair(
     assert rank is not None
     assert len(rank.tests) == 1, "of both directions the one that was measured"
     test = rank.tests.iloc[0]
-    assert test.p == pytest.approx(paired(frame(wide), "good", "bad"))
+    assert test.p == pytest.approx(paired_t_test(frame(wide), "good", "bad"))
     assert test.corrected == pytest.approx(2 * test.p), "Holm, over both directions"
     assert f"bad (p {test.corrected:.3f})".replace("0.", ".") in page
     assert f"{test.p:.3f}".removeprefix("0") in page[page.index('id="tests"') :]

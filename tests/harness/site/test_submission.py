@@ -175,7 +175,7 @@ def unplan(files: Files) -> None:
 
 
 FORGED = {
-    "a damaged plan": (unplan, r"plan.json: is no plan \(a cell has no key"),
+    "a damaged plan": (unplan, r"plan.json: is no plan \('cells.0.key': Field required"),
     "an altered record": (improve, "is not what manifest.json says"),
     "an altered record and manifest": (forge_and_agree, "is not what was written"),
     "a cut ledger": (cut_the_end, "not in the ledger"),

@@ -24,7 +24,7 @@ from harness.grid.grid import expand
 from harness.grid.mapping import grid_from_plan
 from harness.grid.read import read_grid
 from harness.plugins.registry import KINDS, create, entries
-from harness.report.cells import NAME, cell_table
+from harness.report.cells import CACHE, cell_table
 from harness.store import ledger, records
 from harness.store.folder import Store
 from tasks.plugin import BadInput
@@ -154,7 +154,7 @@ def test_an_artefact(store: Store, data: bytes, at: int, inside: bool) -> None:
 @given(st.binary())
 def test_the_copy_of_the_records(store: Store, data: bytes) -> None:
     (store.root / "records" / f"{KEY}.json").unlink(missing_ok=True)
-    file(store, NAME, data)
+    file(store, CACHE, data)
     assert cell_table(store).empty
 
 

@@ -36,7 +36,7 @@ GRID = {
     "tasks": [{"name": "digits", "train_size": 60, "epochs": 1, "test_size": 20}], "attacks": ["badnets"],
     "doses": [0, 2], "defenses": ["none", "oracle"], "seeds": [0, 1],
 }  # fmt: skip
-TIMES = ["seconds", "fit_seconds"]
+COSTS = ["seconds", "fit_seconds", "peak_memory_bytes"]
 KEY = "0123456789abcdef" * 2
 Machine = Callable[[str], RemoteStore]
 
@@ -69,7 +69,7 @@ def run(store: Store, part: tuple[int, int] = (0, 1)) -> int:
 
 
 def measured(store: Store) -> pd.DataFrame:
-    frame = recorded_cells(make_plan(grid_from_mapping(GRID), store), store).drop(columns=TIMES)
+    frame = recorded_cells(make_plan(grid_from_mapping(GRID), store), store).drop(columns=COSTS)
     return frame.drop(columns=["commit", "libraries"], errors="ignore")
 
 
