@@ -1,4 +1,4 @@
-"""Samples as they are shown: what belongs together stands together, clean beside poisoned, one by one."""
+"""Samples side by side: each clean row beside the poisoned one, each output beside those of the same request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from harness.cell.gallery import tiles
-from harness.site.samples import KINDS, Marked, Sample
+from harness.site.samples import Marked, Sample
 
 TOGETHER = {
     "Training rows, clean and poisoned": ("clean", "poisoned"),
@@ -21,12 +21,12 @@ TOGETHER = {
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a file with several in a row: the file, its size, and where the picture lies in it; pixels."""
+    """One picture of a file that holds several in a row. Sizes in pixels."""
 
     path: str
-    size: tuple[int, int]
-    left: int
-    width: int
+    size: tuple[int, int]  # of the file: width, height
+    left: int  # where this picture begins
+    width: int  # of this picture
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class Item:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of items that differ in one thing alone."""
+    """Rows of items that belong together, such as one request without and with the trigger."""
 
     title: str
     medium: str  # pictures, sounds or texts
     rows: Sequence[Sequence[Item]]
 
 
-def groups(made: Sequence[Sample], root: Path) -> list[Group]:
-    """What a cell shows. root: of the store that the samples' paths are relative to."""
-    by_kind = {sample.kind: sample for sample in made}
-    found = [_group(title, [by_kind[k] for k in kinds if k in by_kind], root) for title, kinds in TOGETHER.items()]
-    known = {kind for kinds in TOGETHER.values() for kind in kinds}
-    found += [_group(sample.title, [sample], root) for sample in made if sample.kind not in known]
-    return [group for group in found if group.rows]
+def group_samples(samples: Sequence[Sample], root: Path) -> list[Group]:
+    """The groups of one cell. root: of the store that the samples' paths are relative to."""
+    by_kind = {sample.kind: sample for sample in samples}
+    groups = [_group(title, [by_kind[k] for k in kinds if k in by_kind], root) for title, kinds in TOGETHER.items()]
+    grouped = {kind for kinds in TOGETHER.values() for kind in kinds}
+    groups += [_group(sample.title, [sample], root) for sample in samples if sample.kind not in grouped]
+    return [group for group in groups if group.rows]
 
 
 def _group(title: str, samples: Sequence[Sample], root: Path) -> Group:
@@ -70,17 +70,17 @@ def _group(title: str, samples: Sequence[Sample], root: Path) -> Group:
 def _items(sample: Sample, root: Path) -> list[Item]:
     if sample.texts:
         return [Item(sample.title, asked=asked, text=text) for asked, text in sample.texts]
-    n = max(len(sample.labels), len(sample.sounds), int(sample.kind not in KINDS))  # what a defense found stays whole
-    shown = [tile for path in sample.pictures for tile in _tiles(path, root, n)]
-    rows = zip_longest(shown, sample.sounds, sample.labels)
+    n = max(len(sample.labels), len(sample.sounds), int(sample.is_finding))  # a finding is one picture, however wide
+    pictures = [tile for path in sample.pictures for tile in _tiles(path, root, n)]
+    rows = zip_longest(pictures, sample.sounds, sample.labels)
     return [
-        Item(sample.title, label or "", tile, sound or "", *(_heard(root / sound) if sound else ()))
+        Item(sample.title, label or "", tile, sound or "", *(_sound_size(root / sound) if sound else ()))
         for tile, sound, label in rows
     ]
 
 
 def _tiles(path: str, root: Path, n: int) -> list[Tile]:
-    """None of a file that is no picture."""
+    """Empty for a file that is not a picture."""
     try:
         with Image.open(root / path) as image:
             size = image.size
@@ -89,8 +89,8 @@ def _tiles(path: str, root: Path, n: int) -> list[Tile]:
     return [Tile(path, size, left, width) for left, width in tiles(size, n)]
 
 
-def _heard(path: Path) -> tuple[float, float]:
-    """Seconds, and the highest frequency in kHz; zeros of a file that is no sound."""
+def _sound_size(path: Path) -> tuple[float, float]:
+    """Seconds, and the highest frequency in kHz; zeros for a file that is not a sound."""
     try:
         with wave.open(str(path)) as sound:
             return sound.getnframes() / sound.getframerate(), sound.getframerate() / 2000
