@@ -116,10 +116,9 @@ def test_pages_load_from_the_disk_and_never_scroll_sideways(view: dict[str, int]
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_in_the_way_of_assistive_technology(scheme: str, site: Path, page: Any) -> None:
     page.emulate_media(color_scheme=scheme)
-    colours = {} if scheme == "light" else {"runOnly": ["color-contrast"]}  # all else is the same in the dark
-    for path in kinds(site):
+    for path in (path for path in kinds(site) if path != site / "index.html"):  # it is part of the single page
         page.goto(path.as_uri())
-        found = axe.Axe().run(page, options={"preload": False, **colours}).response["violations"]
+        found = axe.Axe().run(page, options={"preload": False}).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == [], path.name
 
 
