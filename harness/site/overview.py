@@ -65,11 +65,16 @@ def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None
 
 
 def example_row(head: pd.DataFrame) -> tuple[Any, Any] | None:
-    """A row of the headline to explain, with that of the undefended attack: both ED50s known, and the defense helps."""
+    """A row of the headline to explain, with that of the undefended attack.
+
+    Both ED50s are known, and the defense helps: the whole interval of its protection factor lies above 1.
+    """
     plain = working_rows(head)
     plain = {(r.task, r.attack): r for r in plain[plain.ed50_censored == ""].itertuples()} if len(plain) else {}
     rows = defended_rows(head)
     if not len(rows) or "p" not in rows:
         return None
-    rows = rows[(rows.protection_censored == "") & (rows.protection >= 2) & (rows.p < 0.05) & rows.clean_cost.notna()]
+    rows = rows[
+        (rows.protection_censored == "") & (rows.protection_low > 1) & (rows.p < 0.05) & rows.clean_cost.notna()
+    ]
     return next(((r, plain[r.task, r.attack]) for r in rows.itertuples() if (r.task, r.attack) in plain), None)
