@@ -1,4 +1,4 @@
-"""The commands that publish: a site made of runs, and a run as an archive for somebody else's site."""
+"""The commands that publish: a leaderboard of runs, and an archive of a run for somebody else's leaderboard."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from harness.cli.options import Dir, local_folder, open_run
 from harness.console import out
+from harness.errors import BadGrid
 
 
 def leaderboard(
@@ -21,27 +22,47 @@ def leaderboard(
             help="Runs (folder or URL), published folders with a cells.csv, archives of `tinydrop submit`.",
         ),
     ],
-    to: Annotated[Path, typer.Option("--out", "-o", help="The folder of the site; an older site there is replaced.")],
+    to: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The folder of the site, or the single file; replaces an older one."),
+    ],
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="One HTML file: tables, matrices, ranks; -o names it.")
+    ] = False,
     cell_pages: Annotated[
-        bool, typer.Option("--cell-pages/--no-cell-pages", help="A page for every cell that has a record.")
-    ] = True,
+        bool | None,
+        typer.Option("--cell-pages/--no-cell-pages", help="A page for every cell that has a record; the default."),
+    ] = None,
     svg_only: Annotated[bool, typer.Option("--svg-only", help="No PNG and PDF of the figures.")] = False,
-    title: Annotated[str, typer.Option("--title", help="What the site is called.")] = "tinydrop leaderboard",
+    title: Annotated[str, typer.Option("--title", help="The name of the site.")] = "tinydrop leaderboard",
 ) -> None:
     """Build a static site: headline, matrices, curves, ranks, coverage, samples; pages of tasks, plug-ins and cells.
 
     It opens from the disk, without a server or a network. Archives are checked before anything of them is shown.
 
     Example:  tinydrop leaderboard runs/quickstart -o site
+    Example:  tinydrop leaderboard runs/quickstart -o leaderboard.html --single-file
     """
+    from rich.filesize import decimal
+
     from harness.site import sources
     from harness.site.build import Options, build
     from harness.site.charts import FORMATS
+    from harness.site.single_page import build_single_page, is_page_name
 
-    formats = FORMATS[:1] if svg_only else FORMATS
-    with sources.opened(dirs) as found:
-        files = build(sources.joined(found), to, Options(cell_pages, formats, title))
-    out.print(f"{files} files written; open {to / 'index.html'}", highlight=False, soft_wrap=True)
+    if single_file and cell_pages:
+        raise BadGrid("--cell-pages: needs a folder; leave --single-file or this option out")
+    if is_page_name(to) and not single_file:
+        raise BadGrid(f"-o {str(to)!r}: is the name of a page; add --single-file, or name a folder")
+    with sources.opened(dirs) as opened:
+        joined = sources.joined(opened)
+        if single_file:
+            written = f"{decimal(build_single_page(joined, to, title))} written; open {to}"
+        else:
+            formats = FORMATS[:1] if svg_only else FORMATS
+            files = build(joined, to, Options(cell_pages is not False, formats, title))
+            written = f"{files} files written; open {to / 'index.html'}"
+    out.print(written, highlight=False, soft_wrap=True)
 
 
 def submit(

@@ -1,8 +1,8 @@
-"""A run as one archive that somebody else can check: records, what they show, the ledger, the plan; no weights.
+"""A run as one archive that somebody else can check: records and their findings, the ledger, the plan; no weights.
 
-Nothing of an archive is believed before it was checked: names, sizes, hashes, the ledger's chain, every record's
-schema, and whether its numbers can be. Whoever makes a run up from nothing, ledger included, is not found out by this:
-ask for the head of the ledger early, and compare it with the one that the leaderboard shows.
+An archive is checked before anything of it is used: names, sizes, hashes, the ledger's chain, every record's schema,
+and whether a real run could have produced its numbers. These checks do not expose a run that was invented as a whole,
+ledger included: ask for the head of the ledger early, and compare it with the one that the leaderboard shows.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from harness.store import ledger, maintenance, records
 from harness.store.folder import PLAN, Store, write_atomically
 
 MANIFEST = "manifest.json"
-NAMES = re.compile(
+PACKED = re.compile(
     r"ledger\.jsonl|plan\.json|records/[0-9a-f]{32}(\.[1-9][0-9]*)?\.json"
     r"|findings/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.(png|wav|json)"
 )
-LARGEST = 1 << 30  # bytes of all files of an archive, unpacked
+LARGEST = 1 << 30  # bytes of all files together, unpacked
 
 
 class Manifest(BaseModel):
-    """What an archive says it holds."""
+    """The archive's own list of what it holds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -47,34 +47,39 @@ class Manifest(BaseModel):
     files: dict[str, str]  # path in the archive -> SHA-256
 
 
-def packed(path: str) -> bool:
-    """Is this a file of a store that goes into an archive?"""
-    return NAMES.fullmatch(path) is not None
+def is_packed(path: str) -> bool:
+    """Whether a file with this path in a store goes into its archive."""
+    return PACKED.fullmatch(path) is not None
 
 
 def pack(store: Store, to: Path) -> Manifest:
-    """Write the archive of a store; the same store gives the same bytes. Raises BadSubmission for a damaged one."""
+    """Write the archive of a store; the same store gives the same bytes. Raises BadSubmission for a damaged store."""
     problems = maintenance.verify(store).problems
     if problems:
-        raise BadSubmission(f"DIR: {str(store.root)!r}: {problems[0]}; `tinydrop verify` names all that is wrong")
+        raise BadSubmission(
+            f"DIR: {str(store.root)!r}: {problems[0]}; `tinydrop verify` lists everything that is wrong"
+        )
     paths = sorted(p.relative_to(store.root).as_posix() for p in store.root.rglob("*") if p.is_file())
-    data = {path: (store.root / path).read_bytes() for path in paths if packed(path)}
-    if not any(path.startswith("records/") for path in data):
+    files = {path: (store.root / path).read_bytes() for path in paths if is_packed(path)}
+    if not any(path.startswith("records/") for path in files):
         raise BadSubmission(f"DIR: {str(store.root)!r} has no record yet; see `tinydrop status {store.root}`")
     head = ledger.read_ledger(store.root)[-1].hash
-    hashes = {path: hashlib.sha256(held).hexdigest() for path, held in data.items()}
+    hashes = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
     manifest = Manifest(tinydrop=harness.__version__, head=head, files=hashes)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, held in {MANIFEST: manifest.model_dump_json(indent=1).encode(), **data}.items():
-            archive.writestr(zipfile.ZipInfo(path), held, zipfile.ZIP_DEFLATED)  # dated 1980: no clock in it
+        for path, data in {MANIFEST: manifest.model_dump_json(indent=1).encode(), **files}.items():
+            archive.writestr(zipfile.ZipInfo(path), data, zipfile.ZIP_DEFLATED)  # every file is dated 1980: no clock
     write_atomically(to, out.getvalue())
     return manifest
 
 
 @contextmanager
-def unpacked(path: Path, largest: int = LARGEST) -> Iterator[Store]:
-    """The store in an archive, checked, until the block ends. Raises BadSubmission, NewerSchema as `records.load`."""
+def unpack(path: Path, largest: int = LARGEST) -> Iterator[Store]:
+    """The store in an archive, checked, until the block ends. Raises BadSubmission, and NewerSchema as `records.load`.
+
+    largest: bytes, of all files unpacked.
+    """
     with TemporaryDirectory(prefix="tinydrop-") as folder:
         store = Store(Path(folder))
         try:
@@ -99,24 +104,24 @@ def unpacked(path: Path, largest: int = LARGEST) -> Iterator[Store]:
 
 
 def _extract(archive: zipfile.ZipFile, root: Path, largest: int) -> Manifest:
-    """Write the files that may be there; every name and size is looked at before the first byte is unpacked."""
+    """Write the expected files; every name and size is checked before the first byte is unpacked."""
     infos = archive.infolist()
     names = [info.filename for info in infos]
     twice = {name for name, n in Counter(names).items() if n > 1}
     for info in infos:
-        if info.filename != MANIFEST and not packed(info.filename):
-            raise BadSubmission(f"{info.filename[:80]!r} is no file of a submission")
+        if info.filename != MANIFEST and not is_packed(info.filename):
+            raise BadSubmission(f"{info.filename[:80]!r}: unexpected file")
         if stat.S_ISLNK(info.external_attr >> 16) or info.filename in twice:
-            raise BadSubmission(f"{info.filename!r} is a link, or there twice")
+            raise BadSubmission(f"{info.filename!r}: symbolic link or duplicate entry")
     size = sum(info.file_size for info in infos)
     if size > largest:
-        raise BadSubmission(f"holds {size / 1e6:,.0f} MB, more than the {largest / 1e6:,.0f} MB that are unpacked")
+        raise BadSubmission(f"holds {size / 1e6:,.0f} MB, more than the limit of {largest / 1e6:,.0f} MB")
     manifest = _manifest(archive, names)
     for name in names:
         if name != MANIFEST:
             data = _read(archive, name)
             if hashlib.sha256(data).hexdigest() != manifest.files[name]:
-                raise BadSubmission(f"{name}: is not what {MANIFEST} says")
+                raise BadSubmission(f"{name}: does not have the hash that {MANIFEST} lists")
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(data)
     return manifest
@@ -125,8 +130,8 @@ def _extract(archive: zipfile.ZipFile, root: Path, largest: int) -> Manifest:
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         return archive.read(name)
-    except OSError as error:  # a damaged directory points outside of the file
-        raise BadSubmission(f"{name}: is not where the archive says ({error})") from None
+    except OSError as error:  # a damaged zip directory points outside of the file
+        raise BadSubmission(f"{name}: not readable at its place in the archive ({error})") from None
 
 
 def _manifest(archive: zipfile.ZipFile, names: list[str]) -> Manifest:
@@ -142,21 +147,21 @@ def _manifest(archive: zipfile.ZipFile, names: list[str]) -> Manifest:
         manifest = Manifest.model_validate(tree)
     except (ValidationError, ValueError, AttributeError, RecursionError) as error:
         raise BadSubmission(f"{MANIFEST}: damaged ({str(error).splitlines()[0]})") from None
-    odd = sorted(set(manifest.files) ^ (set(names) - {MANIFEST}))
-    if odd:
-        raise BadSubmission(f"{odd[0][:80]}: is only in the archive or only in {MANIFEST}")
+    unmatched = sorted(set(manifest.files) ^ (set(names) - {MANIFEST}))
+    if unmatched:
+        raise BadSubmission(f"{unmatched[0][:80]}: is only in the archive or only in {MANIFEST}")
     return manifest
 
 
 def _problems(store: Store, manifest: Manifest) -> Iterator[str]:
-    """What is wrong with an unpacked store, the first thing first."""
-    found = maintenance.verify(store, only=packed)
-    yield from found.problems
-    if found.heads != [manifest.head]:
-        yield f"{ledger.LEDGER_FILE}: does not end with the head that {MANIFEST} names; it was cut"
+    """The problems of an unpacked store, one by one."""
+    verified = maintenance.verify(store, only=is_packed)
+    yield from verified.problems
+    if verified.heads != [manifest.head]:
+        yield f"{ledger.LEDGER_FILE}: was cut: it does not end with the head that {MANIFEST} names"
     for path in sorted((store.root / "records").glob("*.json")):
         record = records.load(path)
-        why = doubt(record) if record else "is no record"
+        why = doubt(record) if record else "not a valid record"
         if why:
             yield f"records/{path.name}: {why}"
     try:

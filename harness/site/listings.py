@@ -15,7 +15,7 @@ import pandas as pd
 from harness.plugins.registry import PluginEntry
 from harness.report.summary import LOWER_IS_BETTER
 from harness.site.headline import COUNTS, Column, Field, Listing, bounded, coverage, decimals, number
-from harness.site.overview import middle, protected, working
+from harness.site.overview import defended_rows, median_field, working_rows
 from harness.site.ranks import LEVEL, Ranking
 from harness.store.records import PluginRecord, Record
 
@@ -52,6 +52,9 @@ class Pages:
             slug = safe(task)
             same = sum(s == slug or s.startswith(f"{slug}-") for s in self.slugs.values())
             self.slugs[task] = f"{slug}-{same}" if same else slug
+
+    def page(self, name: str, up: str = "") -> str:
+        return f"{up}{name}.html"
 
     def task(self, label: str, up: str = "") -> Field:
         return Field(label, href=f"{up}tasks/{self.slugs[label]}.html")
@@ -184,7 +187,7 @@ def plugins(
 ) -> Listing:
     """The index of attacks or defenses: what each is, how far it was run, and what came of it in the median."""
     column = kind.removesuffix("s")
-    plain, defended = working(head), protected(head)
+    plain, defended = working_rows(head), defended_rows(head)
     result, of, name = (
         ("median ED50", plain, "ed50") if kind == "attacks" else ("median protection", defended, "protection")
     )
@@ -193,7 +196,7 @@ def plugins(
         e = described.get(str(label))
         rows.append([
             at.plugin(kind, str(label)), Field(e.stage if e else ""), Field(e.summary if e else "", kind="note"),
-            middle(of[of[f"{column}_name"] == label], name) if len(of) else Field("–"),
+            median_field(of[of[f"{column}_name"] == label], name) if len(of) else Field("–"),
             number(part.task.nunique(), "{:,}"), number(len(part), "{:,}"),
         ])  # fmt: skip
     columns = (
@@ -206,7 +209,7 @@ def plugins(
 def tasks(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, at: Pages) -> Listing:
     """The index of tasks, with what became of their cells."""
     counts = coverage(cells, missing, ["task"])
-    plain, parts = working(head), dict(list(cells.groupby("task", sort=False)))
+    plain, parts = working_rows(head), dict(list(cells.groupby("task", sort=False)))
     columns = (
         TASK, Column("modality", choose=True), Column("clean metric", choose=True), Column("training rows", True),
         Column("attacks", True), Column("defenses", True),
@@ -220,7 +223,7 @@ def tasks(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, at: Pa
         rows.append([
             at.task(str(task)), *(Field(", ".join(part[c].unique())) for c in ("modality", "clean_metric")),
             number(size, "{:,.0f}"), *(number(part[c].nunique(), "{:,}") for c in ("attack", "defense")),
-            middle(plain[plain.task == task], "ed50") if len(plain) else Field("–"), *_states(row),
+            median_field(plain[plain.task == task], "ed50") if len(plain) else Field("–"), *_states(row),
         ])  # fmt: skip
     return Listing("tasks", "Tasks of this leaderboard", columns, rows)
 

@@ -1,4 +1,4 @@
-"""What an installed plug-in is, for its page: every option with its meaning, and a task's data."""
+"""What the page of a plug-in says: every option with its meaning, the docstring, and a task's data."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from harness.plugins.registry import PluginEntry, entries, load_class
 from harness.site.headline import Field
 
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
-TYPES = {"integer": "whole number", "string": "text", "boolean": "true or false"}  # the others as JSON calls them
-NAMES = {
+TYPES = {"integer": "whole number", "string": "text", "boolean": "true or false"}  # other types keep their JSON name
+ANNOTATIONS = {
     "int": "whole number", "float": "number", "str": "text", "bool": "true or false", "None": "null",
     "Positive": "whole number above 0", "Count": "whole number from 0", "Share": "number from 0 to 1",
     "Above0": "number above 0", "AtLeast0": "number from 0",
@@ -31,13 +31,13 @@ class Option:
     """An option of a plug-in, its own or a base class's."""
 
     name: str
-    values: str  # what it may be, in words
-    default: str  # nothing: must be given
-    meaning: str  # the comment beside it, where there is one
+    values: str  # what is allowed, in words
+    default: str  # empty: the option is required
+    meaning: str  # the comment beside it, or empty
 
 
-def options(kind: str, entry: PluginEntry | None) -> list[Option]:
-    """All that a grid may set, inherited ones last; what the registry knows where the plug-in cannot be imported."""
+def list_options(kind: str, entry: PluginEntry | None) -> list[Option]:
+    """All that a grid may set, inherited ones last. For a plug-in that cannot be imported, what the registry read."""
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
 
@@ -46,29 +46,30 @@ def options(kind: str, entry: PluginEntry | None) -> list[Option]:
     cls = _class(kind, entry)
     try:
         schema = TypeAdapter(cls).json_schema() if cls else {}
-    except PydanticUserError:  # options of a kind that JSON has not
+    except PydanticUserError:  # an option of a type that JSON does not have
         cls = None
     if cls is None:
         split = {name: what.partition(" = ") for name, what in entry.options.items()}
-        return [Option(name, _named(values), default, "") for name, (values, _, default) in split.items()]
+        return [Option(name, _annotation_in_words(values), default, "") for name, (values, _, default) in split.items()]
     known, needed = schema.get("properties", {}), schema.get("required", ())
-    meanings = {name: word for base in reversed(cls.__mro__) for name, word in _comments(base).items()}
+    meanings = {name: comment for base in reversed(cls.__mro__) for name, comment in _comments(base).items()}
     own = [name for name in known if name in entry.options]
+    defaults = {name: "" if name in needed else _default(schema) for name, schema in known.items()}
     return [
-        Option(name, words(known[name]), "" if name in needed else _default(known[name]), meanings.get(name, ""))
+        Option(name, values_in_words(known[name]), defaults[name], meanings.get(name, ""))
         for name in (*own, *(name for name in known if name not in entry.options))
     ]
 
 
-def details(kind: str, entry: PluginEntry | None) -> list[str]:
-    """What a docstring says below its summary: the source's sections, deviations, figures; paragraph by paragraph."""
+def read_paragraphs(kind: str, entry: PluginEntry | None) -> list[str]:
+    """The docstring below its summary (source, deviations, figures), paragraph by paragraph."""
     cls = _class(kind, entry) if entry else None
     paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n") if cls else []
     return [" ".join(paragraph.split()) for paragraph in paragraphs[1:]]
 
 
 def _class(kind: str, entry: PluginEntry) -> Any:
-    """None where this plug-in is not installed, or an extra that it needs."""
+    """None where this plug-in, or an extra that it needs, is not installed."""
     if entry != entries(kind).get(entry.name):
         return None
     try:
@@ -77,30 +78,30 @@ def _class(kind: str, entry: PluginEntry) -> Any:
         return None
 
 
-def _named(annotation: str) -> str:
-    """An annotation as it is written, in words; nothing of it is run."""
-    return re.sub(r"\w+", lambda name: NAMES.get(name[0], name[0]), annotation).replace(" | ", " or ")
+def _annotation_in_words(annotation: str) -> str:
+    """A type annotation in words. It is only read: nothing of it is run."""
+    return re.sub(r"\w+", lambda name: ANNOTATIONS.get(name[0], name[0]), annotation).replace(" | ", " or ")
 
 
-def words(schema: dict[str, Any]) -> str:
+def values_in_words(schema: dict[str, Any]) -> str:
     """The values that a JSON schema allows."""
     if "anyOf" in schema:
-        return " or ".join(words(part) for part in schema["anyOf"])
+        return " or ".join(values_in_words(part) for part in schema["anyOf"])
     if "enum" in schema or "const" in schema:
-        return ", ".join(map(_written, schema.get("enum", [schema.get("const")])))
+        return ", ".join(map(_as_in_a_grid, schema.get("enum", [schema.get("const")])))
     if schema.get("type") == "array":
-        return f"list of {words(schema['items'])}" if schema.get("items") else "list"
+        return f"list of {values_in_words(schema['items'])}" if schema.get("items") else "list"
     kind = str(schema.get("type", "any"))
     bounds = [f"{word} {schema[name]:g}" for name, word in BOUNDS.items() if name in schema]
     return " ".join([TYPES.get(kind, kind), *bounds])
 
 
 def _default(schema: dict[str, Any]) -> str:
-    return _written(schema["default"]) if "default" in schema else "made anew"
+    return _as_in_a_grid(schema["default"]) if "default" in schema else "made anew"
 
 
-def _written(value: Any) -> str:
-    """As a grid has it."""
+def _as_in_a_grid(value: Any) -> str:
+    """A value as it is written in a grid."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
@@ -109,21 +110,21 @@ def _comments(cls: type) -> dict[str, str]:
     """By option: the comment on its line in this class."""
     try:
         source = textwrap.dedent(inspect.getsource(cls))
-        found = {
+        comments = {
             t.start[0]: t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == COMMENT
         }
         (tree,) = ast.parse(source).body
-    except (OSError, TypeError, SyntaxError):  # built in, or made while running
+    except (OSError, TypeError, SyntaxError):  # a built-in class, or one made at run time
         return {}
     return {
-        node.target.id: found[node.end_lineno].lstrip("# ")
+        node.target.id: comments[node.end_lineno].lstrip("# ")
         for node in getattr(tree, "body", [])
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno in found
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno in comments
     }
 
 
-def data(entry: PluginEntry | None) -> list[tuple[str, Field]]:
-    """A task's data: where it is from, at which version, under which licence, and what is measured on it."""
+def data_facts(entry: PluginEntry | None) -> list[tuple[str, Field]]:
+    """A task's data: its source, version and licence, and what is measured on it."""
     cls = _class("tasks", entry) if entry else None
     if cls is None:
         return []

@@ -1,4 +1,4 @@
-"""Which defense is best on a task? Ranks over complete blocks only; what the seeds cannot tell apart is a tie."""
+"""Ranks of the defenses of a task, over complete blocks only. Defenses that the seeds cannot tell apart are a tie."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.console import counted
 from harness.report.compare import holm, paired_t_test
 from harness.report.summary import t_interval
 
-LEVEL = 0.05  # of the whole family of comparisons of a task
+LEVEL = 0.05  # of significance, for all comparisons of a task together
 
 Block = tuple[str, int]  # an attack and a dose
 
@@ -23,7 +23,7 @@ class Ranking:
     rows: pd.DataFrame  # defense, stage, rank (0: a control, not ranked), tied, asr, low, high, better_than
     blocks: tuple[Block, ...]
     seeds: int
-    left_out: tuple[str, ...]  # defenses that lack some of the blocks
+    left_out: tuple[str, ...]  # defenses that were run and lack some of the blocks
     tests: pd.DataFrame  # of every pair: better (the lower mean ASR), worse, apart, p, corrected (Holm)
 
     @property
@@ -43,13 +43,13 @@ class Ranking:
 
 
 def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
-    """One task's defenses by mean ASR over the blocks that all of them have whole; None if there are none.
+    """One task's defenses by mean ASR over the blocks that all of them completed; None if there are none.
 
-    cells: of one task. working: attacks whose gate is open; the others say nothing of a defense. A block is an attack
-    and a dose above 0, whole where all of its seeds are done. Defenses and blocks are dropped, those that lack most
-    first, until every defense left has every block left. A defense's rank is one more than the number of defenses that
-    have a lower ASR in the paired one-sided t test over seeds, Holm-corrected over all pairs of the task in both
-    directions. Intervals are those of a share: they end at 0 and 1.
+    cells: of one task. working: attacks whose gate is open; the others say nothing about a defense. A block is an
+    attack and a dose above 0; it is complete where all of its seeds are done. Defenses and blocks are dropped, those
+    that lack most first, until every defense left has every block left. A defense's rank is one more than the number of
+    defenses that have a lower ASR in the paired one-sided t test over seeds, Holm-corrected over all pairs of the task
+    in both directions. Intervals are those of a share: they end at 0 and 1.
     """
     if "asr" not in cells:
         return None
@@ -57,16 +57,15 @@ def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
     done = graded[(graded.status == "done") & graded.asr.notna()]
     if done.empty:
         return None
-    whole = _whole(graded, done)
-    defenses, blocks = _rectangle(whole)
+    defenses, blocks = _common_blocks(_complete_blocks(graded, done))
     seeds = _common_seeds(done, blocks)
     stages = cells.drop_duplicates("defense").set_index("defense").stage
     ranked = [d for d in defenses if stages[d] != "control"]
     if len(ranked) < 2 or not seeds:
         return None
     number = {block: n for n, block in enumerate(blocks, 1)}
-    at = [number.get(pair, 0) for pair in zip(done.attack, done.dose)]
-    part = done.assign(dose=at)  # so that every block counts alike in the paired test
+    numbers = [number.get(pair, 0) for pair in zip(done.attack, done.dose)]
+    part = done.assign(dose=numbers)  # so that every block counts alike in the paired test
     part = part[(part.dose > 0) & part.seed.isin(seeds) & part.defense.isin(defenses)]
     tests = _tests(part, ranked)
     won = tests[tests.corrected < LEVEL]
@@ -89,25 +88,26 @@ def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
     return Ranking(frame, tuple(blocks), len(seeds), left_out, tests.sort_values("p", kind="stable", ignore_index=True))
 
 
-def _whole(graded: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
-    """Defense x block: are all seeds of the block done?"""
+def _complete_blocks(graded: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
+    """Defense x block: whether all seeds of the block are done."""
     block = ["attack", "dose"]
     seeds = graded.groupby(block, sort=False).seed.nunique()
     per_block = done.groupby(["defense", *block], sort=False).seed.nunique().unstack("defense").fillna(0)
     return per_block.eq(seeds.loc[per_block.index], axis=0).T
 
 
-def _rectangle(whole: pd.DataFrame) -> tuple[list[str], list[Block]]:
+def _common_blocks(complete: pd.DataFrame) -> tuple[list[str], list[Block]]:
     """Defenses and blocks (by attack and dose) such that every defense has every block; many of both, greedily.
 
-    What lacks the largest part of the others goes first. What turns out to lack nothing that was kept comes back.
+    Whatever lacks the largest share goes first. A defense or block that was dropped and, in the end, lacks nothing is
+    re-admitted.
     """
-    kept = whole
-    while not kept.to_numpy().all():
-        rows, columns = (~kept).mean(axis=1), (~kept).mean(axis=0)
-        kept = kept.drop(index=rows.idxmax()) if rows.max() > columns.max() else kept.drop(columns=[columns.idxmax()])
-    blocks = whole.columns[whole.loc[kept.index].all(axis=0)]
-    defenses = whole.index[whole[blocks].all(axis=1)]
+    left = complete
+    while not left.to_numpy().all():
+        rows, columns = (~left).mean(axis=1), (~left).mean(axis=0)
+        left = left.drop(index=rows.idxmax()) if rows.max() > columns.max() else left.drop(columns=[columns.idxmax()])
+    blocks = complete.columns[complete.loc[left.index].all(axis=0)]
+    defenses = complete.index[complete[blocks].all(axis=1)]
     return list(defenses), sorted((str(attack), int(dose)) for attack, dose in blocks)
 
 
@@ -117,7 +117,7 @@ def _common_seeds(done: pd.DataFrame, blocks: list[Block]) -> set[int]:
 
 
 def _tests(part: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
-    """Has `better` the lower ASR than `worse`? One row for every pair, in both directions."""
+    """The paired test of whether `better` has a lower ASR than `worse`: a row for every pair, in both directions."""
     pairs = [(a, b) for a in ranked for b in ranked if a != b]
     alone = dict(list(part.groupby("defense", sort=False)))
     p = np.array([paired_t_test(pd.concat([alone[a], alone[b]]), a, b) for a, b in pairs])

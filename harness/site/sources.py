@@ -51,7 +51,7 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
     """The sources at these paths; what archives held is gone when the block ends.
 
     Raises FileNotFoundError for a path that holds no run, BrokenLedger for a run that is not as it was written,
-    BadSubmission for a table that cannot be, otherwise it and NewerSchema as `submission.unpacked`.
+    BadSubmission for a table that cannot be, otherwise it and NewerSchema as `archive.unpack`.
     """
     with ExitStack() as stack:
         found: list[Source] = []
@@ -59,7 +59,7 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
             name = path.name if path.is_absolute() else path.as_posix()
             name += f" ({len(found) + 1})" if any(s.name == name for s in found) else ""
             if path.is_file():
-                found.append(_run(name, stack.enter_context(archive.unpacked(path))))
+                found.append(_run(name, stack.enter_context(archive.unpack(path))))
             elif (path / "cells.csv").is_file():
                 found.append(Source(name, _published(path / "cells.csv")))
             elif (path / "records").is_dir():

@@ -104,4 +104,12 @@ function enhance(table) {
   show();
 }
 
+// A link to a section that is folded leads into it.
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) target.open = true;
+}
+
 document.querySelectorAll("table.data").forEach(enhance);
+addEventListener("hashchange", unfold);
+unfold();

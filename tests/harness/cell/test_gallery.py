@@ -17,8 +17,8 @@ from harness.grid.grid import expand
 from harness.grid.mapping import grid_from_mapping
 from harness.run.record_cell import run_cell
 from harness.run.settings import Settings
-from harness.site.pairs import groups
-from harness.site.samples import Sample, changed, of
+from harness.site.sample_groups import group_samples
+from harness.site.samples import Sample, mark_changes, samples_of
 from harness.store.folder import Store
 from harness.testing.checks import CPU
 
@@ -60,7 +60,8 @@ def test_poisoned_rows_lie_beside_what_they_were(tmp_path: Path, task: str, atta
         found = set(record.findings)
         if cell.defense.name == "none" and cell.dose:
             assert found == kept, "once for the defenses of a column"
-            before, after = (sample for sample in of(record, Store(tmp_path)) if sample.kind in ("clean", "poisoned"))
+            samples = samples_of(record, Store(tmp_path))
+            before, after = (sample for sample in samples if sample.kind in ("clean", "poisoned"))
             if after.labels:
                 assert before.labels != after.labels
                 assert set(after.labels) == {after.labels[0]}, "the target class"
@@ -91,7 +92,7 @@ def test_what_belongs_together_is_shown_row_by_row(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_text("no picture")
     pictures = {"poisoned": "a.png", "clean": "a.png", "mask": "a.png", "broken": "b.png"}
     made = [Sample(kind, kind, (path,), labels=("x", "y", "z") * (kind == "clean")) for kind, path in pictures.items()]
-    pairs, mask = groups(made, tmp_path)
+    pairs, mask = group_samples(made, tmp_path)
     assert [[item.title for item in row] for row in pairs.rows] == [["clean", "poisoned"]] * 3
     assert [row[0].label for row in pairs.rows] == ["x", "y", "z"]
     lefts = [[item.tile.left for item in row if item.tile] for row in pairs.rows]
@@ -100,11 +101,11 @@ def test_what_belongs_together_is_shown_row_by_row(tmp_path: Path) -> None:
 
 
 def test_what_was_changed_in_a_text_is_marked_and_in_sight() -> None:
-    assert changed("a good film", "a good cf film") == [("a good", False), (" cf", True), (" film", False)]
-    assert changed("same", "same") == [("same", False)]
-    assert changed("", "") == []
+    assert mark_changes("a good film", "a good cf film") == [("a good", False), (" cf", True), (" film", False)]
+    assert mark_changes("same", "same") == [("same", False)]
+    assert mark_changes("", "") == []
     long = " ".join(["word"] * 500)
-    pieces = changed(long, f"{long} trigger")
+    pieces = mark_changes(long, f"{long} trigger")
     assert pieces[-1] == (" trigger", True)
     assert sum(len(text) for text, _ in pieces) < 700
 

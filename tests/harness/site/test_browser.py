@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from helpers import ROOT
 
 from harness.cell.gallery import Made, encode_outputs
 from harness.site.build import Options, build
+from harness.site.single_page import build_single_page
 from harness.site.sources import joined, opened
 from harness.store import records
 from harness.store.folder import Store
@@ -57,7 +59,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("browser") / "site"
     generated(Store(to.parent / "run"))
     with opened([to.parent / "run", RESULTS / "crafted" / "tabular", RESULTS / "defenses"]) as found:
-        build(joined(found), to, Options(formats=("svg",)))
+        cells = joined(found)
+        build(cells, to, Options(formats=("svg",)))
+        build_single_page(cells, to.parent / "single.html", "One page")
     return to
 
 
@@ -85,8 +89,8 @@ def page(chromium: Any) -> Iterator[Any]:
 
 
 def kinds(site: Path) -> list[Path]:
-    """One page of every kind, the longest of each."""
-    found = [*site.glob("*.html")]
+    """One page of every kind, the longest of each, and the single page."""
+    found = [site.parent / "single.html", *site.glob("*.html")]
     for folder in ("tasks", "attacks", "defenses"):
         found.append(max((site / folder).glob("*.html"), key=lambda path: path.stat().st_size))
     return found + sorted((site / "cells").glob("*.html"))
@@ -113,7 +117,7 @@ def test_pages_load_from_the_disk_and_never_scroll_sideways(view: dict[str, int]
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_in_the_way_of_assistive_technology(scheme: str, site: Path, page: Any) -> None:
     page.emulate_media(color_scheme=scheme)
-    for path in kinds(site):
+    for path in (path for path in kinds(site) if path != site / "index.html"):  # it is part of the single page
         page.goto(path.as_uri())
         found = axe.Axe().run(page, options={"preload": False}).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == [], path.name
@@ -142,6 +146,17 @@ def test_sorting_and_filtering(site: Path, page: Any) -> None:
     assert all(text.startswith("sst2") for text in tasks)
     page.get_by_label("Filter: ED50").first.fill("no such thing")
     assert column(page, 1) == []
+
+
+def test_a_link_of_the_single_page_unfolds_its_section(site: Path, page: Any) -> None:
+    page.goto((site.parent / "single.html").as_uri())
+    section = page.locator("details[id^=task-sst2]").first
+    assert not section.get_by_text("Attack success rate").is_visible()
+    page.locator("#tasks-table a", has_text="sst2").first.click()
+    assert section.get_by_text("Attack success rate").is_visible()
+    assert section.locator("table.data[id^=ranks-]").is_visible()
+    section.locator(".map a", has_text="onion").first.click()
+    assert page.locator("tr:target").inner_text().startswith("onion")
 
 
 def test_bounds_are_sorted_apart(site: Path, page: Any) -> None:
@@ -231,7 +246,7 @@ def test_figures_are_whole_and_legible_on_a_narrow_screen(site: Path, page: Any)
             [image.currentSrc, image.getBoundingClientRect().right, image.clientWidth - 9.6])""")  # fmt: skip
         for source, right, width in shown:  # without the frame
             assert right <= NARROW["width"]
-            svg = Path(source.removeprefix("file://")).read_text()
+            svg = urlopen(source).read().decode()  # a file, or in the page itself
             across = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # type: ignore[index]
             letters = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", svg)]
             assert min(letters) * width / across >= 8, source

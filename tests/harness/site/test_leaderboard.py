@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from attacks.image.badnets import Badnets
 from harness.cell.gallery import Made, encode_outputs
 from harness.cli.app import app
-from harness.errors import BadSubmission, BrokenLedger, NotASite
+from harness.errors import BadGrid, BadSubmission, BrokenLedger, NotASite
 from harness.grid.mapping import grid_from_mapping
 from harness.report.cells import CACHE
 from harness.run.event import Ended
@@ -29,6 +29,7 @@ from harness.run.plan import make_plan
 from harness.run.settings import Settings
 from harness.site.build import Options, build
 from harness.site.headline import coverage
+from harness.site.single_page import build_single_page
 from harness.site.sources import joined, opened
 from harness.store import ledger, records
 from harness.store.folder import Store
@@ -93,17 +94,28 @@ def site(run: Store) -> Path:
     return to
 
 
+@pytest.fixture(scope="module")
+def page(run: Store) -> Path:
+    to = run.root.parent / "single" / "index.html"
+    with opened([run.root, RESULTS / "crafted" / "tabular"]) as sources:
+        size = build_single_page(joined(sources), to, HOSTILE)
+    assert size == to.stat().st_size
+    return to
+
+
 class Links(HTMLParser):
     """Every address of a page, its ids, and tags that nobody closed."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.ids: list[str] = []
         self.open: list[str] = []
         self.feed(page.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value or "" for name, value in attrs if name in ("href", "src", "srcset")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
         if tag not in ("meta", "link", "img", "input", "br", "wbr", "source"):
             self.open.append(tag)
 
@@ -129,6 +141,51 @@ def test_everything_is_escaped(site: Path) -> None:
         assert "<script>alert" not in page.read_text(), page
         assert '"&<' not in page.read_text()
     assert "&lt;script&gt;alert(1)" in (site / "cells" / f"{'b' * 32}.html").read_text()
+
+
+def test_a_single_page_needs_nothing_beside_it(page: Path) -> None:
+    read = Links(page)
+    assert not read.open
+    assert len(read.ids) == len(set(read.ids))
+    assert {link[1:] for link in read.links if link.startswith("#")} <= {*read.ids}
+    assert all(link.startswith(("#", "data:", *ELSEWHERE)) for link in read.links)
+    assert [path.name for path in page.parent.iterdir()] == ["index.html"]
+    text = page.read_text()
+    assert "default-src 'none'" in text, "a browser fetches nothing for it"
+    assert "data:image/svg+xml" in text
+    assert text.count('<table class="map">') > 2
+    assert 'id="headline"' in text
+
+
+def test_a_single_page_is_escaped_and_runs_one_script(page: Path) -> None:
+    text = page.read_text()
+    assert text.count("<script") == 1
+    assert "&lt;script&gt;alert(1)" in text
+    assert '"&<' not in text
+
+
+def test_a_single_page_replaces_an_older_one_and_nothing_else(page: Path, run: Store, tmp_path: Path) -> None:
+    def write(*options: str, to: str = "index.html") -> Any:
+        command = ["leaderboard", str(run.root), "-o", str(tmp_path / to), *options]
+        return CliRunner().invoke(app, command)
+
+    shutil.copy(page, tmp_path / "index.html")
+    done = write("--single-file")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"kB written; open .*index.html", done.output)
+    (tmp_path / "notes.html").write_text("mine")
+    refused = {
+        "needs a folder": (BadGrid, write("--single-file", "--cell-pages")),
+        "is the name of a page; add --single-file": (BadGrid, write()),
+        "name a file that ends in .html": (NotASite, write("--single-file", to="site")),
+        "exists and is not a leaderboard; name a new file": (NotASite, write("--single-file", to="notes.html")),
+        "exists and is not a leaderboard; name a new folder": (NotASite, write(to="")),
+    }
+    for words, (error, answer) in refused.items():
+        assert isinstance(answer.exception, error), words
+        assert words in str(answer.exception)
+        assert "\n" not in str(answer.exception)
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "notes.html"}
 
 
 def test_states_are_shown_as_what_they_are(run: Store, site: Path) -> None:
@@ -192,7 +249,7 @@ def test_an_older_site_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> 
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("x")
-    with pytest.raises(NotASite, match="no leaderboard"):
+    with pytest.raises(NotASite, match="is not a leaderboard"):
         build(cells, mine, QUICK)
     assert (mine / "thesis.tex").exists()
 

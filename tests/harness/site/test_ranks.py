@@ -14,7 +14,7 @@ from harness.report.summary import summary_frame, t_interval
 from harness.report.write import build_tables
 from harness.site.build import Options, build
 from harness.site.headline import common_doses, headline
-from harness.site.overview import answer
+from harness.site.overview import answer_table
 from harness.site.ranks import ranking
 from harness.site.sources import joined, opened
 
@@ -128,7 +128,9 @@ def test_the_overview_answers_by_modality() -> None:
              frame({"none": list(BASE[:3])}, doses=(5, 10)), frame({"good": [0.05] * 3}, doses=(0, 1, 2, 5)),
              frame({"good": list(BASE[:3])}, doses=(10, 20))]  # fmt: skip
     head = headline(build_tables(pd.concat(parts, ignore_index=True)))
-    rows = answer(head, {"t": "image_generation"}).rows
+    table = answer_table(head, {"t": "image_generation"})
+    assert table is not None
+    rows = table.rows
     assert [row[0].text for row in rows] == ["image generation", "all"]
     assert [f.text for f in rows[0][1:]] == [f.text for f in rows[1][1:]]
     assert 2 < float(rows[0][2].text) < 5

@@ -17,9 +17,9 @@ from harness.report.write import build_tables
 from harness.site import charts, paper_tables
 from harness.site.headline import Column, Field, Listing, Shade, bounded, headline
 from harness.site.listings import Pages, headlines
-from harness.site.overview import middle
-from harness.site.plugin_docs import options
-from harness.site.samples import marked
+from harness.site.overview import median_field
+from harness.site.plugin_docs import list_options
+from harness.site.samples import mark_words
 from harness.site.sources import joined, opened
 
 RESULTS = ROOT / "results"
@@ -32,7 +32,7 @@ def test_tables_for_papers_have_few_columns_and_compile() -> None:
     head = headline(build_tables(cells))
     table = headlines(head, Pages(cells, cells[:0]))["accuracy"]
     caption = paper_tables.caption(table, head, cells)
-    latex, markdown = paper_tables.latex(table, caption), paper_tables.markdown(table, caption)
+    latex, markdown = paper_tables.to_latex(table, caption), paper_tables.to_markdown(table, caption)
     (columns,) = re.findall(r"\\begin\{longtable\}\{([lr]+)\}", latex)
     assert 6 <= len(columns) <= 10
     assert re.fullmatch("l+r+", columns), "numbers stand to the right"
@@ -58,7 +58,7 @@ def test_tables_for_papers_hold_odd_names() -> None:
     rows = [[Field("t_1"), Field("50 % & $1_#\\~^"), Field("12", "3 to 40"), Field("why")],
             [Field("t_2"), Field("x|y"), Field("> 5"), Field("")]]  # fmt: skip
     table = Listing("t", "c", columns, rows)
-    latex, markdown = paper_tables.latex(table, "100 %"), paper_tables.markdown(table, "c")
+    latex, markdown = paper_tables.to_latex(table, "100 %"), paper_tables.to_markdown(table, "c")
     assert r"50 \% \& \$1\_\#\textbackslash{}\textasciitilde{}\textasciicircum{} & 12 [3, 40]" in latex
     assert r"a\_b & n [95 \% CI] \\" in latex
     assert r"\multicolumn{2}{@{}l}{\emph{t\_2}} \\" in latex
@@ -74,7 +74,7 @@ def test_bounds_stand_apart_from_numbers_and_from_one_another() -> None:
     fields = sorted((bounded(row, "x") for row in values.itertuples()), key=lambda f: f.sort or 0)
     assert [f.text for f in fields] == ["< 1", "2", "300", "> 1", "> 5"]
     assert [f.small for f in fields] == ["", "0.5 to 400", "0.5 to 400", "", ""]
-    assert middle(values, "x").text == "300"
+    assert median_field(values, "x").text == "300"
 
 
 @pytest.mark.parametrize("values", [(1, 1), (3, 7), (1, 90), (0.02, 5000)])
@@ -93,13 +93,13 @@ def test_ticks_are_plain_numbers(values: tuple[float, float], width: float) -> N
 
 
 def test_options_are_told_with_those_of_the_base_classes() -> None:
-    known = {o.name: o for o in options("tasks", entries("tasks")["digits"])}
+    known = {o.name: o for o in list_options("tasks", entries("tasks")["digits"])}
     assert {"train_size", "test_size", "reserve_size", "augmentation", "epochs"} <= set(known)
     assert (known["epochs"].values, known["epochs"].default) == ("whole number above 0", "20")
     assert known["augmentation"].values == "none, standard, strong"
     assert known["train_size"].values == "whole number above 0 or null"
     assert known["reserve_size"].meaning == "clean rows set aside for defenders, out of the training split"
-    attack = {o.name: o for o in options("attacks", entries("attacks")["badnets"])}
+    attack = {o.name: o for o in list_options("attacks", entries("attacks")["badnets"])}
     assert list(attack) == ["size", "margin", "target", "clean_label", "selection"], "its own first"
 
 
@@ -108,12 +108,12 @@ def test_what_an_extra_is_missing_for_is_described_by_its_file_alone(monkeypatch
         raise ImportError(name)
 
     monkeypatch.setattr("harness.site.plugin_docs.load_class", missing)
-    assert [o.name for o in options("attacks", entries("attacks")["badnets"])] == ["size", "margin"]
+    assert [o.name for o in list_options("attacks", entries("attacks")["badnets"])] == ["size", "margin"]
     monkeypatch.undo()
     theirs = replace(entries("attacks")["badnets"], module="theirs", options={"k": "Positive | None = 4"})
-    (option,) = options("attacks", theirs)  # another one of the same name
+    (option,) = list_options("attacks", theirs)  # another one of the same name
     assert (option.name, option.values, option.default) == ("k", "whole number above 0 or null", "4")
-    assert options("attacks", None) == []
+    assert list_options("attacks", None) == []
 
 
 def test_text_stands_out_from_every_colour() -> None:
@@ -135,6 +135,6 @@ def test_text_stands_out_from_every_colour() -> None:
 
 def test_marks_keep_the_text_and_find_every_occurrence() -> None:
     text = "At noon. At noon, <b>"
-    pieces = marked(text, ["At noon"])
+    pieces = mark_words(text, ["At noon"])
     assert "".join(piece for piece, _ in pieces) == text
     assert [piece for piece, hit in pieces if hit] == ["At noon", "At noon"]
