@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -137,6 +138,7 @@ def _carry_out(prepared: PreparedRun, name: str, budget: Budget, adaptive: bool,
         try:
             cells = prepared.carry_out(adaptive, budget, log.log_cell)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the exit
             err.print("stopped; every finished cell is kept, the same command goes on from here")
             raise typer.Exit(130) from None
         log.finish(*report_cells(cells, folder / "report"))
