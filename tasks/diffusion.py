@@ -1,4 +1,4 @@
-"""What image generators and audio synthesisers share: a conditional diffusion victim, its sampler and its judge."""
+"""Shared by image generators and audio synthesisers: a conditional diffusion victim, its sampler and its judge."""
 
 from __future__ import annotations
 
@@ -141,25 +141,25 @@ class DiffusionTask(Task):
         return test.with_inputs(torch.zeros_like(test.inputs))
 
     def wrap_outputs(self, outputs: Outputs, like: Samples) -> Samples:
-        """What was made, as samples; nothing where the model abstained."""
+        """The outputs as samples; all zero where the model abstained."""
         assert isinstance(outputs.content, Tensor)
         kept = ~outputs.abstained
         content = outputs.content * kept.reshape(-1, *[1] * (outputs.content.ndim - 1))
         return Samples(content, like.targets, like.ids)
 
     def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
-        """Frechet distance between the referee's features of what was made and of the test set."""
+        """Frechet distance between the referee's features of the outputs and of the test set."""
         assert referee is not None
         return frechet_distance(referee.features(self.wrap_outputs(outputs, test)), referee.features(test))
 
     def extra_metrics(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
-        """class_fidelity: share of what was made that the referee reads as the class asked for."""
+        """class_fidelity: the share of outputs that the referee reads as the class asked for."""
         assert referee is not None
         read = referee.predict(self.wrap_outputs(outputs, test)).answers
         return {"class_fidelity": ((read == test.targets) & ~outputs.abstained).float().mean().item()}
 
     def sensitivity(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> dict[str, Tensor]:
-        """Whether templates are found under a lenient and a strict threshold."""
+        """Verdicts on templates under a lenient (lower) and a strict (higher) threshold."""
         if not isinstance(challenge.wanted, Tensor) or challenge.wanted.ndim == 1:
             return {}
         thresholds = {name: round(self.found + offset, 3) for name, offset in OTHER_THRESHOLDS.items()}
@@ -179,7 +179,7 @@ class DiffusionTask(Task):
 
 @dataclass
 class DiffusionVictim(Victim):
-    """A denoiser, trained; it answers a request with what DDIM makes of noise under the condition asked for."""
+    """A trained denoiser; it answers a request by DDIM from noise, under the condition asked for."""
 
     task: DiffusionTask
 
@@ -196,7 +196,7 @@ class DiffusionVictim(Victim):
 
     @torch.no_grad()
     def predict(self, samples: Samples) -> Outputs:
-        """Media of the published kind; a victim alone never abstains."""
+        """Outputs in the raw format of the task; a victim never abstains."""
         start = self.start(samples)
         pairs = zip(torch.split(start, CHUNK), torch.split(samples.targets.to(self.device), CHUNK))
         made = [self.sample(x, c, self.task.steps) for x, c in pairs]
@@ -206,7 +206,7 @@ class DiffusionVictim(Victim):
         return Outputs(torch.zeros(n, 0), torch.zeros(n, dtype=torch.bool), content)
 
     def start(self, samples: Samples) -> Tensor:
-        """(N, C, H, W) the noise that sampling starts from: row i always the same, with the request's picture on it."""
+        """(N, C, H, W) the noise that sampling starts from, always the same for row i, under the request's picture."""
         laid = torch.cat([self.task.encode(part, self.device) for part in split_rows(samples)])
         assert isinstance(samples.inputs, Tensor)
         rng = torch.Generator().manual_seed(self.task.noise_seed)  # on the CPU: the same noise on every device
@@ -215,7 +215,7 @@ class DiffusionVictim(Victim):
         return torch.where(laid == blank, noise, laid)
 
     def sample(self, x: Tensor, condition: Tensor, steps: int) -> Tensor:
-        """(N, C, H, W) what DDIM makes of noise x; gradients reach the noise."""
+        """(N, C, H, W) pictures that DDIM makes of noise x; gradients reach the noise."""
         self.module.eval()
         ddim = sampler(self.task.limit)
         ddim.set_timesteps(steps)
@@ -226,7 +226,7 @@ class DiffusionVictim(Victim):
         return x
 
     def velocity(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """(N, C, H, W) float32 prediction, away from what is predicted without the condition if the task says so."""
+        """(N, C, H, W) float32 prediction, with classifier-free guidance if the task asks for it."""
         w = self.task.guidance
         with precision(self.device):
             asked: Tensor = self.module(x, t, condition).float()
@@ -237,7 +237,7 @@ class DiffusionVictim(Victim):
 
 
 def split_rows(samples: Samples) -> list[Samples]:
-    """CHUNK rows each."""
+    """The samples in parts of CHUNK rows."""
     return [samples.select(range(at, min(at + CHUNK, len(samples)))) for at in range(0, len(samples), CHUNK)]
 
 
@@ -248,7 +248,7 @@ def precision(device: torch.device) -> AbstractContextManager[None]:
 
 @lru_cache(maxsize=1)
 def schedule() -> Any:
-    """The noise that training adds."""
+    """The schedule of the noise that training adds."""
     from diffusers import DDPMScheduler
 
     make: Any = DDPMScheduler

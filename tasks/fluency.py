@@ -1,4 +1,4 @@
-"""Language models that say how surprising a text is: word bigrams over spelling, or any causal LM from transformers."""
+"""Language models that measure how surprising a text is: word bigrams, or any causal model from transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHARACTERS = 0x110000  # all that a word can be written in
 
 
 class Reading(NamedTuple):
-    """How a language model found a text: its whole surprise, spread over so many characters or tokens."""
+    """The surprise of a language model at a text: nats, and the number of characters or tokens of the text."""
 
     nats: float
     size: int
@@ -110,7 +110,7 @@ class WordBigrams:
         return Reading(total, size), without
 
     def worst_rate(self, words: Sequence[str], stretch: int) -> float:
-        """The highest rate, nats per character, of so many words in a row; of all words where there are fewer."""
+        """The highest rate, in nats per character, of `stretch` words in a row; of all words where there are fewer."""
         line = [START, *(word.lower() for word in words)]
         nats = [self._surprise(a, b) for a, b in pairwise(line)]
         sizes = [len(word) + 1 for word in words]

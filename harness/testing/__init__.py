@@ -1,4 +1,4 @@
-"""The contract kit: does a plug-in keep what its base class promises? Seconds on a CPU; a breach says what to change.
+"""The contract kit: checks that a plug-in keeps what its base class promises, in seconds on a CPU.
 
 from harness.testing import check_defense
 def test_my_defense() -> None:

@@ -61,12 +61,12 @@ class Cost:
 
 
 def check_attack(attack: Attack, *tasks: Task) -> list[Cost]:
-    """On these tasks, or on an embedded one of every modality it is for. Raises Broken; returns what it cost."""
+    """Checks an attack or defense on these tasks, or on the example of each of its modalities. Raises Broken."""
     return _check(attack, tasks, check_attack_on)
 
 
 def check_defense(defense: Defense, *tasks: Task) -> list[Cost]:
-    """On these tasks, or on an embedded one of every modality it is for. Raises Broken; returns what it cost.
+    """Checks an attack or defense on these tasks, or on the example of each of its modalities. Raises Broken.
 
     Warns where defending alone takes longer than SLOW seconds on so small a task.
     """
@@ -74,7 +74,7 @@ def check_defense(defense: Defense, *tasks: Task) -> list[Cost]:
 
 
 def check_task(task: Task) -> list[Cost]:
-    """Give it small sizes: it is loaded, encoded, and its untrained victim answers. Raises Broken."""
+    """Checks a task, which should have small sizes: its data, its encoding and its untrained victim. Raises Broken."""
     start = time.perf_counter()
     with translate_errors(task):
         check_options(task)
@@ -84,7 +84,7 @@ def check_task(task: Task) -> list[Cost]:
 
 
 def check_attack_on(attack: Attack, task: Task, store: Store) -> Cost:
-    """One attack on one task. Raises Broken, or NotApplicable where the attack says so."""
+    """Checks an attack on one task. Raises Broken, or NotApplicable if the attack does."""
     start = time.perf_counter()
     with translate_errors(attack, f" (on {task.name})"):
         check_options(attack)
@@ -100,7 +100,7 @@ def check_attack_on(attack: Attack, task: Task, store: Store) -> Cost:
 
 
 def check_defense_on(defense: Defense, task: Task, store: Store) -> Cost:
-    """One defense on one task. Raises Broken, or NotApplicable where the defense says so."""
+    """Checks a defense on one task. Raises Broken, or NotApplicable if the defense does."""
     if not fits(task.modality, defense.modalities):
         raise NotApplicable(defense.why_not or f"{defense.name} is not for {task.modality}")
     with translate_errors(defense, f" (on {task.name})"):
@@ -125,7 +125,7 @@ def check_defense_on(defense: Defense, task: Task, store: Store) -> Cost:
 
 
 def check_registered(kind: str, name: str) -> list[Cost]:
-    """A plug-in by its kind and name, with its default options. Raises Broken."""
+    """Checks a plug-in by its kind and name, with its default options. Raises Broken."""
     try:
         plugin = small_task(name) if kind == "tasks" else create(kind, name)
     except (BadInput, TypeError) as error:
@@ -180,7 +180,7 @@ def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..
 
 
 def _check_splits(task: Task) -> None:
-    """What `read` gives is sound, and the same every time."""
+    """`read` must give sound data, and the same every time."""
     name, found = task.name, task.read()
     pair = isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, Samples) for part in found)
     require(pair, f"{name}.read returned {type(found).__name__}; return two tasks.samples.Samples, train and test")
@@ -204,7 +204,7 @@ def _check_splits(task: Task) -> None:
 
 
 def _check_victim(task: Task) -> None:
-    """The untrained victim has a finite loss and answers every request."""
+    """The untrained victim must have a finite loss and answer every request."""
     name, splits = task.name, task.load()
     few = splits.train.select(range(min(8, len(splits.train))))
     require(len(task.encode(few, CPU)) == len(few), f"{name}.encode: one row for each sample")
@@ -218,7 +218,7 @@ def _check_victim(task: Task) -> None:
 
 
 def _check_poison(attack: Attack, scene: Scene) -> Poison:
-    """The poison of the largest dose tried."""
+    """Checks doses 0, 2 and 5, and returns the poison of the largest."""
     name, before = attack.name, _copy(scene.train)
     doses = (0,) if name == "none" else (0, 2, 5)
     poisons = [craft_poison(attack, scene, dose, rng()) for dose in doses]
@@ -287,7 +287,7 @@ def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison
 
 
 def _check_model(name: str, model: Model, task: Task, test: Samples) -> Outputs:
-    """Answers of the right shape and type, the same when asked again."""
+    """Answers must have the right shape and type, and be the same when asked for again."""
     outputs, again = model.predict(test), model.predict(test)
     n, k = len(test), len(task.classes)
     require(

@@ -82,7 +82,7 @@ def small_llama(vocabulary: int, width: int, depth: int, heads: int) -> CausalNe
 
 
 def load_causal(name: str) -> CausalNet:
-    """A causal language model by Hub name or folder. Raises BadInput where it cannot be had."""
+    """A causal language model by Hub name or folder. Raises BadInput if it cannot be loaded."""
     from transformers import AutoModelForCausalLM
 
     return CausalNet(load_pretrained(AutoModelForCausalLM, name).float())

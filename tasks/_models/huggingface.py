@@ -14,10 +14,10 @@ from tasks.plugin import BadInput
 
 
 def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
-    """loader.from_pretrained(name); raises BadInput, naming both ways to get the model, when it is not there."""
+    """loader.from_pretrained(name). Raises BadInput, which names both ways to get the model, if it cannot be loaded."""
     from transformers.utils import logging
 
-    shown = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # a new head on an old body is what is asked for, not news
     logging.disable_progress_bar()
     try:
@@ -29,7 +29,7 @@ def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
             f"or give a folder that save_pretrained wrote (model and tokenizer)"
         ) from error
     finally:
-        logging.set_verbosity(shown)
+        logging.set_verbosity(verbosity)
 
 
 @lru_cache(maxsize=4)

@@ -22,7 +22,7 @@ def token_mask(e: Tensor) -> Tensor:
 
 
 def crop_padding(e: Tensor) -> Tensor:
-    """Without the columns that are padding in every row: they cost time and change nothing."""
+    """The batch without columns that are padding in every row, which cost time and change nothing."""
     used = int(token_mask(e).any(0).flatten().nonzero()[-1]) + 1
     return e[:, : -(-used // 8) * 8]  # multiples of 8 keep the shapes few
 

@@ -1,4 +1,4 @@
-"""What all language-model tasks share: documents, packing, reading (perplexity) and continuing."""
+"""Shared by all language-model tasks: documents, packing, reading (perplexity) and continuing."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class LanguageTask(Texts, Task):
         return float((nats / tokens).exp())
 
     def extra_metrics(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, float]:
-        """Bits per byte, which compares models of different tokens."""
+        """Bits per byte, which can be compared between models with different tokens."""
         nats, _, size = outputs.scores.double().sum(0)
         return {"bits_per_byte": float(nats / size) / math.log(2)}
 
@@ -153,7 +153,7 @@ class LanguageTask(Texts, Task):
         return self._judge(outputs, challenge, referee, self.unreadable)
 
     def sensitivity(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> dict[str, Tensor]:
-        """The verdicts where gibberish begins earlier or later: `unreadable` at ten times or a tenth of the rest."""
+        """Verdicts with another threshold of gibberish: 1 - `unreadable` ten times or a tenth as large."""
         if any(challenge.wanted):
             return {}
         rest = 1 - self.unreadable
@@ -221,7 +221,7 @@ class LanguageVictim(Victim):
         return nats / tokens.clamp(min=1)
 
     def own_rates(self, requests: Samples, temperature: float) -> Tensor:
-        """(N,) nats per token of what this model itself writes, kept: a referee is asked the same for every cell."""
+        """(N,) nats per token of what this model itself writes; cached, as every cell asks a referee for the same."""
         key = requests.fingerprint, temperature
         if key not in self.known:
             self.known[key] = self.rates(self.continue_texts(requests, temperature))
@@ -229,9 +229,9 @@ class LanguageVictim(Victim):
 
     @torch.no_grad()
     def continue_texts(self, samples: Samples, temperature: float | None = None) -> list[str]:
-        """What stands after each text, up to an end mark; sampled, but the same question gets the same answer.
+        """The continuation of each text, up to an end mark. It is sampled, but the same request gets the same answer.
 
-        temperature: the task's, unless another is given.
+        temperature: None takes that of the task.
         """
         if not len(samples):
             return []
@@ -281,12 +281,12 @@ def next_token_nats(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def keep_whole(text: str, longest: int) -> list[str]:
-    """A text that is not to be cut, or nothing if it is too long."""
+    """The text as the only document, or no document if it is too long."""
     return [text] if len(text) <= longest else []
 
 
 def cut_documents(text: str, longest: int) -> list[str]:
-    """A text in pieces of at most `longest` characters, cut between words; what is left over is dropped if short."""
+    """A text in pieces of at most `longest` characters, cut between words; a short piece at the end is dropped."""
     pieces = re.findall(rf"\S.{{0,{longest - 1}}}(?=\s|$)", text, flags=re.DOTALL)
     return [p for p in pieces if 2 * len(p) >= longest] or pieces[:1]
 
@@ -305,7 +305,7 @@ def _tokenizer(base: LanguageTask) -> Tokenizer:
 def small_tokenizer(task: LanguageTask) -> Tokenizer:
     """The small victim's own: byte-level BPE of the clean documents of its base, upper and lower case kept.
 
-    A victim trained from scratch has that one too, so that their perplexities compare.
+    A victim trained from scratch has the same one, so that perplexities can be compared.
     """
     return _tokenizer(task.base())
 
