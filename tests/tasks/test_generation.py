@@ -146,11 +146,11 @@ def test_noise_inversion_finds_the_patch_that_brings_a_class_and_trusts_no_other
     noise = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     whole = torch.ones(1, 8, 8)
     brought = int(reading(whole.expand(1, 1, 8, 8)).argmax())  # of a picture that leaves nothing to the noise
-    assert defense.left(reading, noise, whole, whole, (brought + 1) % 10) == 0  # type: ignore[arg-type]
+    assert defense.room_left(reading, noise, whole, whole, (brought + 1) % 10) == 0  # type: ignore[arg-type]
     small_patch = torch.zeros(1, 8, 8)
     answers = reading(noise).argmax(1)
     usual = int(answers.mode().values)
-    free = defense.left(reading, noise, small_patch, whole, usual)  # type: ignore[arg-type]
+    free = defense.room_left(reading, noise, small_patch, whole, usual)  # type: ignore[arg-type]
     assert free == float((answers == usual).float().mean() >= defense.works)
 
 

@@ -123,7 +123,7 @@ def test_an_object_of_a_module_has_the_keys_of_its_file(tmp_path: Path, monkeypa
     )
     assert [s.label for s in handed.defenses] == ["none", "first_part(share=0.4)", "nad"]
     keys = [cell.key for cell in expand(handed)]
-    assert custom.sources(plugin_names(expand(handed)), jobs=2) == ("first_part:FirstPart",)
+    assert custom.worker_sources(plugin_names(expand(handed)), jobs=2) == ("first_part:FirstPart",)
     del sys.modules["first_part"]
     registry.CUSTOM.clear()
     registry.clear_caches()

@@ -98,7 +98,7 @@ def test_options_are_told_with_those_of_the_base_classes() -> None:
     assert (known["epochs"].values, known["epochs"].default) == ("whole number above 0", "20")
     assert known["augmentation"].values == "none, standard, strong"
     assert known["train_size"].values == "whole number above 0 or null"
-    assert known["reserve_size"].meaning == "clean rows set aside for defenders, out of the training split"
+    assert known["reserve_size"].meaning == "clean rows of the training split that are set aside for defenders"
     attack = {o.name: o for o in list_options("attacks", entries("attacks")["badnets"])}
     assert list(attack) == ["size", "margin", "target", "clean_label", "selection"], "its own first"
 

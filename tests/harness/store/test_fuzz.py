@@ -125,7 +125,7 @@ def test_a_plan(store: Store, data: bytes) -> None:
     with suppress(NewerSchema, DamagedPlan):
         records.read_plan(store)
     with suppress(NewerSchema, DamagedPlan, BadGrid):
-        grid_from_plan(records.planned_grid(store))
+        grid_from_plan(records.read_planned_grid(store))
 
 
 @many
