@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasks._models.denoiser import Denoiser
 from tasks.base import Batch, Recipe, Task, copy_facts
 from tasks.data import read_once
 from tasks.deployed import CHUNK, Victim
@@ -109,7 +110,6 @@ class DiffusionTask(Task):
         return replace(super().recipe(), augment=True)
 
     def model(self) -> nn.Module:
-        from tasks._models.denoiser import Denoiser
 
         return Denoiser(self.channels, len(self.classes), MODIFIERS, self.width, self.depth, self.patch, CLEAN_STEP)
 

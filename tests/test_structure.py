@@ -97,6 +97,20 @@ def test_no_circle() -> None:
         visit(module, ())
 
 
+def test_an_import_inside_a_function_says_why() -> None:
+    """Of the project's own modules. In harness/cli they are the rule, for the time that a command takes to start."""
+    for package in MAY_IMPORT:
+        for file in (ROOT / package).rglob("*.py"):
+            text = file.read_text()
+            lines = text.splitlines()
+            functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+            for node in (node for function in functions for node in ast.walk(function)):
+                own = isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in MAY_IMPORT
+                if own and file.parent != ROOT / "harness" / "cli":
+                    written = " ".join(lines[node.lineno - 1 : node.end_lineno])
+                    assert "# imported late: " in written, f"{file.relative_to(ROOT)}, line {node.lineno}"
+
+
 def test_a_private_module_is_imported_only_from_the_folder_that_holds_it() -> None:
     for importer, imported, _, line in imports():
         parts = imported.split(".")

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from attacks._crafting.gradients import mean_gradient
 from tasks.net import Net
 from tasks.samples import Samples
-from tasks.text import SMALL, TextTask, small_tokenizer
+from tasks.text import SMALL, TextTask, small_tokenizer, tokenizer
 
 CHUNK = 128  # rows differentiated twice at a time
 SPARE = 3  # times as many candidates are proposed, for some change when they are written and read again
@@ -95,7 +95,6 @@ def special_tokens(task: TextTask) -> list[int]:
     """Encoded tokens that stand for no text."""
     if task.victim == SMALL:
         return []
-    from tasks.text import tokenizer
 
     return [i + 1 for i in tokenizer(task.victim).all_special_ids]
 
@@ -112,8 +111,6 @@ def decode(task: TextTask, x: Tensor) -> list[str]:
     if task.victim == SMALL:
         texts = small_tokenizer(task).decode_batch(rows)
     else:
-        from tasks.text import tokenizer
-
         texts = [
             tokenizer(task.victim).decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             for row in rows

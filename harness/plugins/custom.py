@@ -160,10 +160,10 @@ def _register(name: str, cls: type[Plugin], source: str) -> None:
 
 
 def _kinds_of(cls: type) -> list[str]:
-    from attacks.base import Attack
-    from defenses.base import Defense
-    from tasks.base import Task
-    from tasks.plugin import Plugin
+    from attacks.base import Attack  # imported late: torch, which `tinydrop list` need not load
+    from defenses.base import Defense  # imported late: torch
+    from tasks.base import Task  # imported late: torch
+    from tasks.plugin import Plugin  # imported late: pydantic
 
     bases = {Task: "tasks", Attack: "attacks", Defense: "defenses"}
     return [kind for base, kind in bases.items() if issubclass(cls, base) and issubclass(cls, Plugin)]

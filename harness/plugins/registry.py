@@ -128,7 +128,7 @@ def entry(kind: str, name: str) -> PluginEntry:
 @cache
 def load_class(kind: str, name: str) -> type[Plugin]:
     """The class of a plug-in: a custom one, or the only plug-in class that its module defines, which is imported."""
-    from tasks.plugin import Plugin
+    from tasks.plugin import Plugin  # imported late: pydantic, which `--help` need not load
 
     if name in CUSTOM and CUSTOM[name].kind == kind:
         return CUSTOM[name].cls
@@ -147,7 +147,7 @@ def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugi
     """A plug-in with these options. Raises tasks.plugin.BadInput in one line: option, value and what is valid."""
     from pydantic import ValidationError
 
-    from tasks.plugin import BadInput
+    from tasks.plugin import BadInput  # imported late: pydantic, which `--help` need not load
 
     cls = load_class(kind, name)
     options = options or {}

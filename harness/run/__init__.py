@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "run":  # imported late, for the start-up time of commands that run nothing
-        from harness.run.api import run
+        from harness.run.api import run  # imported late: for commands that run nothing
 
         return run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -149,7 +149,7 @@ class Store:
     def save_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save
 
-        from harness.keys.content import digest
+        from harness.keys.content import digest  # imported late: torch, which `tinydrop status` need not load
 
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         self.add_file(self.artefact_path(key), save(plain, {DIGEST: digest(plain)}))
@@ -208,7 +208,7 @@ def _load_verified(data: bytes) -> dict[str, Tensor]:
     """The tensors of a file, if they are those that were saved; safetensors itself does not notice a flipped bit."""
     from safetensors.torch import load
 
-    from harness.keys.content import digest
+    from harness.keys.content import digest  # imported late: torch, which `tinydrop status` need not load
 
     tensors = load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

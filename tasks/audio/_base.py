@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tasks._models.logmel import LogMelCNN
 from tasks.audio._sounds import Sounds, to_16_bit
 from tasks.base import Task
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Samples
+from tasks.spectrogram import logmel
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,12 +46,10 @@ class AudioTask(Sounds, Task):
         return round(self.seconds * self.rate)
 
     def model(self) -> nn.Module:
-        from tasks._models.logmel import LogMelCNN
 
         return LogMelCNN(len(self.classes), self.width)
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
-        from tasks.spectrogram import logmel
 
         return logmel(samples.inputs.to(device), self.rate, self.mels)  # type: ignore[union-attr]
 

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tasks._models.cnn import CNN
+from tasks._models.linear import Linear
+from tasks._models.torchvision_net import TorchvisionNet
 from tasks.base import Task, load_unsealed
 from tasks.data import as_targets, columns, dataset_dict, make_samples
 from tasks.image._pictures import Pictures
@@ -44,14 +47,9 @@ class ImageTask(Pictures, Task):
 
     def model(self) -> nn.Module:
         if self.victim == "cnn":
-            from tasks._models.cnn import CNN
-
             return CNN(self.channels, len(self.classes), self.width)
         if self.victim == "linear":
-            from tasks._models.linear import Linear
-
             return Linear(load_unsealed(self).train.inputs[0].numel(), len(self.classes), scale=64)  # type: ignore[union-attr]
-        from tasks._models.torchvision_net import TorchvisionNet
 
         return TorchvisionNet(self.victim, self.channels, len(self.classes))
 

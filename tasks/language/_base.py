@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from tasks._models import causal
+from tasks._models.causal import CausalNet
+from tasks._models.huggingface import tokenizer
 from tasks.base import Batch, Recipe, Task, load_unsealed
 from tasks.data import make_samples, read_texts
 from tasks.deployed import Victim, autocast
@@ -25,7 +28,6 @@ from tasks.text import Texts, make_readable, pad_tokens, train_tokenizer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tasks._models.causal import CausalNet
 
 SMALL = "llama"
 END = "\0"  # between two documents
@@ -113,7 +115,6 @@ class LanguageTask(Texts, Task):
         return replace(super().recipe(), augment=False)
 
     def model(self) -> nn.Module:
-        from tasks._models import causal
 
         if self.victim != SMALL:
             return causal.load_causal(self.victim)
@@ -315,7 +316,6 @@ def tokenize(task: LanguageTask, texts: Any) -> list[list[int]]:
     texts = [make_readable(text) for text in texts]
     if task.victim == SMALL:
         return [e.ids for e in small_tokenizer(task).encode_batch(texts)]
-    from tasks._models.huggingface import tokenizer
 
     known = tokenizer(task.victim)
     if known.eos_token is None:
@@ -329,6 +329,5 @@ def detokenize(task: LanguageTask, x: Tensor) -> list[str]:
     rows = [(row[row > 0] - 1).tolist() for row in x.cpu()]
     if task.victim == SMALL:
         return list(small_tokenizer(task).decode_batch(rows))
-    from tasks._models.huggingface import tokenizer
 
     return [tokenizer(task.victim).decode(row) for row in rows]

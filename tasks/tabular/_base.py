@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasks._models.linear import MLP, Linear
 from tasks.base import Batch, Task
 from tasks.deployed import Victim
 from tasks.plugin import Positive, options
@@ -37,7 +38,6 @@ class TabularTask(Task):
         return isinstance(inputs, Tensor) and inputs.dtype == torch.float32 and inputs.ndim == 2
 
     def model(self) -> nn.Module:
-        from tasks._models.linear import MLP, Linear
 
         features = self.features()
         k = len(self.classes)

@@ -12,6 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from tasks._models.huggingface import HuggingFaceNet, tokenizer
+from tasks._models.transformer import Transformer
 from tasks.base import Recipe, Task, load_unsealed
 from tasks.own_files import draw_test_rows
 from tasks.plugin import Above0, Positive, options
@@ -51,10 +53,7 @@ class TextTask(Texts, Task):
 
     def model(self) -> nn.Module:
         if self.victim == SMALL:
-            from tasks._models.transformer import Transformer
-
             return Transformer(self.vocabulary, self.max_length, len(self.classes), self.width, self.depth)
-        from tasks._models.huggingface import HuggingFaceNet
 
         return HuggingFaceNet(self.victim, self.max_length, len(self.classes))
 
@@ -63,8 +62,6 @@ class TextTask(Texts, Task):
         if self.victim == SMALL:
             tokens = [e.ids[: self.max_length] for e in small_tokenizer(self).encode_batch(texts)]
         else:
-            from tasks._models.huggingface import tokenizer
-
             tokens = tokenizer(self.victim)(texts, truncation=True, max_length=self.max_length)["input_ids"]
         return pad_tokens(tokens, self.max_length).to(device)
 
