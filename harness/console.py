@@ -18,7 +18,7 @@ out = Console(width=_width, markup=False)  # names, paths and reasons may hold w
 err = Console(stderr=True, width=_width, markup=False)
 
 
-def counted(n: int, noun: str) -> str:
+def format_count(n: int, noun: str) -> str:
     """A number with its noun: 1 cell, 2 cells."""
     return f"{n:,} {noun}{'s' * (n != 1)}"
 

@@ -54,8 +54,8 @@ def leaderboard(
         raise BadGrid("--cell-pages: needs a folder; leave --single-file or this option out")
     if is_page_name(to) and not single_file:
         raise BadGrid(f"-o {str(to)!r}: is the name of a page; add --single-file, or name a folder")
-    with sources.opened(dirs) as opened:
-        joined = sources.joined(opened)
+    with sources.open_sources(dirs) as opened:
+        joined = sources.join_sources(opened)
         if single_file:
             written = f"{decimal(build_single_page(joined, to, title))} written; open {to}"
         else:

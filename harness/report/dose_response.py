@@ -20,7 +20,7 @@ from scipy import optimize
 from scipy.special import expit, xlogy
 from sklearn.isotonic import IsotonicRegression
 
-from harness.console import counted
+from harness.console import format_count
 from harness.report import censored
 from harness.report.censored import Estimate
 
@@ -92,7 +92,7 @@ def fit_hill(curve: Curve) -> Hill:
     """
     positive = np.log(curve.doses[curve.doses > 0])
     if len(positive) < 2:
-        raise Unsupported(f"{counted(len(positive), 'dose')} above 0: a curve needs at least 2")
+        raise Unsupported(f"{format_count(len(positive), 'dose')} above 0: a curve needs at least 2")
     y = curve.reach.clip(1e-3, 1 - 1e-3)
     low, high = float(y.min()), float(y.max())
 
@@ -179,7 +179,7 @@ def format_dose(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def ed(curves: Mapping[int, Curve], share: float = 0.5) -> DoseEstimate:
+def estimate_ed(curves: Mapping[int, Curve], share: float = 0.5) -> DoseEstimate:
     """ED50 (or another share) over seeds: the geometric mean of the effective doses of their curves."""
     bounds = [effective_dose(c, share) for c in curves.values()]
     return exponentiate(bounds, censored.mean(*_columns(bounds)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.console import counted, new_table
+from harness.console import format_count, new_table
 from harness.report import dose_response
 from harness.report.cells import labels_without
 from harness.report.compare import holm, paired_t_test
@@ -47,7 +47,7 @@ def _column_rows(column: pd.DataFrame, where: dict[str, Any], gate: bool, family
         row |= _numbers(curves, by_defense.get("none", {}) if gate and defense != "none" else {})
         lost = parts[defense][parts[defense].asr.notna()].seed.nunique() - len(curves)
         if lost and not row["note"]:
-            row["note"] = f"{counted(lost, 'trial')} left out: lost without any poison"
+            row["note"] = f"{format_count(lost, 'trial')} left out: lost without any poison"
         row["p"] = paired_t_test(column, defense, "none") if defense != "none" else np.nan
         rows.append(row)
     for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
@@ -72,7 +72,9 @@ def curves_by_seed(cells: pd.DataFrame) -> dict[int, Curve]:
 def _numbers(curves: dict[int, Curve], undefended: dict[int, Curve]) -> dict[str, Any]:
     row: dict[str, Any] = {"seeds": len(curves), "note": ""}
     try:
-        row |= _columns("ed50", dose_response.ed(curves)) | _columns("ed90", dose_response.ed(curves, 0.9))
+        row |= _columns("ed50", dose_response.estimate_ed(curves)) | _columns(
+            "ed90", dose_response.estimate_ed(curves, 0.9)
+        )
         row |= {"ed50_model_free": dose_response.ed_isotonic(curves).value, "misfit": dose_response.misfit(curves)}
         if undefended:
             row |= _columns("protection", dose_response.protection(curves, undefended))

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import harness
 from harness.errors import BadSubmission, DamagedPlan, NewerSchema
-from harness.site.plausibility import contradiction, doubt
+from harness.site.plausibility import find_contradiction, find_doubt
 from harness.store import ledger, maintenance, records
 from harness.store.folder import PLAN, Store, write_atomically
 
@@ -161,7 +161,7 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[str]:
         yield f"{ledger.LEDGER_FILE}: was cut: it does not end with the head that {MANIFEST} names"
     for path in sorted((store.root / "records").glob("*.json")):
         record = records.load(path)
-        why = doubt(record) if record else "not a valid record"
+        why = find_doubt(record) if record else "not a valid record"
         if why:
             yield f"records/{path.name}: {why}"
     try:
@@ -169,5 +169,5 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[str]:
     except DamagedPlan as error:
         yield str(error).removeprefix(f"{store.root}/")
         return
-    if why := contradiction(records.load_all(store).values(), {cell["key"]: cell for cell in plan}):
+    if why := find_contradiction(records.load_all(store).values(), {cell["key"]: cell for cell in plan}):
         yield f"records/{why}"

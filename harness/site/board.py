@@ -12,10 +12,19 @@ import harness
 from harness.report.summary import GATE
 from harness.report.write import build_tables
 from harness.site import overview, plugin_docs
-from harness.site.headline import coverage, covered, headline, matrices
-from harness.site.listings import Pages, compared, covering, facts, headlines, leaders, plugins, ranked
-from harness.site.ranks import Ranking, ranking
-from harness.site.sources import described
+from harness.site.headline import count_by_status, coverage_field, headline, matrices
+from harness.site.listings import (
+    Pages,
+    comparison_listing,
+    coverage_listing,
+    headline_listings,
+    list_leaders,
+    plugin_facts,
+    plugin_index,
+    rank_listing,
+)
+from harness.site.ranks import Ranking, rank_defenses
+from harness.site.sources import known_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +47,7 @@ class Board:
         self.headline = headline(self.tables)
         self.links = links(self.cells, self.missing)
         self.modality = dict(zip(self.cells.task, self.cells.modality))
-        self.entries = described(joined)
+        self.entries = known_plugins(joined)
 
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
@@ -47,7 +56,7 @@ class Board:
         planned = pd.concat([self.cells, self.missing.assign(status="missing")])  # a block that lacks a cell: not whole
         for task, cells in planned.groupby("task", sort=False):
             head = self.headline_of("task", str(task))
-            ranks = ranking(cells, set(head[head.gate.astype(bool)].attack) if len(head) else set())
+            ranks = rank_defenses(cells, set(head[head.gate.astype(bool)].attack) if len(head) else set())
             if ranks is not None:
                 rankings[str(task)] = ranks
         return rankings
@@ -61,9 +70,9 @@ class Board:
         kinds = {kind: self.cells[f"{kind.removesuffix('s')}_name"].nunique() for kind in KINDS}
         return {
             "counts": {"cells": len(self.cells), "tasks": len(self.links.slugs), **kinds},
-            "covered": covered(coverage(self.cells, self.missing, ["task"]).sum()),
-            "heads": headlines(self.headline, self.links).values(),
-            "best": {task: leaders(ranks) for task, ranks in self.rankings.items()},
+            "covered": coverage_field(count_by_status(self.cells, self.missing, ["task"]).sum()),
+            "heads": headline_listings(self.headline, self.links).values(),
+            "best": {task: list_leaders(ranks) for task, ranks in self.rankings.items()},
             "rankings": self.rankings,
             "smallest": overview.smallest_ed50(self.headline),
             "answer": overview.answer_table(self.headline, self.modality),
@@ -78,7 +87,7 @@ class Board:
             "slug": self.links.slugs[task],
             "matrices": matrices(task, self.tables, self.headline, self.missing) if len(head) else [],
             "rank": ranks,
-            "ranks": ranked(ranks, self.links, up) if ranks else None,
+            "ranks": rank_listing(ranks, self.links, up) if ranks else None,
         }
 
     def task(self, task: str, up: str) -> dict[str, Any]:
@@ -92,14 +101,14 @@ class Board:
         }
         return self.results(task, up) | {
             "entry": entry,
-            "facts": [*facts(entry), *plugin_docs.data_facts(entry)],
+            "facts": [*plugin_facts(entry), *plugin_docs.data_facts(entry)],
             "options": plugin_docs.list_options("tasks", entry),
             "details": plugin_docs.read_paragraphs("tasks", entry),
             "train_size": cells.train_size.max() if "train_size" in cells else None,  # none where every cell failed
-            "covered": covered(coverage(cells, missing, ["task"]).iloc[0]),
-            "heads": headlines(self.headline_of("task", task), self.links, up, ("task",)).values(),
-            "tests": compared(ranks, self.links, up) if ranks else None,
-            "coverage": covering(cells, missing, ["attack", "defense"], columns, "coverage"),
+            "covered": coverage_field(count_by_status(cells, missing, ["task"]).iloc[0]),
+            "heads": headline_listings(self.headline_of("task", task), self.links, up, ("task",)).values(),
+            "tests": comparison_listing(ranks, self.links, up) if ranks else None,
+            "coverage": coverage_listing(cells, missing, ["attack", "defense"], columns, "coverage"),
         }
 
     def plugins(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -122,18 +131,18 @@ class Board:
             "kind": kind,
             "plugin": name,
             "entry": entry,
-            "facts": facts(entry),
+            "facts": plugin_facts(entry),
             "options": plugin_docs.list_options(kind, entry),
             "details": plugin_docs.read_paragraphs(kind, entry),
-            "heads": headlines(head, self.links, up, same).values(),
-            "covered": covered(coverage(cells, missing, ["task"]).sum()),
+            "heads": headline_listings(head, self.links, up, same).values(),
+            "covered": coverage_field(count_by_status(cells, missing, ["task"]).sum()),
             "pairs": list(dict.fromkeys(zip(head.task, head.attack))) if len(head) else [],
-            "coverage": covering(cells, missing, ["task", column], columns, "coverage"),
+            "coverage": coverage_listing(cells, missing, ["task", column], columns, "coverage"),
         }
 
     def index(self, kind: str) -> Any:
         """The listing of all attacks or all defenses."""
-        return plugins(kind, self.cells, self.headline, self.links, self.entries[kind])
+        return plugin_index(kind, self.cells, self.headline, self.links, self.entries[kind])
 
     def method(self) -> dict[str, Any]:
         """Values of _method.html."""

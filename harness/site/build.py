@@ -17,8 +17,8 @@ from harness.report.write import as_csv
 from harness.site import charts, listings, paper_tables, samples
 from harness.site.board import KINDS, TEMPLATES, Board, environment
 from harness.site.drawings import Drawings
-from harness.site.headline import Listing, coverage
-from harness.site.listings import cell_columns, headlines, rerun, safe, tasks
+from harness.site.headline import Listing, count_by_status
+from harness.site.listings import cell_columns, headline_listings, rerun_command, safe_name, task_index
 from harness.site.sample_groups import group_samples
 from harness.store import records
 from harness.store.folder import write_atomically
@@ -120,10 +120,10 @@ class _Site:
         self.drawings.draw_tasks()
         self._write_exports()
         self._write_cell_pages()
-        self._put(CELLS, listings.data(board.cells, self.paged, links))
+        self._put(CELLS, listings.cells_script(board.cells, self.paged, links))
         for task, slug in links.slugs.items():
             self._write_task(task, slug)
-        listing = tasks(board.cells, board.missing, board.headline, links)
+        listing = task_index(board.cells, board.missing, board.headline, links)
         self._write_page("tasks.html", "index_of.html", kind="tasks", listing=listing)
         for kind in KINDS:
             self._write_plugins(kind)
@@ -152,13 +152,13 @@ class _Site:
         curves = self.drawings.curves
         for name, values in self.board.plugins(kind):
             drawn = [(*pair, curves[pair]) for pair in values["pairs"] if pair in curves]
-            self._write_page(f"{kind}/{safe(name)}.html", "plugin.html", **values, drawn=drawn)
+            self._write_page(f"{kind}/{safe_name(name)}.html", "plugin.html", **values, drawn=drawn)
 
     def _write_exports(self) -> None:
         """Every table whole, as CSV; what a paper shows of the headline and the ranks also as LaTeX and Markdown."""
         board = self.board
         self._put("tables/cells.csv", as_csv(board.cells))
-        counts = coverage(board.cells, board.missing, ["task", "attack", "defense"]).reset_index()
+        counts = count_by_status(board.cells, board.missing, ["task", "attack", "defense"]).reset_index()
         frames = {"summary": board.tables.summary, "headline": board.headline, "doses": board.tables.doses,
                   "coverage": counts}  # fmt: skip
         if board.rankings:
@@ -168,7 +168,7 @@ class _Site:
         for name, frame in frames.items():
             if not frame.empty:
                 self._put(f"tables/{name}.csv", as_csv(frame))
-        for metric, table in headlines(board.headline, board.links).items():
+        for metric, table in headline_listings(board.headline, board.links).items():
             of_metric = (frame[frame.clean_metric == metric] for frame in (board.headline, board.cells))
             self._write_paper_table(table, paper_tables.caption(table, *of_metric))
 
@@ -195,7 +195,7 @@ class _Site:
 
     def _write_cell(self, record: Record, source: str, of_cell: list[Sample], root: Path) -> None:
         self._write_page(
-            f"cells/{record.key}.html", "cell.html", record=record, source=source, rerun=rerun(record),
+            f"cells/{record.key}.html", "cell.html", record=record, source=source, rerun=rerun_command(record),
             rest=record.model_dump_json(indent=1, exclude={"traceback", "metrics"}),
             groups=group_samples([s for s in of_cell if not s.is_finding], root),
             findings=group_samples([s for s in of_cell if s.is_finding and s.pictures], root),

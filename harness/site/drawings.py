@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.report.figures import NARROW, curves, heat_map, protection_map
 from harness.site import charts
-from harness.site.listings import safe
+from harness.site.listings import safe_name
 from harness.site.overview import defended_rows, smallest_ed50
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Drawings:
         slugs = self.board.links.slugs
         for (task, attack), rows in graded.groupby(["task", "attack"], sort=False):
             if rows.dose.nunique() > 1:
-                name = f"{slugs[task]}--{safe(attack)}"
+                name = f"{slugs[task]}--{safe_name(attack)}"
                 name += f"-{len(self.curves)}" if name in self.curves.values() else ""
                 self.curves[task, attack] = self._save(name, curves(rows, str(task)), self.formats)
         for task, rows in graded.groupby("task", sort=False):

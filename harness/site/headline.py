@@ -130,14 +130,14 @@ def _costs(cells: pd.DataFrame) -> pd.DataFrame:
     return means.drop(columns=["utility", "fit_seconds_none"])
 
 
-def coverage(cells: pd.DataFrame, missing: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def count_by_status(cells: pd.DataFrame, missing: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """How many cells are done, failed, timed out, not applicable or missing, by these columns of theirs."""
     states = pd.concat([cells[[*by, "status"]], missing[by].assign(status="missing")], ignore_index=True)
     counts = states.groupby([*by, "status"], sort=False).size().unstack("status", fill_value=0)
     return counts.reindex(columns=[*STATUSES, "missing"], fill_value=0)
 
 
-def covered(counts: Any) -> Field:
+def coverage_field(counts: Any) -> Field:
     """A row of `coverage` in words."""
     parts = [f"{counts[state]:,} {word}" for state, word in COUNTS.items() if counts[state]]
     worst = next((s for s in ("failed", "timed out", "missing") if counts[s]), "")
@@ -176,7 +176,7 @@ def matrices(task: str, found: Tables, head: pd.DataFrame, missing: pd.DataFrame
     if part.empty:
         return []
     metric = part.clean_metric.iloc[0]
-    form = decimals(metric)
+    form = number_format(metric)
     low, high = part.utility.min(), part.utility.max()
     spread = Normalize(low, high if high > low else low + 1e-9)
     round_values = [low, (low + high) / 2, high] if high > low else [low]
@@ -258,7 +258,7 @@ class _Fields:
         return "failed" if ended.n_failed else "timed out" if ended.n_timed_out else "n/a"
 
 
-def decimals(metric: str, sign: str = "") -> str:
+def number_format(metric: str, sign: str = "") -> str:
     """How values of a clean metric are written, so that a column of them lines up."""
     return f"{{:{sign}.3f}}" if metric.endswith("accuracy") else f"{{:{sign},.2f}}"
 
@@ -268,7 +268,7 @@ def digits(value: float, sign: str = "") -> str:
     return f"{value:{sign},.0f}" if abs(value) >= 999.5 else f"{value:{sign}.3g}"
 
 
-def number(value: Any, form: str = "", **rest: Any) -> Field:
+def number_field(value: Any, form: str = "", **rest: Any) -> Field:
     """A number; a dash where there is none."""
     known = value is not None and value == value
     shown = (form.format(value) if form else digits(value)) if known else "–"
@@ -279,7 +279,7 @@ def number(value: Any, form: str = "", **rest: Any) -> Field:
 ASIDE = {"<": -1e3, ">": 1e3}
 
 
-def bounded(row: Any, name: str) -> Field:
+def estimate_field(row: Any, name: str) -> Field:
     """An ED50 or a protection factor as the tables print it, its interval below."""
     shown, _, interval = format_estimate(row, name).partition(" (")
     value = getattr(row, name)

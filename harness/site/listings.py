@@ -14,7 +14,16 @@ import pandas as pd
 
 from harness.plugins.registry import PluginEntry
 from harness.report.summary import LOWER_IS_BETTER
-from harness.site.headline import COUNTS, Column, Field, Listing, bounded, coverage, decimals, number
+from harness.site.headline import (
+    COUNTS,
+    Column,
+    Field,
+    Listing,
+    count_by_status,
+    estimate_field,
+    number_field,
+    number_format,
+)
 from harness.site.overview import defended_rows, median_field, working_rows
 from harness.site.ranks import LEVEL, Ranking
 from harness.store.records import PluginRecord, Record
@@ -49,7 +58,7 @@ class Pages:
         self.names |= {name: name for name in self.names.values()}
         self.slugs: dict[str, str] = {}
         for task in dict.fromkeys([*cells.task, *missing.task]):
-            slug = safe(task)
+            slug = safe_name(task)
             same = sum(s == slug or s.startswith(f"{slug}-") for s in self.slugs.values())
             self.slugs[task] = f"{slug}-{same}" if same else slug
 
@@ -60,16 +69,16 @@ class Pages:
         return Field(label, href=f"{up}tasks/{self.slugs[label]}.html")
 
     def plugin(self, kind: str, label: str, up: str = "") -> Field:
-        return Field(label, href=f"{up}{kind}/{safe(self.names[label])}.html")
+        return Field(label, href=f"{up}{kind}/{safe_name(self.names[label])}.html")
 
 
-def safe(label: str) -> str:
+def safe_name(label: str) -> str:
     """A label as a file's name."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in label)
     return kept.strip("_.")[:100] or "unnamed"
 
 
-def headlines(head: pd.DataFrame, at: Pages, up: str = "", without: tuple[str, ...] = ()) -> dict[str, Listing]:
+def headline_listings(head: pd.DataFrame, at: Pages, up: str = "", without: tuple[str, ...] = ()) -> dict[str, Listing]:
     """By clean metric, the one with most lines first: a line per task, attack and defense.
 
     without: columns that say the same in every line.
@@ -89,10 +98,10 @@ def _headline(head: pd.DataFrame, metric: str, id_: str, at: Pages, up: str, wit
         cost = r.clean_cost if r.defense != "none" else None
         rows.append([
             at.task(r.task, up), at.plugin("attacks", r.attack, up), at.plugin("defenses", r.defense, up),
-            bounded(r, "ed50"), bounded(r, "protection"), _p(getattr(r, "p", nan)),
-            number(r.asr, "{:.2f}", small=f"dose {r.dose:,.0f}"),
-            number(r.utility, decimals(metric)), number(cost, decimals(metric, "+")),
-            number(r.training_cost, "{:.1f}×"), number(r.clean_used, "{:,.0f}"), Field(r.note, kind="note"),
+            estimate_field(r, "ed50"), estimate_field(r, "protection"), _p(getattr(r, "p", nan)),
+            number_field(r.asr, "{:.2f}", small=f"dose {r.dose:,.0f}"),
+            number_field(r.utility, number_format(metric)), number_field(cost, number_format(metric, "+")),
+            number_field(r.training_cost, "{:.1f}×"), number_field(r.clean_used, "{:,.0f}"), Field(r.note, kind="note"),
         ])  # fmt: skip
     columns = [replace(c, name=c.name.format(metric)) for c in HEADLINE]
     kept = [
@@ -110,9 +119,11 @@ def _small(p: float) -> str:
     return "–" if p != p else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
-def covering(cells: pd.DataFrame, missing: pd.DataFrame, by: list[str], links: dict[str, Any], id_: str) -> Listing:
+def coverage_listing(
+    cells: pd.DataFrame, missing: pd.DataFrame, by: list[str], links: dict[str, Any], id_: str
+) -> Listing:
     """Counts of cells by state."""
-    counts = coverage(cells, missing, by)
+    counts = count_by_status(cells, missing, by)
     columns = [*(Column(name, choose=True) for name in by)]
     columns += [Column(name, True) for name in COUNTS.values()]
     rows = []
@@ -123,10 +134,10 @@ def covering(cells: pd.DataFrame, missing: pd.DataFrame, by: list[str], links: d
 
 
 def _states(counts: Any) -> list[Field]:
-    return [number(int(n), "{:,}", kind=str(s).replace(" ", "-") if n else "zero") for s, n in counts.items()]
+    return [number_field(int(n), "{:,}", kind=str(s).replace(" ", "-") if n else "zero") for s, n in counts.items()]
 
 
-def ranked(found: Ranking, at: Pages, up: str = "") -> Listing:
+def rank_listing(found: Ranking, at: Pages, up: str = "") -> Listing:
     """A task's defenses in order; controls stand without a rank."""
     columns = (
         Column("rank", True, "one more than the number of defenses that are better beyond chance"), Column("defense"),
@@ -140,7 +151,7 @@ def ranked(found: Ranking, at: Pages, up: str = "") -> Listing:
         beaten = [f"{t.worse} (p {_small(t.corrected)})" for t in won[won.better == r.defense].itertuples()]
         rows.append([
             Field(rank, sort=float(r.rank)) if r.rank else Field("control", kind="zero"),
-            at.plugin("defenses", r.defense, up), number(r.asr, "{:.3f}", small=_between(r)),
+            at.plugin("defenses", r.defense, up), number_field(r.asr, "{:.3f}", small=_between(r)),
             Field(", ".join(beaten) or "–", kind="note"),
         ])  # fmt: skip
     return Listing("ranks", "Defenses in order", columns, rows)
@@ -148,13 +159,13 @@ def ranked(found: Ranking, at: Pages, up: str = "") -> Listing:
 
 def ranks(rankings: dict[str, Ranking], at: Pages) -> Listing:
     """Those of every task."""
-    parts = {task: ranked(found, at) for task, found in rankings.items()}
+    parts = {task: rank_listing(found, at) for task, found in rankings.items()}
     columns = [TASK, *next(iter(parts.values())).columns]
     rows = [[at.task(task), *row] for task, part in parts.items() for row in part.rows]
     return Listing("ranks", "Defenses in order", columns, rows)
 
 
-def compared(found: Ranking, at: Pages, up: str = "") -> Listing | None:
+def comparison_listing(found: Ranking, at: Pages, up: str = "") -> Listing | None:
     """The paired tests behind the ranks; None where one seed allows of none."""
     if found.tests.p.isna().all():
         return None
@@ -165,14 +176,14 @@ def compared(found: Ranking, at: Pages, up: str = "") -> Listing | None:
         Column("p, corrected", True, "Holm, over all pairs of the task in both directions"),
     )  # fmt: skip
     rows = [
-        [at.plugin("defenses", r.better, up), at.plugin("defenses", r.worse, up), number(r.apart, "{:+.3f}"),
+        [at.plugin("defenses", r.better, up), at.plugin("defenses", r.worse, up), number_field(r.apart, "{:+.3f}"),
          _p(r.p), _p(r.corrected)]
         for r in found.tests.itertuples()
     ]  # fmt: skip
     return Listing("tests", "Paired tests over seeds", columns, rows)
 
 
-def leaders(found: Ranking) -> list[str]:
+def list_leaders(found: Ranking) -> list[str]:
     """The defenses of rank 1, each with its mean ASR and interval."""
     first = found.rows[found.rows["rank"] == 1]
     return [f"{r.defense} {r.asr:.2f} ({_between(r)})" for r in first.itertuples()]
@@ -182,7 +193,7 @@ def _between(row: Any) -> str:
     return f"{row.low:.2f} to {row.high:.2f}" if row.low == row.low else "one seed"
 
 
-def plugins(
+def plugin_index(
     kind: str, cells: pd.DataFrame, head: pd.DataFrame, at: Pages, described: dict[str, PluginEntry]
 ) -> Listing:
     """The index of attacks or defenses: what each is, how far it was run, and what came of it in the median."""
@@ -197,7 +208,7 @@ def plugins(
         rows.append([
             at.plugin(kind, str(label)), Field(e.stage if e else ""), Field(e.summary if e else "", kind="note"),
             median_field(of[of[f"{column}_name"] == label], name) if len(of) else Field("–"),
-            number(part.task.nunique(), "{:,}"), number(len(part), "{:,}"),
+            number_field(part.task.nunique(), "{:,}"), number_field(len(part), "{:,}"),
         ])  # fmt: skip
     columns = (
         Column(column), Column("kind", choose=True), Column("what it does"),
@@ -206,9 +217,9 @@ def plugins(
     return Listing(kind, f"{kind.capitalize()} of this leaderboard", columns, rows)
 
 
-def tasks(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, at: Pages) -> Listing:
+def task_index(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, at: Pages) -> Listing:
     """The index of tasks, with what became of their cells."""
-    counts = coverage(cells, missing, ["task"])
+    counts = count_by_status(cells, missing, ["task"])
     plain, parts = working_rows(head), dict(list(cells.groupby("task", sort=False)))
     columns = (
         TASK, Column("modality", choose=True), Column("clean metric", choose=True), Column("training rows", True),
@@ -222,13 +233,13 @@ def tasks(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, at: Pa
         size = part.train_size.max() if "train_size" in part else None
         rows.append([
             at.task(str(task)), *(Field(", ".join(part[c].unique())) for c in ("modality", "clean_metric")),
-            number(size, "{:,.0f}"), *(number(part[c].nunique(), "{:,}") for c in ("attack", "defense")),
+            number_field(size, "{:,.0f}"), *(number_field(part[c].nunique(), "{:,}") for c in ("attack", "defense")),
             median_field(plain[plain.task == task], "ed50") if len(plain) else Field("–"), *_states(row),
         ])  # fmt: skip
     return Listing("tasks", "Tasks of this leaderboard", columns, rows)
 
 
-def facts(e: PluginEntry | None) -> list[tuple[str, Field]]:
+def plugin_facts(e: PluginEntry | None) -> list[tuple[str, Field]]:
     """What the registry, or a record, knows of a plug-in."""
     if e is None:
         return [("source", Field("a plug-in that is not installed where this page was made"))]
@@ -245,7 +256,7 @@ def facts(e: PluginEntry | None) -> list[tuple[str, Field]]:
     return [(name, value) for name, value in known.items() if value.text]
 
 
-def data(cells: pd.DataFrame, paged: set[str], at: Pages) -> str:
+def cells_script(cells: pd.DataFrame, paged: set[str], at: Pages) -> str:
     """cells.js: every cell in as few characters as a table needs; words are given once, then by their place."""
     from jinja2.utils import htmlsafe_json_dumps
 
@@ -285,7 +296,7 @@ def cell_columns() -> list[Column]:
     return [*columns, Column("record")]
 
 
-def rerun(record: Record) -> str:
+def rerun_command(record: Record) -> str:
     """One line for a shell that runs this cell again; empty where a plug-in was handed over in memory."""
     sources = [plugged.source for plugged in (record.task, record.attack, record.defense)]
     if any(source.startswith("__main__:") or "<locals>" in source for source in sources):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.console import counted
-from harness.site.headline import Column, Field, Listing, bounded, number
+from harness.console import format_count
+from harness.site.headline import Column, Field, Listing, estimate_field, number_field
 
 
 def working_rows(head: pd.DataFrame) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def defended_rows(head: pd.DataFrame) -> pd.DataFrame:
 
 def median_field(rows: pd.DataFrame, name: str) -> Field:
     """The median ED50 or protection factor; of two, the lower one: so it is a number or a bound that was measured."""
-    known = [f for f in (bounded(r, name) for r in rows.itertuples()) if f.sort is not None]
+    known = [f for f in (estimate_field(r, name) for r in rows.itertuples()) if f.sort is not None]
     known.sort(key=lambda f: f.sort or 0.0)
     return replace(known[(len(known) - 1) // 2], small="") if known else Field("–")
 
@@ -53,13 +53,13 @@ def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None
     rows = []
     for kind in kinds:
         ours, theirs = (f[(f.task.map(modality) == kind) | (kind == "all")] for f in (plain, defended))
-        least = min((bounded(r, "ed50") for r in ours.itertuples()), key=lambda f: f.sort or 0.0)
+        least = min((estimate_field(r, "ed50") for r in ours.itertuples()), key=lambda f: f.sort or 0.0)
         doubled = (theirs.protection >= 2) & (theirs.protection_censored != "<")
         rows.append([
             Field(kind.replace("_", " ")), replace(least, small=""),
-            replace(median_field(ours, "ed50"), small=counted(len(ours), "attack")),
+            replace(median_field(ours, "ed50"), small=format_count(len(ours), "attack")),
             replace(median_field(theirs, "protection"), small=f"{len(theirs):,} defended"),
-            number(100 * doubled.mean() if len(theirs) else None, "{:.0f} %"),
+            number_field(100 * doubled.mean() if len(theirs) else None, "{:.0f} %"),
         ])  # fmt: skip
     return Listing("answer", "How many it takes, and how many more once defended", columns, rows)
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from harness.console import counted
+from harness.console import format_count
 from harness.plugins.catalogue import escape as escape_markdown
 from harness.site.headline import Field, Listing
 
@@ -31,7 +31,7 @@ def caption(table: Listing, head: pd.DataFrame, cells: pd.DataFrame) -> str:
     return (
         f"{table.caption}. ED50: poisoned samples that bring the ASR half of the way from chance to 1; protection: how "
         f"many times more it takes behind the defense; 95 % intervals over seeds, < and > are bounds. n: "
-        f"{counted(len(head), 'row')}, each of {sizes}."
+        f"{format_count(len(head), 'row')}, each of {sizes}."
     )
 
 

@@ -30,7 +30,7 @@ MOST = 10**9  # items
 ROUNDED = 1e-6  # of n: means are of 32-bit numbers
 
 
-def doubt(record: Record) -> str:
+def find_doubt(record: Record) -> str:
     """Why the numbers of a record cannot be, in one line; nothing where they can."""
     r = record
     label = f"{r.task.label}/{r.attack.label}/{r.dose}/{r.defense.label}/{r.seed}"
@@ -83,7 +83,7 @@ def _of_counts(record: Record) -> Iterator[str]:
         yield f"utility is the mean of {record.metrics['utility'].n} items, and test_size is {size}"
 
 
-def contradiction(found: Iterable[Record], plan: dict[str, PlannedCell]) -> str:
+def find_contradiction(found: Iterable[Record], plan: dict[str, PlannedCell]) -> str:
     """Where records of one store contradict its plan or each other, in one line that names a key; or nothing.
 
     plan: the planned cell by key; where there is a plan, no other record is shown. Every defense and dose of a seed
@@ -118,7 +118,7 @@ STATES = get_args(records.Status)
 MORE = "is a share and must lie in [0, 1]"
 
 
-def doubt_table(cells: pd.DataFrame) -> str:
+def find_table_doubt(cells: pd.DataFrame) -> str:
     """Why a table of cells cannot be (harness.report.cells.read_cells): line, column, value; nothing if it can."""
     if absent := [name for name in (*WORDS, *COUNTS, "fit_seconds") if name not in cells]:
         return f"has no column {absent[0]!r}"

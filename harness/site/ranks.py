@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.console import counted
+from harness.console import format_count
 from harness.report.compare import holm, paired_t_test
 from harness.report.summary import t_interval
 
@@ -39,10 +39,10 @@ class Ranking:
 
     @property
     def size(self) -> str:
-        return f"{counted(len(self.blocks), 'block')}, {counted(self.seeds, 'seed')}"
+        return f"{format_count(len(self.blocks), 'block')}, {format_count(self.seeds, 'seed')}"
 
 
-def ranking(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
+def rank_defenses(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
     """One task's defenses by mean ASR over the blocks that all of them completed; None if there are none.
 
     cells: of one task. working: attacks whose gate is open; the others say nothing about a defense. A block is an

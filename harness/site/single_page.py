@@ -14,7 +14,7 @@ from harness.site.board import KINDS, Board, environment
 from harness.site.build import STATIC, is_leaderboard, require_extra
 from harness.site.drawings import Drawings
 from harness.site.headline import Field, Listing
-from harness.site.listings import Pages, safe, tasks
+from harness.site.listings import Pages, safe_name, task_index
 from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Sections(Pages):
         return Field(label, href=f"#task-{self.slugs[label]}")
 
     def plugin(self, kind: str, label: str, up: str = "") -> Field:
-        return Field(label, href=f"#{kind}-{safe(self.names[label])}")
+        return Field(label, href=f"#{kind}-{safe_name(self.names[label])}")
 
 
 def build_single_page(joined: Joined, to: Path, title: str) -> int:
@@ -65,7 +65,7 @@ def _render(board: Board, title: str) -> str:
         return jinja.get_template("single.html").render(
             **board.overview(), **board.method(), up="", exports=[], drawn=drawings.overview,
             style=Markup(style), script=Markup(script), script_hash=_hash(script),
-            tasks=_table_of_section(tasks(board.cells, board.missing, board.headline, board.links)),
+            tasks=_table_of_section(task_index(board.cells, board.missing, board.headline, board.links)),
             results=[_results(board, task) for task in board.links.slugs],
             indexes={kind: _table_of_section(board.index(kind)) for kind in KINDS},
         )  # fmt: skip

@@ -14,7 +14,7 @@ from harness.errors import BadSubmission
 from harness.plugins.registry import KINDS, PluginEntry, entries
 from harness.report.cells import cell_table, order_columns, read_cells
 from harness.site import archive
-from harness.site.plausibility import doubt_table
+from harness.site.plausibility import find_table_doubt
 from harness.store import ledger, maintenance, records
 from harness.store.folder import PLAN, Store
 
@@ -47,7 +47,7 @@ class Joined:
 
 
 @contextmanager
-def opened(paths: Sequence[Path]) -> Iterator[list[Source]]:
+def open_sources(paths: Sequence[Path]) -> Iterator[list[Source]]:
     """The sources at these paths; what archives held is gone when the block ends.
 
     Raises FileNotFoundError for a path that holds no run, BrokenLedger for a run that is not as it was written,
@@ -73,7 +73,7 @@ def _published(path: Path) -> pd.DataFrame:
     """A table of cells, if it is one."""
     try:
         cells = read_cells(path)
-        why = doubt_table(cells)
+        why = find_table_doubt(cells)
     except ValueError as error:  # no CSV, or not UTF-8
         why = f"is no table ({one_line(error, 200)})"
     if why:
@@ -100,7 +100,7 @@ def _run(name: str, store: Store) -> Source:
     return Source(name, cells, store, head, missing)
 
 
-def joined(sources: Sequence[Source]) -> Joined:
+def join_sources(sources: Sequence[Source]) -> Joined:
     """One table. A cell that several sources have is taken from the first that has it done, or else from the first."""
     parts = [s.cells.assign(source=s.name) for s in sources if len(s.cells)]
     if not parts:
@@ -118,7 +118,7 @@ def joined(sources: Sequence[Source]) -> Joined:
     return Joined(order_columns(cells), missing, _repeated(every, cells), tuple(sources))
 
 
-def described(found: Joined) -> dict[str, dict[str, PluginEntry]]:
+def known_plugins(found: Joined) -> dict[str, dict[str, PluginEntry]]:
     """By kind and name: the plug-ins known here, and of others what they said of themselves when they were run."""
     known = {kind: dict(entries(kind)) for kind in KINDS}
     for kind in KINDS:

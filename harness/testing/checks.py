@@ -19,7 +19,7 @@ from defenses.base import Defense
 from harness.cell.case import CellCase, Findings, Fitter, case_for
 from harness.cell.poison import conform, craft_poison
 from harness.cell.steps import defend, make_challenge, make_poisoned, protect
-from harness.console import counted
+from harness.console import format_count
 from harness.errors import Broken
 from harness.plugins.modalities import examples
 from harness.plugins.registry import create, entries, fits, load_class
@@ -56,7 +56,7 @@ class Cost:
 
     def __str__(self) -> str:
         found = f"{self.task}: {self.seconds:.1f} s"
-        found += f", {counted(self.fits, 'model')} trained" if self.fits else ""
+        found += f", {format_count(self.fits, 'model')} trained" if self.fits else ""
         return found + (f", {self.clean} clean rows" if self.clean else "")
 
 

@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 
 from harness.report.write import as_csv
 from harness.site.build import Options, build
-from harness.site.sources import joined, opened
+from harness.site.sources import join_sources, open_sources
 
 DOSES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 STEPS = {
@@ -57,8 +57,8 @@ def main() -> None:
         (root / "run").mkdir()
         (root / "run" / "cells.csv").write_text(as_csv(cells()))
         clock = time.perf_counter()
-        with opened([root / "run"]) as found:
-            files = build(joined(found), root / "site", Options(formats=("svg",)))
+        with open_sources([root / "run"]) as found:
+            files = build(join_sources(found), root / "site", Options(formats=("svg",)))
         print(f"build: {time.perf_counter() - clock:.0f} s, {files} files")
         print(f"cells.js: {(root / 'site' / 'cells.js').stat().st_size / 1e6:.1f} MB")
         with sync_playwright() as driver:

@@ -15,7 +15,7 @@ from helpers import invoke, tinydrop
 from harness.errors import BadPlugin, Refused
 from harness.site.archive import pack
 from harness.site.build import Options, build
-from harness.site.sources import joined, opened
+from harness.site.sources import join_sources, open_sources
 from harness.store.folder import Store
 
 DEFENSE = '''
@@ -97,8 +97,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_site_describes_a_plug_in_that_is_not_installed_where_it_is_built(made: Path, tmp_path: Path) -> None:
-    with opened([made / "mine.zip"]) as found:
-        build(joined(found), tmp_path / "site", Options(formats=("svg",)))
+    with open_sources([made / "mine.zip"]) as found:
+        build(join_sources(found), tmp_path / "site", Options(formats=("svg",)))
     page = (tmp_path / "site" / "defenses" / "first_part.html").read_text()
     assert "Trains on the first part of the training set only." in page
     assert "https://arxiv.org/abs/2601.00001" in page
@@ -110,9 +110,9 @@ def test_a_site_describes_a_plug_in_that_is_not_installed_where_it_is_built(made
 
 
 def test_the_page_of_a_cell_names_the_plug_in_and_shows_what_it_found(made: Path, tmp_path: Path) -> None:
-    with opened([made / "mine.zip"]) as found:
-        cells = joined(found).cells
-        build(joined(found), tmp_path / "site", Options(formats=("svg",)))
+    with open_sources([made / "mine.zip"]) as found:
+        cells = join_sources(found).cells
+        build(join_sources(found), tmp_path / "site", Options(formats=("svg",)))
     key = cells[(cells.defense == "first_part(share=0.4)") & (cells.status == "done")].key.iloc[0]
     page = unescape((tmp_path / "site" / "cells" / f"{key}.html").read_text())
     assert f"--out runs/cell --plugin '{made / 'first_part.py'}'</code>" in page

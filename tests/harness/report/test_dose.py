@@ -99,15 +99,15 @@ def test_ends_of_the_doses_are_ends_of_knowledge() -> None:
 def test_an_attacker_need_not_use_all_samples() -> None:
     """A screen that catches strong backdoors only: ASR falls again, and the smaller dose counts."""
     falls = {s: curve([0, 0, 0.1, 0.3, 0.7, 0.1, 0.0]) for s in range(3)}
-    assert 5 < dose_response.ed(falls).value < 10
+    assert 5 < dose_response.estimate_ed(falls).value < 10
     assert dose_response.ed_isotonic(falls).censored == ">", "the isotonic check sees no crossing, and says so"
 
 
 def test_censored_seeds_are_stated() -> None:
     never = {s: curve([0, 0, 0, 0, 0, 0.1]) for s in range(3)}
     at_once = {s: curve([0, 1, 1, 1, 1, 1]) for s in range(3)}
-    assert str(dose_response.ed(never)) == "> 20"
-    assert str(dose_response.ed(at_once)) == "< 1"
+    assert str(dose_response.estimate_ed(never)) == "> 20"
+    assert str(dose_response.estimate_ed(at_once)) == "< 1"
     assert str(dose_response.protection(never, at_once)) == "> 20"
     with pytest.raises(Unsupported, match="3 of 3 seeds"):
         dose_response.protection(never, never)
@@ -121,7 +121,7 @@ def test_protection_is_paired_by_seed() -> None:
     found = dose_response.protection(guarded, plain)
     assert found.value == pytest.approx(4, rel=0.05)
     assert found.high / found.low < 1.6
-    assert dose_response.ed(plain).high / dose_response.ed(plain).low > 10
+    assert dose_response.estimate_ed(plain).high / dose_response.estimate_ed(plain).low > 10
 
 
 def test_scaling_exponent() -> None:

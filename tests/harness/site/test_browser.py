@@ -19,7 +19,7 @@ from helpers import ROOT
 from harness.cell.gallery import Made, encode_outputs
 from harness.site.build import Options, build
 from harness.site.single_page import build_single_page
-from harness.site.sources import joined, opened
+from harness.site.sources import join_sources, open_sources
 from harness.store import records
 from harness.store.folder import Store
 from harness.store.records import Record
@@ -58,8 +58,8 @@ def generated(store: Store) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("browser") / "site"
     generated(Store(to.parent / "run"))
-    with opened([to.parent / "run", RESULTS / "crafted" / "tabular", RESULTS / "defenses"]) as found:
-        cells = joined(found)
+    with open_sources([to.parent / "run", RESULTS / "crafted" / "tabular", RESULTS / "defenses"]) as found:
+        cells = join_sources(found)
         build(cells, to, Options(formats=("svg",)))
         build_single_page(cells, to.parent / "single.html", "One page")
     return to

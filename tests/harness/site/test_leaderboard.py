@@ -28,9 +28,9 @@ from harness.run.execute import execute
 from harness.run.plan import make_plan
 from harness.run.settings import Settings
 from harness.site.build import Options, build
-from harness.site.headline import coverage
+from harness.site.headline import count_by_status
 from harness.site.single_page import build_single_page
-from harness.site.sources import joined, opened
+from harness.site.sources import join_sources, open_sources
 from harness.store import ledger, records
 from harness.store.folder import Store
 from harness.store.records import Record
@@ -89,16 +89,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def site(run: Store) -> Path:
     to = run.root.parent / "site"
-    with opened([run.root, RESULTS / "crafted" / "tabular"]) as found:
-        assert build(joined(found), to, QUICK) == len([p for p in to.rglob("*") if p.is_file()])
+    with open_sources([run.root, RESULTS / "crafted" / "tabular"]) as found:
+        assert build(join_sources(found), to, QUICK) == len([p for p in to.rglob("*") if p.is_file()])
     return to
 
 
 @pytest.fixture(scope="module")
 def page(run: Store) -> Path:
     to = run.root.parent / "single" / "index.html"
-    with opened([run.root, RESULTS / "crafted" / "tabular"]) as sources:
-        size = build_single_page(joined(sources), to, HOSTILE)
+    with open_sources([run.root, RESULTS / "crafted" / "tabular"]) as sources:
+        size = build_single_page(join_sources(sources), to, HOSTILE)
     assert size == to.stat().st_size
     return to
 
@@ -189,9 +189,9 @@ def test_a_single_page_replaces_an_older_one_and_nothing_else(page: Path, run: S
 
 
 def test_states_are_shown_as_what_they_are(run: Store, site: Path) -> None:
-    with opened([run.root]) as found:
-        both = joined(found)
-    counts = coverage(both.cells, both.missing, ["attack", "defense"])
+    with open_sources([run.root]) as found:
+        both = join_sources(found)
+    counts = count_by_status(both.cells, both.missing, ["attack", "defense"])
     digits = both.cells[both.cells.modality == "image"]
     assert counts.loc[("badnets", "none")].missing + counts.loc[("badnets", "spectral_signatures")].missing == 1
     assert counts.loc[("odder", "none")].failed == 1
@@ -203,8 +203,8 @@ def test_states_are_shown_as_what_they_are(run: Store, site: Path) -> None:
 def test_a_cell_page_has_the_record_and_a_command_that_repeats_it(
     run: Store, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened([run.root]) as found:
-        cells = joined(found).cells
+    with open_sources([run.root]) as found:
+        cells = join_sources(found).cells
     key = cells[(cells.attack == "badnets") & (cells.dose == 4) & (cells.defense == "none")].key.iloc[0]
     (command,) = re.findall(r"<code>(echo .*?)</code>", (site / "cells" / f"{key}.html").read_text(), re.S)
     monkeypatch.chdir(tmp_path)
@@ -229,8 +229,8 @@ def test_samples_are_shown_with_the_trigger_marked_and_sounds_can_be_played(site
 
 
 def test_the_same_input_gives_the_same_bytes(run: Store, site: Path, tmp_path: Path) -> None:
-    with opened([run.root, RESULTS / "crafted" / "tabular"]) as found:
-        build(joined(found), tmp_path / "again", QUICK)
+    with open_sources([run.root, RESULTS / "crafted" / "tabular"]) as found:
+        build(join_sources(found), tmp_path / "again", QUICK)
     ours = {p.relative_to(site): p.read_bytes() for p in site.rglob("*") if p.is_file()}
     theirs = {p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()}
     assert ours.keys() == theirs.keys()
@@ -238,8 +238,8 @@ def test_the_same_input_gives_the_same_bytes(run: Store, site: Path, tmp_path: P
 
 
 def test_an_older_site_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> None:
-    with opened([RESULTS / "crafted" / "tabular"]) as found:
-        cells = joined(found)
+    with open_sources([RESULTS / "crafted" / "tabular"]) as found:
+        cells = join_sources(found)
     to = tmp_path / "site"
     build(cells, to, QUICK)
     (to / "stale.html").write_text("x")
@@ -270,8 +270,8 @@ def test_a_run_of_failures_is_shown_as_one(tmp_path: Path) -> None:
     grid = {"tasks": ["digits"], "attacks": ["badnets"], "doses": [10**6], "defenses": ["none"], "seeds": [0, 1]}
     store = Store(tmp_path / "run")
     list(execute(make_plan(grid_from_mapping(grid), store), Settings(str(store.root), threads=1), jobs=0))
-    with opened([store.root]) as found:
-        build(joined(found), tmp_path / "site", QUICK)
+    with open_sources([store.root]) as found:
+        build(join_sources(found), tmp_path / "site", QUICK)
     assert "2 failed" in (tmp_path / "site" / "index.html").read_text()
 
 
@@ -304,8 +304,8 @@ def test_a_folder_with_nothing_is_named(tmp_path: Path) -> None:
 )
 def test_a_table_that_cannot_be_is_refused_in_one_line(edit: Any, words: str, tmp_path: Path) -> None:
     frame({"none": [0.5, 0.25]}).to_csv(tmp_path / "cells.csv", index=False)
-    with opened([tmp_path]) as found:
-        assert len(joined(found).cells) == 2
+    with open_sources([tmp_path]) as found:
+        assert len(join_sources(found).cells) == 2
     (tmp_path / "cells.csv").write_text(edit((tmp_path / "cells.csv").read_text()))
     done = CliRunner().invoke(app, ["leaderboard", str(tmp_path), "-o", str(tmp_path / "site")])
     assert isinstance(done.exception, BadSubmission)
@@ -315,22 +315,22 @@ def test_a_table_that_cannot_be_is_refused_in_one_line(edit: Any, words: str, tm
 
 def test_a_run_that_was_edited_is_refused_and_one_without_a_ledger_is_not(run: Store, tmp_path: Path) -> None:
     copy = Store(shutil.copytree(run.root, tmp_path / "copy"))
-    with opened([copy.root]) as found:
-        true = joined(found).cells
+    with open_sources([copy.root]) as found:
+        true = join_sources(found).cells
     kept = pd.read_parquet(copy.root / CACHE)
     kept.assign(asr=0.0, utility=1.0).to_parquet(copy.root / CACHE)
-    with opened([copy.root]) as found:
-        pd.testing.assert_frame_equal(joined(found).cells, true, obj="what the copy says is not believed")
+    with open_sources([copy.root]) as found:
+        pd.testing.assert_frame_equal(join_sources(found).cells, true, obj="what the copy says is not believed")
     path = next(p for p in (copy.root / "records").iterdir() if '"asr"' in p.read_text())
     good = path.read_text()
     path.write_text(good.replace('"asr": {', '"asr":  {'))
     with pytest.raises(BrokenLedger, match=r"is not what was written; `tinydrop verify .*copy` names") as caught:
-        opened([copy.root]).__enter__()
+        open_sources([copy.root]).__enter__()
     assert "\n" not in str(caught.value)
     path.write_text(good)
     (copy.root / ledger.LEDGER_FILE).unlink()
-    with opened([copy.root]) as found:
-        assert len(joined(found).cells), "a run from before there were ledgers"
+    with open_sources([copy.root]) as found:
+        assert len(join_sources(found).cells), "a run from before there were ledgers"
 
 
 def test_a_cell_of_two_sources_counts_once_and_their_difference_is_told(tmp_path: Path) -> None:
@@ -339,8 +339,8 @@ def test_a_cell_of_two_sources_counts_once_and_their_difference_is_told(tmp_path
         cells["key"] = [f"{commit}{i}" for i in range(2)]
         (tmp_path / name).mkdir()
         cells.to_csv(tmp_path / name / "cells.csv", index=False)
-    with opened([tmp_path / "first", tmp_path / "second"]) as found:
-        both = joined(found)
+    with open_sources([tmp_path / "first", tmp_path / "second"]) as found:
+        both = join_sources(found)
     assert list(both.cells.asr) == [0.9, 0.9]
     assert list(both.repeated.asr_again) == [0.7, 0.7]
 

@@ -15,8 +15,8 @@ from harness.report.write import build_tables
 from harness.site.build import Options, build
 from harness.site.headline import common_doses, headline
 from harness.site.overview import answer_table
-from harness.site.ranks import ranking
-from harness.site.sources import joined, opened
+from harness.site.ranks import rank_defenses
+from harness.site.sources import join_sources, open_sources
 
 QUICK = Options(formats=("svg",))
 
@@ -27,7 +27,7 @@ FOUR = {"none": list(BASE), "good": list(BASE - 0.5 + [0, 0.01, 0.02, 0.01, 0]),
 
 
 def test_ranks_tell_apart_what_the_seeds_tell_apart_and_nothing_else() -> None:
-    found = ranking(frame(FOUR, doses=(5, 10)), {"a"})
+    found = rank_defenses(frame(FOUR, doses=(5, 10)), {"a"})
     assert found is not None
     ranks = dict(zip(found.rows.defense, found.rows["rank"]))
     assert ranks == {"good": 1, "same": 1, "bad": 3, "none": 0}
@@ -40,7 +40,7 @@ def test_ranks_tell_apart_what_the_seeds_tell_apart_and_nothing_else() -> None:
 
 
 def test_two_seeds_make_only_ties() -> None:
-    found = ranking(frame({"none": [0.9, 0.8], "good": [0.2, 0.5], "bad": [0.6, 0.55]}), {"a"})
+    found = rank_defenses(frame({"none": [0.9, 0.8], "good": [0.2, 0.5], "bad": [0.6, 0.55]}), {"a"})
     assert found is not None
     assert list(found.rows["rank"]) == [1, 1, 0]
     assert list(found.rows.tied) == [True, True, False]
@@ -49,15 +49,15 @@ def test_two_seeds_make_only_ties() -> None:
 def test_only_complete_blocks_and_working_attacks_count() -> None:
     cells = pd.concat([frame(FOUR, doses=(5, 10, 20, 50)), frame(FOUR, "weak", (5,))], ignore_index=True)
     cells.loc[(cells.defense == "good") & (cells.dose == 10) & (cells.seed == 3), "status"] = "timed out"
-    found = ranking(cells, {"a"})
+    found = rank_defenses(cells, {"a"})
     assert found is not None
     assert found.blocks == (("a", 5), ("a", 20), ("a", 50)), "dose 10 lacks a seed of one defense"
-    assert ranking(cells, set()) is None, "no attack works: there is no order"
+    assert rank_defenses(cells, set()) is None, "no attack works: there is no order"
 
 
 def test_a_defense_that_lacks_most_blocks_is_left_out_rather_than_the_blocks() -> None:
     cells = pd.concat([frame(FOUR, doses=(5, 10, 20, 50)), frame({"late": list(BASE)}, doses=(50,))])
-    found = ranking(cells, {"a"})
+    found = rank_defenses(cells, {"a"})
     assert found is not None
     assert found.left_out == ("late",)
     assert len(found.blocks) == 4
@@ -66,7 +66,7 @@ def test_a_defense_that_lacks_most_blocks_is_left_out_rather_than_the_blocks() -
 def test_only_who_lacks_a_kept_block_is_left_out_and_doses_are_in_order() -> None:
     """x is dropped for want of blocks that are dropped later, and is complete then."""
     has = {"none": (100, 30, 10, 5), "x": (30, 5), "y": (100, 10, 5), "z": (100, 30, 5), "w": (30, 10, 5)}
-    found = ranking(pd.concat([frame({name: list(BASE)}, doses=doses) for name, doses in has.items()]), {"a"})
+    found = rank_defenses(pd.concat([frame({name: list(BASE)}, doses=doses) for name, doses in has.items()]), {"a"})
     assert found is not None
     assert found.blocks == (("a", 5), ("a", 30))
     assert set(found.rows.defense) == {"none", "x", "z", "w"}
@@ -74,7 +74,7 @@ def test_only_who_lacks_a_kept_block_is_left_out_and_doses_are_in_order() -> Non
     assert found.size == "2 blocks, 5 seeds"
     assert found.doses == "a at 5, 30"
     both = pd.concat([frame(FOUR, attack, doses) for attack, doses in {"a": (5, 10), "b": (5, 10), "c": (5,)}.items()])
-    more = ranking(both, {"a", "b", "c"})
+    more = rank_defenses(both, {"a", "b", "c"})
     assert more is not None
     assert more.doses == "a, b at 5, 10; c at 5", "attacks of the same doses together"
 
@@ -82,14 +82,14 @@ def test_only_who_lacks_a_kept_block_is_left_out_and_doses_are_in_order() -> Non
 def test_ranks_are_shown_with_intervals_of_a_share_and_with_the_p_of_every_pair(tmp_path: Path) -> None:
     wide = {"none": [0.99, 0.98, 0.99], "good": [0.0, 0.02, 0.3], "bad": [0.4, 0.5, 0.75]}
     frame(wide).to_csv(tmp_path / "cells.csv", index=False)
-    with opened([tmp_path]) as found:
-        build(joined(found), tmp_path / "site", QUICK)
+    with open_sources([tmp_path]) as found:
+        build(join_sources(found), tmp_path / "site", QUICK)
     overview = " ".join((tmp_path / "site" / "index.html").read_text().split())
     assert "tie" not in overview[overview.index('<ul class="best">') :].partition("</ul>")[0]
     assert "good 0.11 (0.00 to 0.52)" in overview
     assert "of 2 defenses, 1 block, 3 seeds" in overview
     page = (tmp_path / "site" / "tasks" / "t.html").read_text()
-    rank = ranking(frame(wide), {"a"})
+    rank = rank_defenses(frame(wide), {"a"})
     assert rank is not None
     assert len(rank.tests) == 1, "of both directions the one that was measured"
     test = rank.tests.iloc[0]

@@ -15,22 +15,22 @@ from harness.plugins.registry import entries
 from harness.report.figures import NARROW
 from harness.report.write import build_tables
 from harness.site import charts, paper_tables
-from harness.site.headline import Column, Field, Listing, Shade, bounded, headline
-from harness.site.listings import Pages, headlines
+from harness.site.headline import Column, Field, Listing, Shade, estimate_field, headline
+from harness.site.listings import Pages, headline_listings
 from harness.site.overview import median_field
 from harness.site.plugin_docs import list_options
 from harness.site.samples import mark_words
-from harness.site.sources import joined, opened
+from harness.site.sources import join_sources, open_sources
 
 RESULTS = ROOT / "results"
 
 
 def test_tables_for_papers_have_few_columns_and_compile() -> None:
     """No LaTeX here: as many fields in every row as columns, braces closed, nothing special left as it is."""
-    with opened([RESULTS / "defenses"]) as found:
-        cells = joined(found).cells
+    with open_sources([RESULTS / "defenses"]) as found:
+        cells = join_sources(found).cells
     head = headline(build_tables(cells))
-    table = headlines(head, Pages(cells, cells[:0]))["accuracy"]
+    table = headline_listings(head, Pages(cells, cells[:0]))["accuracy"]
     caption = paper_tables.caption(table, head, cells)
     latex, markdown = paper_tables.to_latex(table, caption), paper_tables.to_markdown(table, caption)
     (columns,) = re.findall(r"\\begin\{longtable\}\{([lr]+)\}", latex)
@@ -71,7 +71,7 @@ def test_tables_for_papers_hold_odd_names() -> None:
 def test_bounds_stand_apart_from_numbers_and_from_one_another() -> None:
     values = pd.DataFrame({"x": [1.0, 1.0, 300.0, 2.0, 5.0], "x_low": 0.5, "x_high": 400.0,
                            "x_censored": ["<", ">", "", "", ">"]})  # fmt: skip
-    fields = sorted((bounded(row, "x") for row in values.itertuples()), key=lambda f: f.sort or 0)
+    fields = sorted((estimate_field(row, "x") for row in values.itertuples()), key=lambda f: f.sort or 0)
     assert [f.text for f in fields] == ["< 1", "2", "300", "> 1", "> 5"]
     assert [f.small for f in fields] == ["", "0.5 to 400", "0.5 to 400", "", ""]
     assert median_field(values, "x").text == "300"

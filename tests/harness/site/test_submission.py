@@ -21,7 +21,7 @@ from harness.run.plan import make_plan
 from harness.run.settings import Settings
 from harness.site.archive import MANIFEST, pack, unpack
 from harness.site.plausibility import OF_CHALLENGE
-from harness.site.sources import joined, opened
+from harness.site.sources import join_sources, open_sources
 from harness.store import ledger, records
 from harness.store.folder import Store
 
@@ -116,8 +116,8 @@ def test_the_same_run_gives_the_same_bytes(run: Store, archive: Path, tmp_path: 
 
 def test_an_archive_stands_beside_folders(run: Store, archive: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run.root, tmp_path / "copy")
-    with opened([copy, archive]) as found:
-        both = joined(found)
+    with open_sources([copy, archive]) as found:
+        both = join_sources(found)
     assert len(both.cells) == 4, "the same records: no cell counts twice"
     assert set(both.cells.source) == {found[0].name}
     assert both.repeated.empty, "a copy is no repetition"
@@ -267,7 +267,7 @@ def test_numbers_that_cannot_be_are_refused(words: str, archive: Path, tmp_path:
 def test_a_made_up_run_that_could_be_is_only_found_by_its_head(archive: Path, tmp_path: Path) -> None:
     """What the checks cannot do is said, and shown: the head is another one."""
     made_up = signed_by_its_own_ledger(archive, tmp_path / "x.zip", lambda r: r["metrics"]["asr"].update(value=0.5))  # type: ignore[attr-defined]
-    with opened([made_up]) as found, opened([archive]) as true:
+    with open_sources([made_up]) as found, open_sources([archive]) as true:
         assert found[0].head != true[0].head
 
 
@@ -341,8 +341,8 @@ def test_honest_runs_of_every_kind_can_be(tmp_path: Path) -> None:
              for name, m in done.metrics.items()}  # fmt: skip
     records.save(store, done.model_copy(update={"key": "c" * 32, "metrics": older, "findings": {}}))
     pack(store, tmp_path / "odd.zip")
-    with opened([tmp_path / "odd.zip", store.root]) as both:
-        assert len(joined(both).cells) == len(found), "what the plan does not name is not shown"
+    with open_sources([tmp_path / "odd.zip", store.root]) as both:
+        assert len(join_sources(both).cells) == len(found), "what the plan does not name is not shown"
     same = make_plan(grid_from_mapping({**ODD, "attacks": [{"name": "badnets", "target": 0}, "none"]}), store)
     assert not same.missing, "a default that is spelt out"
     list(execute(same, settings, jobs=0))
