@@ -115,6 +115,10 @@ class Task(Plugin, Modality):
         """The published training and test split, as raw inputs."""
         raise NotImplementedError(f"{type(self).__name__} must define read()")
 
+    def notes(self, train: Samples) -> tuple[str, ...]:
+        """What was decided for the user in reading the data, one sentence each. train: the training set of `load`."""
+        return ()
+
     def model(self) -> nn.Module:
         """A fresh victim (see tasks.net.Net), initialised from torch's current random state."""
         raise NotImplementedError(f"{type(self).__name__} must define model()")
@@ -216,7 +220,7 @@ def load_unsealed(task: Task) -> Splits:
     if task.test_size is not None:
         test = _shuffle(test, task)
         test = test.select(pick_balanced(test.targets, task.test_size, k, "test_size", f"{task.name}'s test split"))
-    return Splits(pool, test, reserve)
+    return Splits(pool, test, reserve, task.notes(pool))
 
 
 def _shuffle(samples: Samples, task: Task) -> Samples:

@@ -93,11 +93,15 @@ def join(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
 
 @dataclass(frozen=True)
 class Splits:
-    """train: rows that an attacker may poison. test: rows for grading. reserve: the only clean rows for defenses."""
+    """train: rows that an attacker may poison. test: rows for grading. reserve: the only clean rows for defenses.
+
+    notes: what was decided for the user in reading and splitting the data, one sentence each.
+    """
 
     train: Samples
     test: Samples
     reserve: Samples
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
