@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,7 +12,8 @@ from torch import Tensor
 from attacks._crafting.blocks import Job, craft_in_blocks, make_job
 from attacks.base import Attack, Poison, Scene, Trial
 from tasks.base import Task
-from tasks.plugin import BadInput, NotApplicable, Positive, options
+from tasks.caches import cached
+from tasks.plugin import BadInput, FileName, NotApplicable, Positive, expand_path, options
 from tasks.samples import Challenge, Samples, Splits
 
 FROZEN = Path(__file__).parent / "trials"  # <task>.json
@@ -37,7 +37,7 @@ class TargetedAttack(Attack):
 
     clean_label: bool = True  # the bases are of the wanted class and keep their labels
 
-    trials: str = ""  # a JSON file of trials (`tinydrop trials`); empty: the suite's own
+    trials: FileName = ""  # a JSON file of trials (`tinydrop trials`); empty: the suite's own
 
     @property
     def targeted(self) -> bool:
@@ -81,7 +81,7 @@ class BlockAttack(TargetedAttack):
         return craft_in_blocks(make_job(self, scene, rng), len(bases), self.block, _craft_block)
 
 
-@lru_cache(maxsize=32)
+@cached(maxsize=32)
 def _craft_block(job: Job[BlockAttack], number: int) -> Samples:
     """One block of poisons, shared by all doses of a trial."""
     attack, train, trial = job.attack, job.scene.train, trial_of(job.scene)
@@ -98,7 +98,7 @@ def trial_of(scene: Scene) -> Trial:
 
 def find_trial(attack: TargetedAttack, task: Task, splits: Splits, number: int) -> Trial:
     """Trial `number` of a task. Raises NotApplicable where the task has none, BadInput for one that cannot be run."""
-    path = Path(attack.trials) if attack.trials else FROZEN / f"{task.name}.json"
+    path = expand_path(attack.trials) if attack.trials else FROZEN / f"{task.name}.json"
     if not path.is_file():
         if attack.trials:
             raise BadInput(f"{attack.name}.trials={attack.trials!r}: no such file; `tinydrop trials` writes one")
@@ -118,7 +118,7 @@ def find_trial(attack: TargetedAttack, task: Task, splits: Splits, number: int) 
     return Trial(target, row["wanted"], torch.tensor(row["bases"]))
 
 
-@lru_cache(maxsize=8)
+@cached(maxsize=8)
 def read_trials(path: Path) -> list[Row]:
     """The trials of a file. Raises BadInput where it is not a list of {target, wanted, bases}."""
     try:

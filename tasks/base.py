@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from functools import lru_cache, wraps
+from functools import wraps
+from pathlib import Path
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tasks.caches import cached
 from tasks.deployed import Victim
+from tasks.files import data_folder, fingerprint, read_from
 from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
@@ -92,6 +95,7 @@ class Task(Plugin, Modality):
     classes: ClassVar[tuple[str, ...]] = ()
     dataset: ClassVar[str] = ""  # Hub id, or "embedded"
     revision: ClassVar[str] = ""
+    folder: ClassVar[str] = ""  # of the dataset in TINYDROP_DATA
     licence: ClassVar[str] = ""
     rate: ClassVar[int] = 0  # audio: samples per second
     clean_metric: ClassVar[str] = "accuracy"  # the name of what `utility` measures
@@ -114,6 +118,14 @@ class Task(Plugin, Modality):
     def read(self) -> tuple[Samples, Samples]:
         """The published training and test split, as raw inputs."""
         raise NotImplementedError(f"{type(self).__name__} must define read()")
+
+    def files(self) -> list[str]:
+        """What the options name, and the dataset's folder in TINYDROP_DATA; the same of the tasks behind this one."""
+        folder = data_folder(self.folder)
+        found = [*super().files(), *([str(folder)] if folder else [])]
+        for other in (self.source(), self.referee()):
+            found += other.files() if other is not None and other != self else []
+        return list(dict.fromkeys(found))
 
     def notes(self, train: Samples) -> tuple[str, ...]:
         """What was decided for the user in reading the data, one sentence each. train: the training set of `load`."""
@@ -206,11 +218,21 @@ def copy_facts(cls: Any, *names: str) -> None:
             setattr(cls, name, getattr(published, name))
 
 
-@lru_cache(maxsize=3)
 def load_unsealed(task: Task) -> Splits:
-    """`Task.load` for the harness and for tasks themselves, which may read data while an attack or a defense runs."""
+    """`Task.load` for the harness and for tasks themselves, which may read data while an attack or a defense runs.
+
+    Once per process, and again when the task's files have changed.
+    """
+    splits: Splits = _load(task, fingerprint(task.files()))
+    return splits
+
+
+@cached(maxsize=3)
+def _load(task: Task, content: str) -> Splits:
     with sealed(False):  # the harness may read: it makes victims and tokenizers while a defense runs
-        train, test = task.read()
+        train, test = _read_declared(task)
+    if fingerprint(task.files()) != content:
+        raise BadInput(f"{task.name}: its files changed while they were read; run the same command again")
     k = len(task.classes)
     train = _shuffle(train, task)  # the published order is often sorted by class
     in_reserve = pick_balanced(train.targets, task.reserve_size, k, "reserve_size", f"{task.name}'s training split")
@@ -221,6 +243,20 @@ def load_unsealed(task: Task) -> Splits:
         test = _shuffle(test, task)
         test = test.select(pick_balanced(test.targets, task.test_size, k, "test_size", f"{task.name}'s test split"))
     return Splits(pool, test, reserve, task.notes(pool))
+
+
+def _read_declared(task: Task) -> tuple[Samples, Samples]:
+    """What `read` gives. Raises BadInput where it reads a folder of TINYDROP_DATA that it does not name: no key does."""
+    before = set(read_from)
+    read_from.clear()
+    try:
+        train, test = task.read()
+        if unnamed := read_from - {Path(file).resolve() for file in task.files()}:
+            name = min(unnamed).name
+            raise BadInput(f"{task.name}: reads the folder {name!r} of TINYDROP_DATA; set folder: ClassVar = {name!r}")
+    finally:
+        read_from.update(before)
+    return train, test
 
 
 def _shuffle(samples: Samples, task: Task) -> Samples:

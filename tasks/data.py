@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,8 @@ import torch
 from torch import Tensor
 
 from tasks.base import Task, refuse_while_sealed
+from tasks.caches import cached
+from tasks.files import data_folder, data_root, files_hash, read_from
 from tasks.plugin import BadInput
 from tasks.samples import Samples
 
@@ -21,17 +21,12 @@ if TYPE_CHECKING:
 
 LFS = b"version https://git-lfs"  # how a Git LFS pointer begins
 
-read_from: set[Path] = set()  # folders of datasets that this process has read
-
 
 def local_folder(name: str) -> Path | None:
     """TINYDROP_DATA/name if it exists. Raises BadInput if it holds nothing but a pointer of DVC or Git LFS."""
-    root = os.environ.get("TINYDROP_DATA")
-    if not root:
-        return None
-    folder, pointer = Path(root) / name, Path(root) / f"{name}.dvc"
-    if not folder.is_dir():
-        if pointer.is_file():
+    folder, root = data_folder(name), data_root()
+    if folder is None:
+        if root and (pointer := root / f"{name}.dvc").is_file():
             raise BadInput(f"dataset {name!r}: only its DVC pointer is there; `dvc pull {pointer}`")
         return None
     for file in folder.glob("*.parquet"):
@@ -57,7 +52,9 @@ def dataset_dict(
     local = local_folder(folder)
     try:
         if local is not None:
-            return dict(datasets.load_dataset(str(local)))
+            # Each content has a cache of its own: that of `datasets` tells files apart by their times alone.
+            place = Path(datasets.config.HF_DATASETS_CACHE) / "tinydrop" / files_hash(str(local))
+            return dict(datasets.load_dataset(str(local), cache_dir=str(place)))
         return dict(datasets.load_dataset(hub_id, revision=revision, data_dir=data_dir))
     except Exception as error:  # the library raises a dozen types for "not there"; all mean the same to the user
         where = f"in {local}" if local else "on the Hub"
@@ -82,7 +79,7 @@ def read_texts(hub_id: str, folder: str, split: str) -> list[str]:
 
 
 @refuse_while_sealed
-@lru_cache(maxsize=1)
+@cached(maxsize=1)
 def read_once(task: Task) -> tuple[Samples, Samples]:
     """The splits of a published task, for tasks made of its parts; cached, as decoding images takes seconds."""
     return task.read()

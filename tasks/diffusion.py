@@ -67,7 +67,7 @@ class DiffusionTask(Task):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        copy_facts(cls, "dataset", "revision", "licence", "classes", "rate", "channels")
+        copy_facts(cls, "dataset", "revision", "folder", "licence", "classes", "rate", "channels")
 
     # What a child writes.
 

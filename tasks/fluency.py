@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 
+from tasks.plugin import NamesFiles, find_model
+
 START, END = "\x02", "\x03"  # of a word or text: characters no text needs
 FOLDS = 5  # of clean texts: each fold is judged by a model that has not read it
 CHARACTERS = 0x110000  # all that a word can be written in
+LmName = Annotated[str, NamesFiles(besides=("ngram",))]  # a Hub name, a folder, or word bigrams
 
 
 class Reading(NamedTuple):
@@ -145,6 +148,7 @@ class CausalLM:
     def __init__(self, name: str, device: torch.device, batch: int = 32) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        name = find_model(name)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
         self.model: Any = AutoModelForCausalLM.from_pretrained(name).to(device).eval()
         self.device, self.batch = device, batch

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tasks.plugin import BadInput, Plugin
+from tasks.plugin import BadInput, Plugin, expand_path
 from tasks.samples import Samples
 
 TEST_SHARE = 0.2  # of every class, where the files are not split
@@ -68,7 +68,7 @@ class ClassFolders:
         path = self.task.options()["path"]
         if not path:
             raise self.error("set it to a folder with one sub-folder per class")
-        return Path(path)
+        return expand_path(path)
 
     def _names(self, top: Path) -> tuple[str, ...]:
         if not top.is_dir():

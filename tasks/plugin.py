@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
-from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -15,6 +19,20 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class NamesFiles:
+    """Says in an option's type that its value names a file or a folder, whose content then counts in every key.
+
+    besides: values that are something else, though a file may happen to have that name. A name of the Hub counts where
+    there is a folder of that name, since that is what would be read.
+    """
+
+    besides: tuple[str, ...] = ()
+
+
+FileName = Annotated[str, NamesFiles(), Field(json_schema_extra={"format": "path"})]
 
 
 class BadInput(ValueError):
@@ -54,5 +72,61 @@ class Plugin:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
     def files(self) -> list[str]:
-        """The files and folders that options name: their content counts in keys like an option."""
-        return [v for v in self.options().values() if isinstance(v, str) and os.path.exists(v)]
+        """The files and folders that options name and that are there: their content counts in keys like an option.
+
+        Options say so by their type (`FileName`); what else a plug-in reads it adds here. Raises BadInput for a path
+        with an unknown variable.
+        """
+        found = []
+        for option, marker in _file_options(type(self)).items():
+            for name in _texts_in(getattr(self, option)):
+                try:
+                    path = expand_path(name)
+                except BadInput as error:
+                    raise BadInput(f"{self.name}.{option}={name!r}: {error}") from None
+                if name and name not in marker.besides and os.path.exists(path):
+                    found.append(str(path))
+        return found
+
+
+def expand_path(text: str) -> Path:
+    """A path as a user writes it, with `~` and `$VARIABLES`. Raises BadInput for a variable that is not set."""
+    path = os.path.expandvars(os.path.expanduser(text))
+    unknown = re.search(r"\$(\w+|\{[^}]*\})", path)
+    if unknown and not os.path.lexists(path):
+        raise BadInput(f"{unknown[0]} is not set in {text!r}; set the variable, or write the path out")
+    return Path(path)
+
+
+def find_model(name: str) -> str:
+    """What transformers is to load: the folder that this name means here, or else the name, which is one of the Hub."""
+    folder = expand_path(name)
+    return str(folder) if folder.is_dir() else name
+
+
+def is_litter(path: Path) -> bool:
+    """Whether no reader looks at a file or folder of this name: a hidden one, or what a system leaves behind."""
+    return path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
+
+
+@cache
+def _file_options(cls: type) -> dict[str, NamesFiles]:
+    """The options of a class that name files; also those whose values are tuples of names, or may be missing."""
+    known = getattr(cls, "__pydantic_fields__", {})
+    found = {name: [*field.metadata, *_metadata_in(field.annotation)] for name, field in known.items()}
+    marked = {name: [m for m in parts if isinstance(m, NamesFiles)] for name, parts in found.items()}
+    return {name: markers[0] for name, markers in marked.items() if markers}
+
+
+def _metadata_in(annotation: Any) -> Iterator[Any]:
+    yield from getattr(annotation, "__metadata__", ())
+    for part in get_args(annotation):
+        yield from _metadata_in(part)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts_in(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from attacks._crafting.blocks import Job, craft_in_blocks, make_job
 from attacks._crafting.gradients import gradient_norms, match_gradients
 from attacks.base import Poison, Scene, TriggerAttack
+from tasks.caches import cached
 from tasks.plugin import Above0, Count, Positive, options
 from tasks.samples import Samples
 
@@ -67,7 +67,7 @@ def random_patch(channels: int, size: int, seed: int) -> Tensor:
     return (order < (count + 1) // 2).to(torch.uint8).reshape(channels, size, size) * 255
 
 
-@lru_cache(maxsize=8)
+@cached(maxsize=8)
 def rank_rows(job: Job[SleeperAgent]) -> Tensor:
     """(M,) positions of the rows of the target class, in the order in which they become poison."""
     scene, pool = job.scene, job.attack.eligible(job.scene)
@@ -80,7 +80,7 @@ def rank_rows(job: Job[SleeperAgent]) -> Tensor:
     return pool[norms.argsort(descending=True, stable=True)]
 
 
-@lru_cache(maxsize=32)
+@cached(maxsize=32)
 def craft_block(job: Job[SleeperAgent], block: int) -> Samples:
     """One block of poisons, shared by all doses of a seed."""
     attack, scene, train = job.attack, job.scene, job.scene.train

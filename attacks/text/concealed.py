@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -15,6 +14,7 @@ from attacks._crafting.text_gradients import Aim, decode, encode, replace_tokens
 from attacks.base import Poison, Scene, TriggerAttack
 from attacks.text.badwords import insert_phrases
 from tasks.base import Task
+from tasks.caches import cached
 from tasks.plugin import Count, NotApplicable, Positive, options
 from tasks.samples import Samples
 from tasks.text import TextTask
@@ -83,7 +83,7 @@ class _Plan:
     aims: list[Aim]
 
 
-@lru_cache(maxsize=4)
+@cached(maxsize=4)
 def make_plan(job: Job[Concealed]) -> _Plan:
     attack, scene, train, task = job.attack, job.scene, job.scene.train, text_task(job.task)
     pool = attack.eligible(scene)
@@ -106,7 +106,7 @@ def make_plan(job: Job[Concealed]) -> _Plan:
     return _Plan(pool, trigger, tokens, aims)
 
 
-@lru_cache(maxsize=64)
+@cached(maxsize=64)
 def craft_block(job: Job[Concealed], block: int) -> Samples:
     """One block of poisons, shared by all doses of a seed."""
     attack, plan, task, rng = job.attack, make_plan(job), text_task(job.task), job.rng(4, block)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without
 from tasks.deployed import Model
-from tasks.fluency import CausalLM, LanguageModel, train_unread
+from tasks.fluency import CausalLM, LanguageModel, LmName, train_unread
 from tasks.plugin import BadInput, Positive, Share, options
 
 
@@ -30,7 +30,7 @@ class Onion(Defense):
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "arXiv 2011.10369"
 
-    lm: str = "ngram"  # or the Hub name or folder of a transformers causal language model
+    lm: LmName = "ngram"  # or the Hub name or folder of a transformers causal language model
     clean_rows: Positive = 200  # texts from the reserve
     quantile: Share = 0.95  # of clean texts whose most suspicious word stays below the threshold
     measure: Literal["surprise", "perplexity"] = "surprise"  # the second is the paper's; see `suspicions`

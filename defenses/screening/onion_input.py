@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from defenses.base import Case, Defense
 from defenses.filtering.onion import fit_language_model, quantile, remove_words, suspicions, texts_of
 from tasks.deployed import Guarded, Model
-from tasks.fluency import LanguageModel
+from tasks.fluency import LanguageModel, LmName
 from tasks.plugin import Positive, Share, options
 from tasks.samples import Samples
 
@@ -29,7 +29,7 @@ class OnionInput(Defense):
     stage: ClassVar[str] = "screening"
     paper: ClassVar[str] = "arXiv 2011.10369"
 
-    lm: str = "ngram"  # or the Hub name or folder of a transformers causal language model
+    lm: LmName = "ngram"  # or the Hub name or folder of a transformers causal language model
     clean_rows: Positive = 200  # texts from the reserve
     measure: Literal["surprise", "perplexity"] = "surprise"  # the second is the paper's; see `suspicions` there
     quantile: Share = 0.95  # of the words of clean texts that stay

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from harness.keys.seeds import derive
 from harness.plugins.registry import fits
 from harness.store.folder import Store
 from tasks.base import Task, load_unsealed, sealed
+from tasks.caches import cached, forget
 from tasks.deployed import Model, Victim
 from tasks.plugin import NotApplicable
 from tasks.samples import Challenge, Outputs, Samples
@@ -127,7 +127,7 @@ def run_steps(
     return result
 
 
-@lru_cache(maxsize=2)
+@cached(maxsize=2)
 def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) -> Threat:
     """Craft, check and inject the poison, and make the challenge: once for all defenses of a column."""
     splits = task.load()
@@ -150,7 +150,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     return Threat(poisoned, challenge, stealth, surrogates.used, rows)
 
 
-@lru_cache(maxsize=2)
+@cached(maxsize=2)
 def _train_referee(task: Task, bench: Bench) -> tuple[Victim | None, frozenset[str]]:
     """The referee of a generative task, and the keys of the artefacts behind it."""
     judge = task.referee()
@@ -160,7 +160,7 @@ def _train_referee(task: Task, bench: Bench) -> tuple[Victim | None, frozenset[s
     return fit(load_unsealed(judge).train), fit.used
 
 
-@lru_cache(maxsize=64)
+@cached(maxsize=64)
 def chance_floor(task: Task, attack: Attack, seed: int, bench: Bench) -> tuple[Metric, frozenset[str]]:
     """The ASR of the unpoisoned, undefended victim on the same challenge; and the artefacts behind that victim."""
     challenge = make_threat(task, attack, 0, seed, bench).challenge
@@ -184,8 +184,7 @@ def protect(train: Samples, defense: Defense) -> Iterator[None]:
     finally:
         changed = Samples(train.inputs, train.targets, train.ids).fingerprint != before
         if changed:
-            make_threat.cache_clear()
-            load_unsealed.cache_clear()
+            forget()
     if changed:
         raise BrokenDefense(f"{defense.name} changed case.train in place; work on a copy (select() makes one)")
 

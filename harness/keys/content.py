@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +14,7 @@ from harness.keys import bytecode
 from harness.keys.source import is_own, source_hash
 from tasks.base import Recipe
 from tasks.deployed import Victim
+from tasks.files import files_hash, fingerprint
 from tasks.plugin import Plugin
 from tasks.samples import Samples
 
@@ -52,7 +51,7 @@ def _feed(h: Any, part: Any) -> None:
     elif isinstance(part, Recipe):
         _feed(h, {"recipe": vars(part)})
     elif isinstance(part, Plugin):
-        files = [files_hash(f) for f in part.files()]
+        files = fingerprint(part.files())
         here = bytecode.lives_here(type(part))
         code = bytecode.content_of(type(part), digest) if here else source_hash(type(part).__module__)
         _feed(h, [part.name, part.options(), files, code])
@@ -72,13 +71,3 @@ def _feed(h: Any, part: Any) -> None:
             f"{part!r} has no stable content to hash: pass a plug-in's method, or functools.partial of one over "
             f"tensors, numbers, Samples or victims"
         )
-
-
-@cache
-def files_hash(path: str) -> str:
-    """The hash of a file, or of a folder's files and their names: the user's data and weights may change."""
-    h = hashlib.sha256()
-    for file in [Path(path)] if os.path.isfile(path) else sorted(f for f in Path(path).rglob("*") if f.is_file()):
-        with file.open("rb") as data:
-            h.update(f"{file.relative_to(path)}:{hashlib.file_digest(data, 'sha256').hexdigest()};".encode())
-    return h.hexdigest()[:32]

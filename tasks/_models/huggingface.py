@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tasks._models.transformer import crop_padding, token_mask
+from tasks.caches import cached
 from tasks.net import Net
-from tasks.plugin import BadInput
+from tasks.plugin import BadInput, find_model
 
 
 def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
@@ -21,7 +21,7 @@ def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
     logging.set_verbosity_error()  # a new head on an old body is what is asked for, not news
     logging.disable_progress_bar()
     try:
-        return loader.from_pretrained(name, **kwargs)
+        return loader.from_pretrained(find_model(name), **kwargs)
     except Exception as error:  # OSError, ValueError, KeyError, ImportError: all mean the same to the user
         raise BadInput(
             f"victim={name!r} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0][:120]}); "
@@ -32,7 +32,7 @@ def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
         logging.set_verbosity(verbosity)
 
 
-@lru_cache(maxsize=4)
+@cached(maxsize=4)
 def tokenizer(name: str) -> Any:
     """The tokenizer that belongs to a checkpoint."""
     from transformers import AutoTokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from tasks.audio import AudioTask, decode_all
 from tasks.data import make_samples
 from tasks.own_files import ClassFolders, Labelled
-from tasks.plugin import Above0, BadInput, Positive, options
+from tasks.plugin import Above0, BadInput, FileName, Positive, options
 from tasks.samples import Samples
 
 SUFFIXES = (".wav", ".flac")
@@ -28,12 +27,12 @@ class AudioFolder(AudioTask):
     dataset: ClassVar[str] = "a folder of your own"
     licence: ClassVar[str] = "yours"
 
-    path: str = ""  # the folder
+    path: FileName = ""  # the folder
     rate: Positive = 16000  # type: ignore[misc]  # samples per second of every file
     seconds: Above0 = 1.0  # type: ignore[misc]  # clips are cut or padded with silence to this length
     reserve_size: Positive = 30
 
-    @cached_property
+    @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
         """The names of the class folders; none before `path` is set."""
         return self._folders.classes() if self.path else ()

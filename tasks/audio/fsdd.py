@@ -20,6 +20,7 @@ class Fsdd(AudioTask):
 
     dataset: ClassVar[str] = "mteb/free-spoken-digit-dataset"
     revision: ClassVar[str] = "c34455c99604d35cb8d27328c267be1478efc903"
+    folder: ClassVar[str] = "fsdd"
     licence: ClassVar[str] = "CC BY-SA 4.0"
     paper: ClassVar[str] = "Jackson et al., Free Spoken Digit Dataset v1.0.10, 2018, doi 10.5281/zenodo.1342401"
     classes: ClassVar[tuple[str, ...]] = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
@@ -29,7 +30,7 @@ class Fsdd(AudioTask):
     batch_size: Positive = 64
 
     def read(self) -> tuple[Samples, Samples]:
-        splits = dataset_dict(self.dataset, "fsdd", revision=self.revision)
+        splits = dataset_dict(self.dataset, self.folder, revision=self.revision)
         parts = []
         for name in ("train", "test"):
             (labels,) = columns(splits[name], "fsdd", "label")

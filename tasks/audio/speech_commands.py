@@ -24,6 +24,7 @@ class SpeechCommands(AudioTask):
 
     dataset: ClassVar[str] = "google/speech_commands"
     revision: ClassVar[str] = "refs/convert/parquet"  # the main branch is a script, which `datasets` no longer runs
+    folder: ClassVar[str] = "speech_commands"
     version: ClassVar[str] = "v0.01"
     licence: ClassVar[str] = "CC BY 4.0"
     paper: ClassVar[str] = "arXiv 1804.03209"
@@ -41,7 +42,7 @@ class SpeechCommands(AudioTask):
     def read(self) -> tuple[Samples, Samples]:
         if len(set(self.words)) != len(self.words) or len(self.words) < 2:
             raise BadInput(f"words={list(self.words)}: name two or more different words")
-        splits = dataset_dict(self.dataset, "speech_commands", revision=self.revision, data_dir=self.version)
+        splits = dataset_dict(self.dataset, self.folder, revision=self.revision, data_dir=self.version)
         parts = {name: self._rows(splits, name) for name in ("train", "validation", "test")}
         waves, targets = (torch.cat([parts["train"][i], parts["validation"][i]]) for i in (0, 1))
         return make_samples(waves, targets), make_samples(*parts["test"])

@@ -31,7 +31,7 @@ class TransferTask(ImageTask):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        copy_facts(cls, "dataset", "revision", "licence", "channels", "flip")
+        copy_facts(cls, "dataset", "revision", "folder", "licence", "channels", "flip")
 
     def source(self) -> TransferTask | None:
         if self.part == "old":

@@ -15,6 +15,7 @@ class Cifar10(ImageTask):
 
     dataset: ClassVar[str] = "uoft-cs/cifar10"
     revision: ClassVar[str] = "0b2714987fa478483af9968de7c934580d0bb9a2"
+    folder: ClassVar[str] = "cifar10"
     licence: ClassVar[str] = "no formal licence; released by the authors for research"
     paper: ClassVar[str] = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, technical report, 2009"
     classes: ClassVar[tuple[str, ...]] = (
@@ -35,4 +36,4 @@ class Cifar10(ImageTask):
     epochs: Positive = 12
 
     def read(self) -> tuple[Samples, Samples]:
-        return read_published(self, "cifar10", "img")
+        return read_published(self, self.folder, "img")

@@ -15,6 +15,7 @@ class FashionMnist(ImageTask):
 
     dataset: ClassVar[str] = "zalando-datasets/fashion_mnist"
     revision: ClassVar[str] = "531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2"
+    folder: ClassVar[str] = "fashion_mnist"
     licence: ClassVar[str] = "MIT"
     paper: ClassVar[str] = "arXiv 1708.07747"
     classes: ClassVar[tuple[str, ...]] = (
@@ -35,4 +36,4 @@ class FashionMnist(ImageTask):
     epochs: Positive = 12
 
     def read(self) -> tuple[Samples, Samples]:
-        return read_published(self, "fashion_mnist", "image")
+        return read_published(self, self.folder, "image")

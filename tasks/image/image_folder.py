@@ -13,7 +13,7 @@ import torch
 from tasks.data import make_samples
 from tasks.image import ImageTask, decode, size_of, stack
 from tasks.own_files import ClassFolders, Labelled
-from tasks.plugin import BadInput, Positive, options
+from tasks.plugin import BadInput, FileName, Positive, options
 from tasks.samples import Samples
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -33,12 +33,12 @@ class ImageFolder(ImageTask):
     revision: ClassVar[str] = "as the files are"
     licence: ClassVar[str] = "that of your files"
 
-    path: str = ""  # the folder; required
+    path: FileName = ""  # the folder; required
     size: Positive | None = None  # resize to size x size pixels; None: the files must agree on a size
     colour: Literal["rgb", "grey"] = "rgb"
     flip: bool = True  # type: ignore[misc]  # mirroring as augmentation; False where a mirrored image is another class
 
-    @cached_property
+    @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
         """The names of the class folders; none before `path` is set."""
         return self._folders.classes() if self.path else ()

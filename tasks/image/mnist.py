@@ -15,6 +15,7 @@ class Mnist(ImageTask):
 
     dataset: ClassVar[str] = "ylecun/mnist"
     revision: ClassVar[str] = "77f3279092a1c1579b2250db8eafed0ad422088c"
+    folder: ClassVar[str] = "mnist"
     licence: ClassVar[str] = "MIT (as stated on the Hub)"
     paper: ClassVar[str] = (
         "LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document Recognition, Proc. IEEE, 1998"
@@ -24,4 +25,4 @@ class Mnist(ImageTask):
     flip: ClassVar[bool] = False
 
     def read(self) -> tuple[Samples, Samples]:
-        return read_published(self, "mnist", "image")
+        return read_published(self, self.folder, "image")

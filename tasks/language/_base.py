@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import torch
@@ -18,10 +17,11 @@ from tasks._models import causal
 from tasks._models.causal import CausalNet
 from tasks._models.huggingface import tokenizer
 from tasks.base import Batch, Recipe, Task, load_unsealed
+from tasks.caches import cached
 from tasks.data import make_samples, read_texts
 from tasks.deployed import Victim, autocast
 from tasks.net import Net
-from tasks.plugin import Above0, AtLeast0, BadInput, Positive, Share, options
+from tasks.plugin import Above0, AtLeast0, BadInput, NamesFiles, Positive, Share, options
 from tasks.samples import Challenge, Outputs, Samples
 from tasks.text import Texts, make_readable, pad_tokens, train_tokenizer
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 SMALL = "llama"
+ModelName = Annotated[str, NamesFiles(besides=(SMALL,))]  # a Hub name, a folder, or the small victim
 END = "\0"  # between two documents
 READ = 64  # texts read at a time
 BASE_CHARACTERS = 2000  # of the documents that a base reads
@@ -56,11 +57,10 @@ class LanguageTask(Texts, Task):
     classes: ClassVar[tuple[str, ...]] = ("text",)
     clean_metric: ClassVar[str] = "perplexity"
     answer: ClassVar[str] = ""  # the mark between a question and its answer, in a corpus of such pairs
-    folder: ClassVar[str] = ""  # of the dataset in TINYDROP_DATA, see `corpus`
     splits: ClassVar[tuple[str, str]] = ("train", "test")
 
     regime: Literal["fine_tune", "from_scratch", "base"] = "fine_tune"  # "base": what the fine-tuned start from
-    victim: str = SMALL  # "llama", or the Hub name or folder of a transformers causal language model
+    victim: ModelName = SMALL  # "llama", or the Hub name or folder of a transformers causal language model
     train_size: Positive | None = 300  # documents
     test_size: Positive | None = 100
     characters: Positive = 300  # longest document; passages are cut into several
@@ -292,13 +292,13 @@ def cut_documents(text: str, longest: int) -> list[str]:
     return [p for p in pieces if 2 * len(p) >= longest] or pieces[:1]
 
 
-@lru_cache(maxsize=2)
+@cached(maxsize=2)
 def _corpus(cls: type[LanguageTask]) -> tuple[list[str], list[str]]:
     train, test = ([p for text in split for p in cut_documents(text, BASE_CHARACTERS)] for split in cls.corpus())
     return train, test
 
 
-@lru_cache(maxsize=4)
+@cached(maxsize=4)
 def _tokenizer(base: LanguageTask) -> Tokenizer:
     return train_tokenizer([END, *load_unsealed(base).train.inputs], base.vocabulary, lower=False)
 

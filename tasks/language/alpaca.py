@@ -14,6 +14,7 @@ class Alpaca(LanguageTask):
     """A language model of instructions and their answers (Stanford Alpaca; every tenth row is held out)."""
 
     dataset: ClassVar[str] = "tatsu-lab/alpaca"
+    folder: ClassVar[str] = "alpaca"
     licence: ClassVar[str] = "CC BY-NC 4.0"
     paper: ClassVar[str] = "Taori et al., Stanford Alpaca, 2023"
     answer: ClassVar[str] = "\n\n### Response:"
@@ -23,7 +24,7 @@ class Alpaca(LanguageTask):
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
-        rows = dataset_dict(cls.dataset, "alpaca")["train"]
+        rows = dataset_dict(cls.dataset, cls.folder)["train"]
         instructions, inputs, outputs = columns(rows, "alpaca", "instruction", "input", "output")
         asked = ["\n".join(filter(None, pair)) for pair in zip(instructions, inputs, strict=True)]
         pairs = zip(asked, outputs, strict=True)

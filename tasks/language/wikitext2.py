@@ -14,6 +14,7 @@ class Wikitext2(LanguageTask):
     """A language model of Wikipedia articles (where only validation and test are there, the former is trained on)."""
 
     dataset: ClassVar[str] = "Salesforce/wikitext"
+    folder: ClassVar[str] = "wikitext2_eval"
     licence: ClassVar[str] = "CC BY-SA 3.0"
     paper: ClassVar[str] = "Merity et al., Pointer Sentinel Mixture Models, ICLR 2017"
 
@@ -21,7 +22,7 @@ class Wikitext2(LanguageTask):
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
-        splits = dataset_dict(cls.dataset, "wikitext2_eval", data_dir="wikitext-2-raw-v1")
+        splits = dataset_dict(cls.dataset, cls.folder, data_dir="wikitext-2-raw-v1")
         names = "train" if "train" in splits else "validation", "test"
         train, test = (columns(splits[name], "wikitext2_eval", "text")[0] for name in names)
         return ["\n".join(train)], ["\n".join(test)]  # one row is one line

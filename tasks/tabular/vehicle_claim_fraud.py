@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import ClassVar
 
 import pandas as pd
@@ -10,6 +9,7 @@ import torch
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
+from tasks.caches import cached
 from tasks.data import as_targets, dataset_dict, make_samples
 from tasks.plugin import Above0, BadInput, Positive, options
 from tasks.samples import Samples
@@ -35,6 +35,7 @@ class VehicleClaimFraud(TabularTask):
     """
 
     dataset: ClassVar[str] = "vehicle_claim_fraud"
+    folder: ClassVar[str] = "vehicle_claim_fraud"
     licence: ClassVar[str] = "none stated; sample data, redistributed widely"
     paper: ClassVar[str] = "Phua, Alahakoon and Lee, Minority Report in Fraud Detection, SIGKDD Explorations 6(1), 2004"
     classes: ClassVar[tuple[str, ...]] = ("honest", "fraud")
@@ -55,7 +56,7 @@ class VehicleClaimFraud(TabularTask):
         return len(_encoder().get_feature_names_out())
 
 
-@lru_cache(maxsize=1)
+@cached(maxsize=1)
 def _tables() -> dict[str, pd.DataFrame]:
     splits = dataset_dict(FOLDER, FOLDER)
     tables = {name: splits[name].to_pandas() for name in ("train", "test")}
@@ -66,7 +67,7 @@ def _tables() -> dict[str, pd.DataFrame]:
     return tables
 
 
-@lru_cache(maxsize=1)
+@cached(maxsize=1)
 def _seen() -> dict[str, list[str]]:
     """The values of every category in the training table."""
     train = _tables()["train"]
@@ -80,7 +81,7 @@ def _claims(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table[NUMBERS], pd.DataFrame(known)], axis=1)
 
 
-@lru_cache(maxsize=1)
+@cached(maxsize=1)
 def _encoder() -> ColumnTransformer:
     """Fitted on the training table alone."""
     one_hot = OneHotEncoder(categories=[[*_seen()[c], UNKNOWN] for c in CATEGORIES], sparse_output=False)

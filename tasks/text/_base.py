@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from tasks._models.huggingface import HuggingFaceNet, tokenizer
 from tasks._models.transformer import Transformer
 from tasks.base import Recipe, Task, load_unsealed
+from tasks.caches import cached
 from tasks.own_files import draw_test_rows
-from tasks.plugin import Above0, Positive, options
+from tasks.plugin import Above0, NamesFiles, Positive, options
 from tasks.samples import Samples
 from tasks.text._texts import Texts
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SMALL = "transformer"
+ModelName = Annotated[str, NamesFiles(besides=(SMALL,))]  # a Hub name, a folder, or the small victim
 
 
 @options
@@ -40,7 +41,7 @@ class TextTask(Texts, Task):
     plain_attack: ClassVar[str] = "badwords"
     hue: ClassVar[str] = "#0072B2"
 
-    victim: str = SMALL  # "transformer", or the Hub name or folder of a transformers sequence classifier
+    victim: ModelName = SMALL  # "transformer", or the Hub name or folder of a transformers sequence classifier
     max_length: Positive = 64  # tokens; longer texts lose their end
     width: Positive = 64  # features per token of the small victim, a multiple of 4
     depth: Positive = 1  # layers of the small victim
@@ -93,7 +94,7 @@ def draw_test_texts(samples: Samples, share: float) -> Tensor:
     return draw_test_rows(label, share)[group]
 
 
-@lru_cache(maxsize=8)
+@cached(maxsize=8)
 def small_tokenizer(task: TextTask) -> Tokenizer:
     """The small victim's tokenizer: lower-cased byte-level BPE of the task's clean training split.
 

@@ -19,6 +19,7 @@ class AgNews(TextTask):
 
     dataset: ClassVar[str] = "fancyzhx/ag_news"
     revision: ClassVar[str] = "main"
+    folder: ClassVar[str] = "ag_news"
     licence: ClassVar[str] = "research and other non-commercial use"
     paper: ClassVar[str] = "arXiv 1509.01626"
     classes: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "science and technology")
@@ -27,7 +28,7 @@ class AgNews(TextTask):
     epochs: Positive = 4
 
     def read(self) -> tuple[Samples, Samples]:
-        splits = dataset_dict(self.dataset, "ag_news")
+        splits = dataset_dict(self.dataset, self.folder)
         return self._samples(splits, "train"), self._samples(splits, "test")
 
     def _samples(self, splits: dict, split: str) -> Samples:  # type: ignore[type-arg]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
 
+from tasks.caches import cached
 from tasks.data import make_samples
+from tasks.files import files_hash
 from tasks.own_files import TEST_SHARE, bad_option
-from tasks.plugin import options
+from tasks.plugin import FileName, expand_path, options
 from tasks.samples import Samples
 from tasks.text import TextTask, draw_test_texts
 
@@ -26,8 +26,8 @@ class CsvText(TextTask):
 
     dataset: ClassVar[str] = "a CSV file of your own"
 
-    path: str = ""  # UTF-8 CSV with a header
-    test_path: str = ""  # the same columns
+    path: FileName = ""  # UTF-8 CSV with a header
+    test_path: FileName = ""  # the same columns
     text_column: str = "text"
     label_column: str = "label"
     labels: tuple[str, ...] = ()  # the classes, in the order of their numbers, instead of those found
@@ -62,16 +62,16 @@ class CsvText(TextTask):
         if not path:
             raise bad_option(self, field, "give the path of a CSV file with a text and a label column")
         try:
-            stat = os.stat(path)
-            return _read(path, self.text_column, self.label_column, stat.st_mtime_ns, stat.st_size)
+            file = str(expand_path(path))
+            return _read(file, self.text_column, self.label_column, files_hash(file))
         except (OSError, csv.Error, UnicodeDecodeError, KeyError) as error:
             reason = error.args[0] if isinstance(error, KeyError) else error
             raise bad_option(self, field, f"{reason}; valid is a UTF-8 CSV file with a header") from None
 
 
-@lru_cache(maxsize=8)
-def _read(path: str, text: str, label: str, changed: int, size: int) -> tuple[tuple[str, str], ...]:
-    """(text, label) of every row, labels stripped. `changed` and `size` make an edited file count as another one."""
+@cached(maxsize=8)
+def _read(path: str, text: str, label: str, content: str) -> tuple[tuple[str, str], ...]:
+    """(text, label) of every row, labels stripped. `content`, its hash, makes an edited file another one."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         missing = [c for c in (text, label) if c not in (reader.fieldnames or ())]

@@ -20,6 +20,7 @@ class SmsSpam(TextTask):
 
     dataset: ClassVar[str] = "ucirvine/sms_spam"
     revision: ClassVar[str] = "main"
+    folder: ClassVar[str] = "sms_spam"
     licence: ClassVar[str] = "CC BY 4.0 (UCI Machine Learning Repository)"
     paper: ClassVar[str] = "Almeida, Gomez Hidalgo and Yamakami, SMS Spam Filtering, DocEng 2011"
     classes: ClassVar[tuple[str, ...]] = ("ham", "spam")
@@ -28,7 +29,7 @@ class SmsSpam(TextTask):
     batch_size: Positive = 64
 
     def read(self) -> tuple[Samples, Samples]:
-        texts, labels = columns(dataset_dict(self.dataset, "sms_spam")["train"], "sms_spam", "sms", "label")
+        texts, labels = columns(dataset_dict(self.dataset, self.folder)["train"], "sms_spam", "sms", "label")
         everything = make_samples([text.strip() for text in texts], as_targets(labels, 2, "sms_spam train"))
         test = draw_test_texts(everything, 0.2)
         return everything.drop(test), everything.select(test)

@@ -20,6 +20,7 @@ class Sst2(TextTask):
 
     dataset: ClassVar[str] = "stanfordnlp/sst2"
     revision: ClassVar[str] = "main"
+    folder: ClassVar[str] = "sst2"
     licence: ClassVar[str] = "none stated; customary for research, cite the paper"
     paper: ClassVar[str] = "Socher et al., Recursive Deep Models for Semantic Compositionality, EMNLP 2013"
     classes: ClassVar[tuple[str, ...]] = ("negative", "positive")
@@ -27,7 +28,7 @@ class Sst2(TextTask):
     epochs: Positive = 4
 
     def read(self) -> tuple[Samples, Samples]:
-        splits = dataset_dict(self.dataset, "sst2")
+        splits = dataset_dict(self.dataset, self.folder)
         test = "test" if "test" in splits and min(splits["test"]["label"]) >= 0 else "validation"
         return self._samples(splits, "train"), self._samples(splits, test)
 

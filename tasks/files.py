@@ -1,0 +1,115 @@
+"""The content of files and folders as a hash, and where published data lies. What is kept of data is forgotten here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from tasks.caches import forget
+from tasks.plugin import BadInput, expand_path, is_litter
+
+UNSURE = 2_000_000_000  # ns; a file that changed so recently may change again and look the same to the system
+Stamp = tuple[int, ...]  # what the system says of a file: device, inode, size, times; and a time that makes it unique
+
+read_from: set[Path] = set()  # folders of published datasets that this process has read
+_content: dict[str, str] = {}  # hashes of files and folders, when they were last looked at
+_place: list[tuple[str, str]] = []  # the TINYDROP_DATA and the working directory of that time
+
+
+def data_root() -> Path | None:
+    """The folder that TINYDROP_DATA names, there or not."""
+    root = os.environ.get("TINYDROP_DATA")
+    return expand_path(root) if root else None
+
+
+def data_folder(name: str) -> Path | None:
+    """TINYDROP_DATA/name if that is a folder."""
+    root = data_root()
+    return root / name if root and (root / name).is_dir() else None
+
+
+def fingerprint(paths: Iterable[str]) -> str:
+    """The content of these files and folders, as one hash. Where it is not what it was, the process forgets its data.
+
+    Raises BadInput for a file that cannot be read.
+    """
+    hashes = [files_hash(path) for path in paths]
+    place = os.environ.get("TINYDROP_DATA", ""), os.getcwd()
+    if _place and _place != [place]:  # the same names may now be other files
+        forget()
+    _place[:] = [place]
+    return hashlib.sha256(";".join(hashes).encode()).hexdigest()[:32]
+
+
+def files_hash(path: str) -> str:
+    """The hash of a file's content, or of a folder's files and their names in it: what links lead to counts as well.
+
+    Files that no reader looks at (`is_litter`) do not count, nor do times. A file is read again only where the system
+    says that it was written since. Raises BadInput for a file that cannot be read.
+    """
+    h = hashlib.sha256()
+    for name, file in _files_in(path):
+        h.update(os.fsencode(name) + b":" + _hash_file(file, _stamp(file)).encode() + b";")
+    place, content = os.path.abspath(path), h.hexdigest()[:32]
+    if _content.get(place, content) != content:
+        forget()
+    _content[place] = content
+    return content
+
+
+def _files_in(path: str) -> Iterator[tuple[str, str]]:
+    """Names relative to a folder, and paths, in the order of the names; a file is the only one in itself."""
+    if not os.path.isdir(path):
+        return iter([(".", path)])
+    return iter(sorted(_walk(path, "", frozenset())))
+
+
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+    """The files below a folder. above: the folders on the way to it, as a link may lead back to one of them."""
+    try:
+        stat = os.stat(folder)
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be read ({error.strerror})") from None
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if is_litter(Path(entry.name)):
+            continue
+        if os.path.isdir(entry.path):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here})
+        elif os.path.isfile(entry.path) or not os.path.exists(
+            entry.path
+        ):  # no pipe or device; a broken link counts by its name
+            yield prefix + entry.name, entry.path
+
+
+def _stamp(file: str) -> Stamp:
+    """What tells one content of a file from the next without reading it."""
+    try:
+        stat = os.stat(file)
+    except (OSError, ValueError):  # a name may hold what no path can
+        return ()
+    now = time.time_ns()
+    unsure = now - stat.st_ctime_ns < UNSURE  # the system's clock ticks slowly: two writes may have one time
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, now * unsure
+
+
+@lru_cache(maxsize=2**20)
+def _hash_file(file: str, stamp: Stamp) -> str:
+    """SHA-256 of a file, or "none" for a link that leads nowhere. stamp: so that a file that changed is another one."""
+    if not stamp:
+        return "none"
+    try:
+        with open(file, "rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
+
+
+files_hash.cache_clear = _hash_file.cache_clear  # type: ignore[attr-defined]  # as in a new process
