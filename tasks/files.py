@@ -29,7 +29,7 @@ def data_root() -> Path | None:
 def data_folder(name: str) -> Path | None:
     """TINYDROP_DATA/name if that is a folder."""
     root = data_root()
-    return root / name if root and (root / name).is_dir() else None
+    return root / name if root and name and (root / name).is_dir() else None
 
 
 def fingerprint(paths: Iterable[str]) -> str:
@@ -83,9 +83,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
             continue
         if os.path.isdir(entry.path):
             yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here})
-        elif os.path.isfile(entry.path) or not os.path.exists(
-            entry.path
-        ):  # no pipe or device; a broken link counts by its name
+        elif os.path.isfile(entry.path) or not os.path.exists(entry.path):  # a link that leads nowhere; but no pipe
             yield prefix + entry.name, entry.path
 
 

@@ -110,7 +110,7 @@ def is_litter(path: Path) -> bool:
 
 
 @cache
-def _file_options(cls: type) -> dict[str, NamesFiles]:
+def _file_options(cls: Any) -> dict[str, NamesFiles]:
     """The options of a class that name files; also those whose values are tuples of names, or may be missing."""
     known = getattr(cls, "__pydantic_fields__", {})
     found = {name: [*field.metadata, *_metadata_in(field.annotation)] for name, field in known.items()}

@@ -18,6 +18,8 @@ from tasks.files import files_hash, fingerprint
 from tasks.plugin import Plugin
 from tasks.samples import Samples
 
+__all__ = ["digest", "files_hash"]
+
 
 def digest(*parts: Any) -> str:
     """32 hex digits that change when any part does. Raises TypeError for a part without stable content, as a lambda."""
