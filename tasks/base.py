@@ -246,7 +246,7 @@ def _load(task: Task, content: str) -> Splits:
 
 
 def _read_declared(task: Task) -> tuple[Samples, Samples]:
-    """What `read` gives. Raises BadInput for a folder of TINYDROP_DATA that the task does not name, and no key knows."""
+    """What `read` gives. Raises BadInput for a folder of TINYDROP_DATA that the task does not name."""
     before = set(read_from)
     read_from.clear()
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, cast, dataclass_transform, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -77,8 +77,8 @@ class Plugin:
         Options say so by their type (`FileName`); what else a plug-in reads it adds here. Raises BadInput for a path
         with an unknown variable.
         """
-        found = []
-        for option, marker in _file_options(type(self)).items():
+        found, cls = [], cast(Any, type(self))
+        for option, marker in _file_options(cls).items():
             for name in _texts_in(getattr(self, option)):
                 try:
                     path = expand_path(name)

@@ -85,21 +85,18 @@ def fingerprints(store: Store) -> dict[str, str]:
 def data_paths(store: Store) -> list[Path]:
     """Folders and files that the tasks of the run read, in TINYDROP_DATA or named by options: DVC pins those it tracks.
 
-    Every task is loaded once. Data that is not there now is left out; data.lock has its fingerprint.
+    Data that is not there now is left out; data.lock has its fingerprint.
     """
     from tasks.base import Task  # imported late: torch, which `tinydrop report` need not load
-    from tasks.files import read_from  # imported late: pydantic, likewise
     from tasks.plugin import BadInput  # imported late: likewise
 
     paths: set[Path] = set()
-    read_from.clear()
     grid = grid_from_plan(records.read_planned_grid(store))
     for spec in dict.fromkeys(spec for part in (grid, *grid.also) for spec in part.tasks):
         with suppress(BadInput):
             task = cast(Task, create("tasks", spec.name, dict(spec.options)))
             paths |= {Path(file).resolve() for file in task.files()}
-            task.load()
-    return sorted(paths | read_from)
+    return sorted(paths)
 
 
 def list_changed_data(store: Store) -> Iterator[tuple[str, str, str]]:
