@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import BadGrid
-from harness.keys.source import source_hash
+from harness.keys.source import look_again, source_hash
 from harness.plugins.registry import KINDS, Spec, create, entry, fits
 from tasks.plugin import BadInput, Plugin
 
@@ -47,6 +47,7 @@ class Cell:
     dose: int
     defense: Spec
     seed: int
+    made_of: tuple[str, ...] = ()  # content of the code and files of task, attack and defense when it was planned
 
     @property
     def label(self) -> str:
@@ -69,22 +70,28 @@ class Cell:
 
 def expand(grid: Grid) -> list[Cell]:
     """Every cell once, ordered so that cells that share a victim follow each other; attack `none` has dose 0 only."""
+    look_again()
     return list({cell.key: cell for part in (grid, *grid.also) for cell in _expand_part(part)}.values())
 
 
 def _expand_part(grid: Grid) -> list[Cell]:
-    from harness.keys.content import digest  # imported late: it imports torch, before which a worker ignores Ctrl-C
+    from harness.keys.content import (
+        content_hash,
+        digest,
+    )  # imported late: it imports torch, before which a worker ignores Ctrl-C
 
     plugins = {(kind, spec): _create(kind, spec) for kind in KINDS for spec in getattr(grid, kind)}
     try:
         hashes = {name: digest(plugin) for name, plugin in plugins.items()}
-    except TypeError as error:
+        made = {name: content_hash(plugin) for name, plugin in plugins.items()}
+        grading = source_hash(*GRADING)
+    except (TypeError, BadInput) as error:
         raise BadGrid(str(error)) from None
-    grading = source_hash(*GRADING)
     for attack in grid.attacks:
         _check_target(plugins["attacks", attack], [plugins["tasks", t] for t in grid.tasks if meets(t, attack)])
     cells = []
     for task, attack in ((task, attack) for task in grid.tasks for attack in grid.attacks if meets(task, attack)):
+        made_of = made["tasks", task], made["attacks", attack]
         stem = grading + hashes["tasks", task] + hashes["attacks", attack]
         for dose in (0,) if attack.name == "none" else grid.doses:
             for seed in grid.seeds:
@@ -92,7 +99,8 @@ def _expand_part(grid: Grid) -> list[Cell]:
                 for defense in grid.defenses:
                     key = prefix.copy()
                     key.update(hashes["defenses", defense].encode())
-                    cells.append(Cell(key.hexdigest()[:32], task, attack, dose, defense, seed))
+                    whole = (*made_of, made["defenses", defense])
+                    cells.append(Cell(key.hexdigest()[:32], task, attack, dose, defense, seed, whole))
     return cells
 
 

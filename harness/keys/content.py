@@ -18,7 +18,7 @@ from tasks.files import files_hash, fingerprint
 from tasks.plugin import Plugin
 from tasks.samples import Samples
 
-__all__ = ["digest", "files_hash"]
+__all__ = ["content_hash", "digest", "files_hash"]
 
 
 def digest(*parts: Any) -> str:
@@ -27,6 +27,12 @@ def digest(*parts: Any) -> str:
     for part in parts:
         _feed(h, part)
     return h.hexdigest()[:32]
+
+
+def content_hash(plugin: Plugin) -> str:
+    """The hash of what files hold of a plug-in: its code, and what it reads. A notebook's class is in no file."""
+    code = "" if bytecode.lives_here(type(plugin)) else source_hash(type(plugin).__module__)
+    return digest(code, fingerprint(plugin.files()))
 
 
 def _feed(h: Any, part: Any) -> None:

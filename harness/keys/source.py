@@ -3,7 +3,7 @@
 A module counts by its syntax tree without comments and docstrings. What it imports from this project or from the user's
 own files counts by the content of the file that it comes from, whatever that file is called and wherever it lies; what
 it imports from a library counts by name. So moving a file changes no hash, and importing the same name from another
-file does.
+file does. A module whose name is computed (`import_module(name)`) cannot be seen.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, resolve_name
@@ -22,16 +23,54 @@ NOT_HASHED = ("ctx", "kind", "type_comment")  # fields of a syntax tree that say
 INSTALLED = {"site-packages", "dist-packages"}  # folders of installed libraries, in whatever environment
 
 
-@cache
+_behind: set[str] = set()  # modules that run with other code than their files have, as `look_again` found
+
+
 def source_hash(*modules: str) -> str:
     """32 hex digits for the code of these modules and of all project modules they import (`import_closure`).
 
-    Raises TypeError for a module without a source file.
+    Raises TypeError for a module without a source file, and for one that was edited after it was imported, as found by
+    `look_again`.
     """
     for module in modules:
         if find_module_file(module) is None:
             raise TypeError(f"module {module!r} has no source file, so what comes of it cannot be kept under a key")
     reached = frozenset().union(*map(import_closure, modules))
+    if behind := sorted(reached & _behind):
+        raise TypeError(
+            f"{_parsed[behind[0]].file} was edited after it was imported, so the old code would run; start Python again"
+        )
+    return _hash_modules(reached)
+
+
+def look_again() -> None:
+    """Notice which files were edited since they were read: before a plan, as a notebook may have run for days.
+
+    What this process has not imported yet is read again, and so is a module that was reloaded together with all that
+    import names from it. Others run on with their old code, and `source_hash` refuses them.
+    """
+    edited = {name for name, parsed in _parsed.items() if parsed.was_edited()}
+    reloaded = {name for name, parsed in _parsed.items() if parsed.was_reloaded()}
+    current = {name for name in reloaded if _importers(name) <= reloaded}
+    _behind.clear()
+    _behind.update(name for name in edited - current if name in sys.modules)
+    old = (edited | current) - _behind
+    for name in old:
+        del _parsed[name]
+    for kept in (import_closure, _is_library, _hash_modules, _module_hash, _code_hash) if old else ():
+        kept.cache_clear()
+
+
+def _importers(module: str) -> set[str]:
+    """The modules of this process that hold names of a module, which reloading it does not renew."""
+    return {
+        name for name, parsed in _parsed.items()
+        if name in sys.modules and any(target == module and bound for target, bound, _ in parsed.imports)
+    }  # fmt: skip
+
+
+@cache
+def _hash_modules(reached: frozenset[str]) -> str:
     return hashlib.sha256("".join(sorted(map(_module_hash, reached))).encode()).hexdigest()[:32]
 
 
@@ -48,8 +87,16 @@ def import_closure(module: str) -> frozenset[str]:
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
-            waiting += [target for target, _, _ in _parse(name).imports if _counts_by_content(target, module)]
+            targets = [*(target for target, _, _ in _parse(name).imports), *_packages_around(name)]
+            waiting += [target for target in targets if _counts_by_content(target, module)]
     return frozenset(reached)
+
+
+def _packages_around(module: str) -> list[str]:
+    """The packages of a user's own that Python runs before it imports this module of theirs."""
+    parts = module.split(".")
+    own = parts[0] not in (*PLUGIN_PACKAGES, "harness")  # whose packages do nothing
+    return [".".join(parts[:n]) for n in range(1, len(parts))] if own else []
 
 
 def find_module_file(module: str) -> Path | None:
@@ -112,9 +159,37 @@ class _ParsedModule(ast.NodeTransformer):
 
     def __init__(self, module: str, file: Path) -> None:
         self.module = module
+        self.file = file
         self.package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+        self.spec = getattr(sys.modules.get(module), "__spec__", None)  # another one after a reload
         self.imports: list[tuple[str, str, str]] = []
-        self.tree = self.visit(ast.parse(file.read_bytes()))
+        self.source = file.read_bytes()
+        try:
+            self.tree = self.visit(ast.parse(self.source))
+        except SyntaxError as error:
+            raise TypeError(f"{file}, line {error.lineno}: {error.msg}") from None
+
+    def was_edited(self) -> bool:
+        """Whether the file has other code now; comments and docstrings are none."""
+        try:
+            if self.file.read_bytes() == self.source:
+                return False
+            now = _ParsedModule(self.module, self.file)
+        except (OSError, TypeError):
+            return True
+        return (_to_lists(now.tree), now.imports) != (_to_lists(self.tree), self.imports)
+
+    def was_reloaded(self) -> bool:
+        """Whether Python has imported the module again since the file was read."""
+        return self.spec is not None and getattr(sys.modules.get(self.module), "__spec__", None) is not self.spec
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        called = ast.unparse(node.func).rpartition(".")[2]
+        if called in ("import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant):
+            name = str(node.args[0].value)
+            with suppress(ImportError):  # a relative name where there is no package
+                self.imports.append((resolve_name(name, self.package), "", ""))
+        return self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> Any:
         if ast.unparse(node.test) not in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
@@ -141,11 +216,15 @@ class _ParsedModule(ast.NodeTransformer):
         return super().generic_visit(node)
 
 
-@cache
+_parsed: dict[str, _ParsedModule] = {}  # by module, as when it was first asked for
+
+
 def _parse(module: str) -> _ParsedModule:
-    file = find_module_file(module)
-    assert file is not None
-    return _ParsedModule(module, file)
+    if module not in _parsed:
+        file = find_module_file(module)
+        assert file is not None
+        _parsed[module] = _ParsedModule(module, file)
+    return _parsed[module]
 
 
 def _to_lists(node: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.console import one_line
 from harness.errors import BadGrid, BadPlugin
 from harness.keys.bytecode import MAIN
-from harness.keys.source import find_module_file
+from harness.keys.source import find_module_file, import_closure
 from harness.plugins import registry
 from harness.plugins.registry import CUSTOM, KINDS, CustomPlugin, Spec, entries, load_class
 
@@ -37,8 +36,7 @@ def add(source: str | Path) -> str:
     registered = next((name for name, plugin in CUSTOM.items() if plugin.source == source), None)
     if registered is not None:
         return registered
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # last, so that files of this folder shadow nothing
+    _find_imports_in(Path.cwd())
     try:
         cls: Any = import_module(module)
         for part in path.split("."):
@@ -61,17 +59,32 @@ def add_file(path: Path) -> str:
     if any(find_module_file(taken.module) == path for kind in KINDS if (taken := entries(kind).get(name))):
         return name  # it is installed, and this is its file
     refuse_taken(where, name, "rename the file", path)
+    _find_imports_in(path.parent)
     spec = spec_from_file_location(name, path)
     assert spec
     assert spec.loader
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        _refuse_other_helpers(name, path.parent)
         _register(name, _find_only_class(module), str(path))
     except Exception as error:
         del sys.modules[name]
         raise BadPlugin(f"{where}: {_reason(error)}") from error
     return name
+
+
+def _find_imports_in(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # last, so that files of this folder shadow nothing
+
+
+def _refuse_other_helpers(name: str, folder: Path) -> None:
+    """Raise BadPlugin if a module imports something of the user's that has the name of a file beside it, but is not."""
+    for helper in sorted(import_closure(name)):
+        beside, found = folder / f"{helper}.py", find_module_file(helper)
+        if beside.is_file() and found != beside:
+            raise BadPlugin(f"{helper!r} is imported from {found}, not from {beside}; rename one of them")
 
 
 def add_class(cls: type[Plugin]) -> str:
@@ -83,6 +96,8 @@ def add_class(cls: type[Plugin]) -> str:
     kind = _kinds_of(cls)[0]
     if cls.name in entries(kind) and load_class(kind, cls.name) is cls:
         return cls.name
+    if getattr(sys.modules.get(cls.__module__), cls.__name__, cls) is not cls and cls.__module__ not in MAIN:
+        raise BadPlugin(f"{cls.__name__}: {cls.__module__} was imported again since; make the object anew from it")
     name = assign_name(cls)
     source = f"{'__main__' if cls.__module__ in MAIN else cls.__module__}:{cls.__qualname__}"
     if name not in CUSTOM or CUSTOM[name].source != source:

@@ -67,12 +67,14 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     record = blank_record(cell, started)
     try:
-        task, attack, defense = (_plugin(k, s) for k, s in _specs(cell))
+        task, attack, defense = plugins = [_plugin(k, s) for k, s in _specs(cell)]
+        _refuse_changed(cell, plugins)
         with time_limit(settings.timeout):
             result = steps.run_steps(
                 cast("Task", task), cast("Attack", attack), cell.dose, cast("Defense", defense), cell.seed, store,
                 device, settings.compiled,
             )  # fmt: skip
+        _refuse_changed(cell, plugins)
         _fill(record, result, store, cast("Task", task).rate)
         record.status = "done"
     except NotApplicable as error:
@@ -137,6 +139,16 @@ def _specs(cell: Cell) -> tuple[tuple[str, Spec], ...]:
 
 def _plugin(kind: str, spec: Spec) -> Plugin:
     return create(kind, spec.name, dict(spec.options))
+
+
+def _refuse_changed(cell: Cell, plugins: list[Plugin]) -> None:
+    """Raise BadInput if a plug-in's code or files are not those that the cell's key covers."""
+    from harness.keys.content import content_hash  # imported late: a worker must ignore Ctrl-C before it imports torch
+
+    for plugin, planned in zip(plugins, cell.made_of):
+        if content_hash(plugin) != planned:
+            what = " or ".join(["its code", *plugin.files()])
+            raise BadInput(f"{plugin.name}: {what} changed while the grid ran; run the same command again")
 
 
 def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
