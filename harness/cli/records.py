@@ -57,6 +57,7 @@ def report(
 
 def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
     """Print the tables of these cells, and write tables and figures into a folder. Returns the figures' files too."""
+    from harness.report.datasets import explain_apart
     from harness.report.doses import dose_table, scaling_table
     from harness.report.summary import summary_table, worst_table
     from harness.report.write import build_tables, write_tables
@@ -67,6 +68,8 @@ def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]
         out.print(summary_table(tables.summary, task))
         if not tables.doses.empty and (tables.doses.task == task).any():
             out.print(dose_table(tables.doses, task))
+    for line in explain_apart(tables.cells):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
     if not tables.scaling.empty:
         out.print(scaling_table(tables.scaling))
     if not tables.worst.empty:

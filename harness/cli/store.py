@@ -30,8 +30,9 @@ def verify(
     Example:  tinydrop verify runs/quickstart
     """
     from harness.errors import BadGrid
-    from harness.report.cells import CACHE
-    from harness.store import maintenance
+    from harness.report.cells import CACHE, cells_frame
+    from harness.report.datasets import explain_apart, keep_apart
+    from harness.store import maintenance, records
 
     if head is not None and not head.strip():
         raise BadGrid("--head '': is empty; give the first digits of a head that `tinydrop verify` printed earlier")
@@ -46,6 +47,9 @@ def verify(
     summary = f"{result.files} files, {result.entries} entries in the ledger, head {', '.join(result.heads) or 'none'}"
     out.print(f"{summary}: {len(result.problems)} problems" if result.problems else f"{summary}: all as written",
               highlight=False, soft_wrap=True)  # fmt: skip
+    found = cells_frame(records.load_all(store).values()) if not result.problems else cells_frame([])
+    for line in explain_apart(keep_apart(found)):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
     if repair and result.damaged:
         removed = maintenance.repair(store, result)
         out.print(f"{len(removed)} files removed; `tinydrop run` the grid again to make them anew", highlight=False)

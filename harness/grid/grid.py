@@ -75,10 +75,7 @@ def expand(grid: Grid) -> list[Cell]:
 
 
 def _expand_part(grid: Grid) -> list[Cell]:
-    from harness.keys.content import (
-        content_hash,
-        digest,
-    )  # imported late: it imports torch, before which a worker ignores Ctrl-C
+    from harness.keys.content import content_hash, digest  # imported late: a worker must ignore Ctrl-C before torch
 
     plugins = {(kind, spec): _create(kind, spec) for kind in KINDS for spec in getattr(grid, kind)}
     try:

@@ -13,16 +13,19 @@ from typing import Any
 import pandas as pd
 
 from harness.plugins.registry import Spec
+from harness.report.datasets import MARK
 from harness.store import records
 from harness.store.folder import Store, write_atomically
 from harness.store.records import PluginRecord, Record
 
 CACHE = "cells.parquet"
-CACHE_FORMAT = 3  # of the rows; a file of another format is written again
+CACHE_FORMAT = 4  # of the rows; a file of another format is written again
 FILE_COLUMNS = ["file", "size", "changed"]  # of a record: name, bytes, and when the system last saw it change (ns)
 PLUGINS = ("task", "attack", "defense")  # columns of labels; <column>_name and <column>_options take them apart
 PLUGIN_COLUMNS = [f"{column}{part}" for column in PLUGINS for part in ("", "_name", "_options")]
-CELL_COLUMNS = [*PLUGIN_COLUMNS, "modality", "stage", "dose", "seed", "status", "reason", "train_size", "clean_metric"]
+CELL_COLUMNS = [
+    *PLUGIN_COLUMNS, "modality", "stage", "dose", "seed", "status", "reason", "train_size", "data", "clean_metric",
+]  # fmt: skip
 COST_COLUMNS = ["seconds", "fit_seconds", "clean_used", "peak_memory_bytes", "device", "commit", "key"]
 
 
@@ -97,7 +100,7 @@ def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
             **_plugin_columns("task", r.task), **_plugin_columns("attack", r.attack),
             **_plugin_columns("defense", r.defense), "modality": r.modality, "stage": r.stage, "dose": r.dose,
             "seed": r.seed, "status": r.status, "reason": r.reason, "train_size": r.train_size,
-            "clean_metric": r.clean_metric,
+            "data": r.dataset_fingerprint, "clean_metric": r.clean_metric,
         }  # fmt: skip
         for name, metric in r.metrics.items():
             row[name], row[f"{name}_n"] = metric.value, metric.n
@@ -143,11 +146,12 @@ def labels_without(cells: pd.DataFrame, column: str, option: str) -> dict[str, s
     labels = {}
     for label, (name, options) in options_by_label(cells, column).items():
         others = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in options.items() if k != option)
-        labels[label] = Spec(name, others).label if option in options else label
+        mark = MARK.search(label)
+        labels[label] = Spec(name, others).label + (mark[0] if mark else "") if option in options else label
     return labels
 
 
 def read_cells(path: Path) -> pd.DataFrame:
     """A published table of cells, from which every other table can be built without the records."""
-    words = ("reason", "device", "commit", "key")  # which may be empty, or look like numbers
+    words = ("reason", "data", "device", "commit", "key")  # which may be empty, or look like numbers
     return pd.read_csv(path, dtype=dict.fromkeys(words, str)).fillna(dict.fromkeys(words, ""))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.report import dvc_export, figures
+from harness.report.datasets import join_labels, keep_apart
 from harness.report.doses import dose_frame, scaling_frame
 from harness.report.stealth import stealth_frame
 from harness.report.summary import summary_frame, worst_frame
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def build_tables(cells: pd.DataFrame) -> Tables:
-    """Every table of a report, from the table of cells."""
+    """Every table of a report, from the table of cells; none of their rows is of two data sets (`keep_apart`)."""
+    cells = keep_apart(cells)
     summary = summary_frame(cells)
     return Tables(
         cells=cells, summary=summary, doses=dose_frame(cells, summary), scaling=scaling_frame(cells),
@@ -30,7 +32,7 @@ def build_tables(cells: pd.DataFrame) -> Tables:
 
 def write_tables(tables: Tables, folder: Path) -> list[Path]:
     """Write a report into a folder: a CSV file per table, two JSON files, and the figures, whose paths it returns."""
-    for name, frame in vars(tables).items():
+    for name, frame in (vars(tables) | {"cells": join_labels(tables.cells)}).items():
         if not frame.empty:
             write_atomically(folder / f"{name}.csv", as_csv(frame, digits=12 if name == "cells" else 6))
     write_atomically(folder / "summary.json", as_json(tables.summary))

@@ -13,6 +13,7 @@ from harness.console import one_line
 from harness.errors import BadSubmission
 from harness.plugins.registry import KINDS, PluginEntry, entries
 from harness.report.cells import cell_table, order_columns, read_cells
+from harness.report.datasets import join_labels, keep_apart
 from harness.site import archive
 from harness.site.plausibility import find_table_doubt
 from harness.store import ledger, maintenance, records
@@ -106,14 +107,15 @@ def join_sources(sources: Sequence[Source]) -> Joined:
     if not parts:
         raise FileNotFoundError("DIR: no finished cell yet in any of them; see `tinydrop status`")
     every = pd.concat(parts, ignore_index=True)
-    for name in every.columns.intersection(["reason", "device", "commit", "key"]):
+    for name in every.columns.intersection(["reason", "data", "device", "commit", "key"]):
         every[name] = every[name].astype(object).where(every[name].notna(), "")
+    every = keep_apart(every)
     first = every.assign(late=every.status != "done").sort_values("late", kind="stable").drop_duplicates(IDENTITY)
     cells = every.loc[sorted(first.index)].reset_index(drop=True)
     plans = [s.missing for s in sources if s.missing is not None and len(s.missing)]
     missing = pd.concat(plans, ignore_index=True).drop_duplicates() if plans else pd.DataFrame(columns=PLANNED)
     if len(missing):
-        recorded = pd.MultiIndex.from_frame(cells[IDENTITY])
+        recorded = pd.MultiIndex.from_frame(join_labels(cells)[IDENTITY])
         missing = missing[~pd.MultiIndex.from_frame(missing[IDENTITY]).isin(recorded)]
     return Joined(order_columns(cells), missing, _repeated(every, cells), tuple(sources))
 
