@@ -13,7 +13,7 @@ import hashlib
 import sys
 from contextlib import suppress
 from functools import cache
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,20 @@ def find_module_file(module: str) -> Path | None:
 
 
 def _spec_of(module: str) -> ModuleSpec | None:
+    """Where a module comes from. Unlike `find_spec`, it imports no package around it, whose code would run."""
+    if module in sys.modules:
+        return getattr(sys.modules[module], "__spec__", None)
+    package, _, name = module.rpartition(".")
+    if not package:
+        return find_spec(module) if name else None
+    around = _spec_of(package)
+    places = list(around.submodule_search_locations or ()) if around else []
     try:
-        return find_spec(module)
-    except (ModuleNotFoundError, ValueError):  # no such package, or a module that was not imported: __main__
-        return None
+        return PathFinder.find_spec(module, places)
+    except KeyError:  # a folder without __init__.py, for which Python needs the package around it
+        spec = ModuleSpec(module, None, is_package=True)
+        spec.submodule_search_locations = [str(Path(place) / name) for place in places]
+        return spec
 
 
 def is_own(module: str) -> bool:

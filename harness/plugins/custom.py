@@ -94,10 +94,10 @@ def add_class(cls: type[Plugin]) -> str:
     name that is taken.
     """
     kind = _kinds_of(cls)[0]
-    if cls.name in entries(kind) and load_class(kind, cls.name) is cls:
-        return cls.name
     if getattr(sys.modules.get(cls.__module__), cls.__name__, cls) is not cls and cls.__module__ not in MAIN:
         raise BadPlugin(f"{cls.__name__}: {cls.__module__} was imported again since; make the object anew from it")
+    if cls.name in entries(kind) and load_class(kind, cls.name) is cls:
+        return cls.name
     name = assign_name(cls)
     source = f"{'__main__' if cls.__module__ in MAIN else cls.__module__}:{cls.__qualname__}"
     if name not in CUSTOM or CUSTOM[name].source != source:
