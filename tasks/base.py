@@ -17,6 +17,7 @@ from tasks.deployed import Victim
 from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
+from tasks.validate import check_read
 
 ENCODED = 8192  # rows encoded at a time
 T = TypeVar("T")
@@ -95,6 +96,7 @@ class Task(Plugin, Modality):
     licence: ClassVar[str] = ""
     rate: ClassVar[int] = 0  # audio: samples per second
     clean_metric: ClassVar[str] = "accuracy"  # the name of what `utility` measures
+    columns: ClassVar[int | None] = None  # of the scores of a generative model's answers; None: any number
 
     train_size: Positive | None = None  # rows, balanced over classes and drawn with subset_seed; None takes all
     test_size: Positive | None = None
@@ -210,7 +212,7 @@ def copy_facts(cls: Any, *names: str) -> None:
 def load_unsealed(task: Task) -> Splits:
     """`Task.load` for the harness and for tasks themselves, which may read data while an attack or a defense runs."""
     with sealed(False):  # the harness may read: it makes victims and tokenizers while a defense runs
-        train, test = task.read()
+        train, test = check_read(task, task.read())
     k = len(task.classes)
     train = _shuffle(train, task)  # the published order is often sorted by class
     in_reserve = pick_balanced(train.targets, task.reserve_size, k, "reserve_size", f"{task.name}'s training split")

@@ -55,6 +55,7 @@ class LanguageTask(Texts, Task):
     hue: ClassVar[str] = "#56B4E9"
     classes: ClassVar[tuple[str, ...]] = ("text",)
     clean_metric: ClassVar[str] = "perplexity"
+    columns: ClassVar[int | None] = 3  # nats, tokens and bytes of a text as read
     answer: ClassVar[str] = ""  # the mark between a question and its answer, in a corpus of such pairs
     folder: ClassVar[str] = ""  # of the dataset in TINYDROP_DATA, see `corpus`
     splits: ClassVar[tuple[str, str]] = ("train", "test")
