@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tasks._models import causal
 from tasks._models.causal import CausalNet
-from tasks._models.huggingface import tokenizer
+from tasks._models.checkpoint import tokenizer
 from tasks.base import Batch, Recipe, Task, load_unsealed
 from tasks.data import make_samples, read_texts
 from tasks.deployed import Victim, autocast
