@@ -37,7 +37,9 @@ class HuggingFaceNet(Net):
         self.model = model.float()
         flaw = find_flaw(self, max_length)
         if flaw:
-            raise BadInput(f"victim={name!r} {flaw}; use an encoder such as BERT, or a decoder such as GPT-2")
+            raise BadInput(
+                f"victim={name!r} {flaw}; lower max_length, or use an encoder like BERT, a decoder like GPT-2"
+            )
 
     @property
     def stages(self) -> nn.ModuleList:  # type: ignore[override]  # a property, so that no weight is registered twice

@@ -225,5 +225,5 @@ def test_an_attack_that_writes_on_the_data_is_caught(how: str, complaint: str, s
 def test_check_finds_the_same() -> None:
     with pytest.raises(Broken, match=r"test_poison: targets of the poison are float32 \(0,\)"):
         check_attack(Crafted(how="float targets"), tiny("digits"))
-    with pytest.raises(Broken, match="poison returned nothing; return an attacks.base.Poison"):
+    with pytest.raises(Broken, match="poison returned nothing"):
         check_attack(Crafted(how="nothing"), tiny("digits"))
