@@ -39,11 +39,16 @@ class Case(Protocol):
         init: start from this victim's weights. seed: another initialisation and order (default: the cell's).
         loss: (module, batch) -> (B,) or scalar; a method of the defense, or functools.partial of one.
         recipe_changes: fields of tasks.base.Recipe, e.g. epochs=5, lr=1e-3, augment=False, frozen="body".
+        Raises BadInput for samples without rows, with inputs that are not raw or finite, or with labels that are not
+        the task's (a loss of one's own may have others); and for a recipe out of range.
         """
         ...
 
     def clean(self, n: int) -> Samples:
-        """The first n rows of the reserve, or all of it if it is smaller; the record states this as the cost."""
+        """The first n rows of the reserve, or all of it if it is smaller; the record states this as the cost.
+
+        Raises BadInput unless n is a whole number, 1 or more.
+        """
         ...
 
     def report(
@@ -56,13 +61,17 @@ class Case(Protocol):
     ) -> None:
         """State what a detector believes; the harness, which alone knows the truth, computes AUROC, TPR and FPR.
 
-        train: (N,) suspicion of each row of case.train, higher = worse. flagged: (N,) bool, rows called poison.
-        model: suspicion of the model as a whole. target: the class believed to be the attacker's.
+        train: (N,) suspicion of each row of case.train, higher = worse, inf allowed. flagged: (N,) bool, rows called
+        poison. model: suspicion of the model as a whole, finite. target: the number of the class believed to be the
+        attacker's. Raises BadInput for another shape or type, and for NaN.
         """
         ...
 
     def save(self, name: str, tensor: Tensor) -> None:
-        """Keep a float tensor with the record. (C, H, W) or (H, W) in [0, 1] is shown as a picture, (N,) as a curve."""
+        """Keep a float tensor with the record. (C, H, W) or (H, W) in [0, 1] is shown as a picture, (N,) as a curve.
+
+        Raises BadInput for an empty one, and for more numbers than a finding may have.
+        """
         ...
 
 
@@ -72,7 +81,7 @@ class Defense(Plugin):
     stage: ClassVar[str] = ""  # filtering, training, repair, inspection, screening or control
 
     def defend(self, case: Case) -> Model:
-        """The model to deploy."""
+        """The model to deploy. What its `predict` returns is checked as `tasks.samples.Outputs` says."""
         raise NotImplementedError(f"{type(self).__name__} must define defend()")
 
 

@@ -15,7 +15,8 @@ Refused                    the command line prints the line and ends with 2
 Broken                     what `tinydrop check` found: a plug-in breaks its contract
 BrokenAttack               an attack breaks its contract while a grid runs: its cell is recorded as failed
 BrokenDefense              the same of a defense
-Diverged                   a training whose loss is no number: its cell is recorded as failed
+BrokenTask                 the same of a task: its judge, its measure or its victim
+Diverged                   a training whose loss or victim gives no number: its cell is recorded as failed
 
 What a task, attack or defense raises itself is `tasks.plugin.BadInput` or `NotApplicable`.
 """
@@ -83,5 +84,9 @@ class BrokenDefense(RuntimeError):
     """A defense did what its contract forbids."""
 
 
+class BrokenTask(RuntimeError):
+    """A task's judge, measure or victim returned something its contract forbids."""
+
+
 class Diverged(RuntimeError):
-    """The training loss became NaN or infinite."""
+    """The training loss, or what the trained victim answers, became NaN or infinite."""

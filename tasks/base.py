@@ -20,6 +20,7 @@ from tasks.files import data_folder, fingerprint, read_from
 from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
+from tasks.validate import check_read
 
 ENCODED = 8192  # rows encoded at a time
 T = TypeVar("T")
@@ -99,6 +100,7 @@ class Task(Plugin, Modality):
     licence: ClassVar[str] = ""
     rate: ClassVar[int] = 0  # audio: samples per second
     clean_metric: ClassVar[str] = "accuracy"  # the name of what `utility` measures
+    columns: ClassVar[int | None] = None  # of the scores of a generative model's answers; None: any number
 
     train_size: Positive | None = None  # rows, balanced over classes and drawn with subset_seed; None takes all
     test_size: Positive | None = None
@@ -230,7 +232,7 @@ def load_unsealed(task: Task) -> Splits:
 @cached(maxsize=3)
 def _load(task: Task, content: str) -> Splits:
     with sealed(False):  # the harness may read: it makes victims and tokenizers while a defense runs
-        train, test = _read_declared(task)
+        train, test = check_read(task, _read_declared(task))
     if fingerprint(task.files()) != content:
         raise BadInput(f"{task.name}: its files changed while they were read; run the same command again")
     k = len(task.classes)
@@ -245,18 +247,18 @@ def _load(task: Task, content: str) -> Splits:
     return Splits(pool, test, reserve, task.notes(pool))
 
 
-def _read_declared(task: Task) -> tuple[Samples, Samples]:
+def _read_declared(task: Task) -> object:
     """What `read` gives. Raises BadInput for a folder of TINYDROP_DATA that the task does not name."""
     before = set(read_from)
     read_from.clear()
     try:
-        train, test = task.read()
+        found = task.read()
         if unnamed := read_from - {Path(file).resolve() for file in task.files()}:
             name = min(unnamed).name
             raise BadInput(f"{task.name}: reads the folder {name!r} of TINYDROP_DATA; set folder: ClassVar = {name!r}")
     finally:
         read_from.update(before)
-    return train, test
+    return found
 
 
 def _shuffle(samples: Samples, task: Task) -> Samples:

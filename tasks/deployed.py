@@ -20,7 +20,9 @@ CHUNK = 1024  # rows encoded and predicted at a time
 
 
 class Model(Protocol):
-    def predict(self, samples: Samples) -> Outputs: ...
+    def predict(self, samples: Samples) -> Outputs:
+        """One answer for each of the samples, which stay as they are; the same samples get the same answers."""
+        ...
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:

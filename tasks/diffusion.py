@@ -44,6 +44,7 @@ class DiffusionTask(Task):
     published: ClassVar[type[Task]]
     channels: ClassVar[int] = 1
     clean_metric: ClassVar[str] = "Frechet distance"
+    columns: ClassVar[int | None] = 0
     limit: ClassVar[float] = 1.0  # largest magnitude of an encoded value
 
     regime: Literal["fine_tune", "from_scratch", "base"] = "fine_tune"  # "base": what the fine-tuned start from

@@ -12,7 +12,9 @@ from typing import Annotated, Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 
-from tasks.plugin import NamesFiles, find_model
+from tasks._models.causal import load_causal
+from tasks._models.checkpoint import tokenizer
+from tasks.plugin import NamesFiles
 
 START, END = "\x02", "\x03"  # of a word or text: characters no text needs
 FOLDS = 5  # of clean texts: each fold is judged by a model that has not read it
@@ -143,14 +145,11 @@ def train_unread(clean: Sequence[str], others: Sequence[str]) -> tuple[WordBigra
 
 
 class CausalLM:
-    """Any causal language model of transformers, by Hub name or folder."""
+    """Any causal language model of transformers, by Hub name or folder. Raises BadInput if there is none."""
 
     def __init__(self, name: str, device: torch.device, batch: int = 32) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        name = find_model(name)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(name).to(device).eval()
+        self.tokenizer: Any = tokenizer(name)
+        self.model: Any = load_causal(name).lm.to(device).eval()
         self.device, self.batch = device, batch
 
     @torch.no_grad()

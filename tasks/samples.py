@@ -122,9 +122,10 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The answers of a deployed model. suspicion: higher = worse. radius: certified number of poisons withstood.
+    """The answers of a deployed model. suspicion: higher = worse. radius: certified number of poisons withstood, >= 0.
 
     content: the output of a generative model, N inputs as in `Samples`; what its scores mean is up to its task.
+    Grading refuses other shapes and types, scores that are not finite, and suspicion that is NaN (inf is allowed).
     """
 
     scores: Tensor  # (N, K) probabilities or votes, float32 on the CPU

@@ -64,7 +64,7 @@ def fit_language_model(
         try:
             lm = CausalLM(name, device)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0][:120]
+            reason = str(error).splitlines()[0].removeprefix(f"victim={name!r}").strip(": ")[:160]
             raise BadInput(
                 f"onion: lm={name!r} is no causal language model ({reason}); use 'ngram' or a folder"
             ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from defenses.base import Defense
 from defenses.controls.oracle import Oracle
+from harness.cell import arguments
+from harness.cell.arguments import change_recipe, named
 from harness.cell.poison import Poisoned
 from harness.cell.train import Loss, make_network, train_victim
 from harness.keys.content import digest
@@ -19,7 +21,6 @@ from harness.keys.source import source_hash
 from harness.store.folder import Store
 from tasks.base import Recipe, Task, load_unsealed
 from tasks.deployed import Victim
-from tasks.plugin import BadInput
 from tasks.samples import Samples
 
 # The code that trains every victim, as harness.grid.grid.GRADING is the code that grades every cell.
@@ -38,6 +39,7 @@ class Fitter:
     device: torch.device
     seed: int
     compiled: bool = False
+    who: str = ""  # the defense that it trains for, for error messages
     fits: list[dict[str, Any]] = field(default_factory=list)  # one row per call: key, seconds, whether trained now
     sources: set[str] = field(default_factory=set)  # keys of the bodies that its victims started from
     memory: OrderedDict[str, dict[str, Tensor]] = field(default_factory=OrderedDict)  # weights and SECONDS by key
@@ -51,8 +53,10 @@ class Fitter:
         loss: Loss | None = None,
         **recipe_changes: Any,
     ) -> Victim:
-        recipe = change_recipe(self.task.recipe(), recipe_changes)
-        seed = self.seed if seed is None else seed
+        with named(self.who):
+            arguments.check_fit(self.task, samples, init, seed, loss)
+            recipe = change_recipe(self.task.recipe(), recipe_changes)
+        seed = self.seed if seed is None else int(seed)
         init = init or self.pretrained(seed)
         key = self.key(samples, recipe, seed, init, loss)
 
@@ -105,14 +109,6 @@ class Fitter:
         )  # fmt: skip
 
 
-def change_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with these fields changed; raises BadInput for a field that it does not have."""
-    unknown = set(changes) - set(vars(recipe))
-    if unknown:
-        raise BadInput(f"fit: unknown recipe field {sorted(unknown)[0]!r}; valid: {', '.join(sorted(vars(recipe)))}")
-    return replace(recipe, **changes)
-
-
 @dataclass
 class Findings:
     """What a defense reported. The harness reads it, never another plug-in."""
@@ -136,10 +132,11 @@ class CellCase:
         self.rng = rng
         self.findings = Findings()
         self._reserve = reserve
+        self._who = fitter.who
 
     def clean(self, n: int) -> Samples:
-        if n < 1:
-            raise BadInput(f"clean(n={n}): ask for 1 row or more")
+        with named(self._who):
+            n = arguments.read_count(n)
         rows = self._reserve.select(range(min(n, len(self._reserve))))
         self.findings.clean_used = max(len(rows), self.findings.clean_used)
         return rows
@@ -152,20 +149,16 @@ class CellCase:
         model: float | None = None,
         target: int | None = None,
     ) -> None:
-        for name, value in {"train": train, "flagged": flagged}.items():
-            if value is not None and (not isinstance(value, Tensor) or value.shape != (len(self.train),)):
-                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise BadInput(f"report({name}=): {got}, expected a tensor of shape ({len(self.train)},)")
-        found = self.findings
-        found.train = found.train if train is None else train.detach().float().cpu()
-        found.flagged = found.flagged if flagged is None else flagged.detach().bool().cpu()
-        found.model = found.model if model is None else float(model)
-        found.target = found.target if target is None else int(target)
+        found, n = self.findings, len(self.train)
+        with named(self._who):
+            found.train = found.train if train is None else arguments.read_suspicion(train, n)
+            found.flagged = found.flagged if flagged is None else arguments.read_flags(flagged, n)
+            found.model = found.model if model is None else arguments.read_model_suspicion(model)
+            found.target = found.target if target is None else arguments.read_class(target, self.task)
 
     def save(self, name: str, tensor: Tensor) -> None:
-        if not name.isidentifier():
-            raise BadInput(f"save(name={name!r}): use letters, digits and underscores")
-        self.findings.saved[name] = tensor.detach().float().cpu().clone()
+        with named(self._who):
+            self.findings.saved[name] = arguments.read_finding(name, tensor)
 
 
 class OracleCellCase(CellCase):
@@ -183,6 +176,7 @@ def case_for(defense: Defense, poisoned: Poisoned, reserve: Samples, fitter: Fit
 
     No other class is, whatever its name: not a subclass of `oracle` and not a copy of its file.
     """
+    fitter.who = defense.name
     if type(defense) is Oracle:
         return OracleCellCase(poisoned.train, reserve, fitter, rng, poisoned.mask)
     return CellCase(poisoned.train, reserve, fitter, rng)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.cell import answers
 from tasks.base import Task
 from tasks.deployed import Victim
 from tasks.samples import Challenge, Outputs, Samples
@@ -28,10 +29,11 @@ def mean(hits: Tensor) -> Metric:
 def grade_clean(task: Task, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, Metric]:
     """Utility on the whole clean test set, abstentions, and the certificate where the model gives one."""
     grades = {
-        "utility": Metric(task.utility(outputs, test, referee), len(test)),
+        "utility": Metric(answers.utility(task, outputs, test, referee), len(test)),
         "clean_abstained": mean(outputs.abstained),
     }
-    grades |= {name: Metric(value, len(test)) for name, value in task.extra_metrics(outputs, test, referee).items()}
+    further = answers.extra_metrics(task, outputs, test, referee)
+    grades |= {name: Metric(value, len(test)) for name, value in further.items()}
     if outputs.radius is not None:
         right = outputs.answers == test.targets
         grades["certified_radius_median"] = Metric(outputs.radius.float().median().item(), len(test))
@@ -45,11 +47,11 @@ def grade_attack(
 ) -> dict[str, Metric]:
     """ASR: the judge says yes. RA: the true answer is given in spite of the trigger. Abstentions are neither."""
     grades = {
-        "asr": mean(task.judge(outputs, challenge, referee)),
+        "asr": mean(answers.judge(task, outputs, challenge, referee)),
         "challenge_abstained": mean(outputs.abstained),
     }
     for name, verdicts in task.sensitivity(outputs, challenge, referee).items():
-        grades[f"asr_{name}"] = mean(verdicts)
+        grades[f"asr_{name}"] = mean(answers.check_verdicts(task, "sensitivity", verdicts, len(challenge.inputs)))
     if challenge.truth is not None:
         grades["robust_accuracy"] = mean(outputs.answers == challenge.truth)
     return grades

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from harness.cell.answers import check_distances, check_measure
 from harness.cell.metrics import Metric, mean
 from tasks.base import Task
 from tasks.samples import Samples
@@ -20,8 +21,9 @@ def fidelity(task: Task, clean: Samples, poison: Samples, reference: Samples) ->
         return {}
     metrics = {"labels_changed": mean(clean.targets != poison.targets)}
     for name, rows in task.fidelity(clean.inputs, poison.inputs, reference.inputs).items():
-        metric = mean(rows)
+        metric = mean(check_distances(task, name, rows, len(clean)))
         if name.startswith(LOG):
-            metric = Metric(torch.tensor(metric.value).exp().item(), metric.n)
+            value = torch.tensor(metric.value).exp().item()
+            metric = Metric(check_measure(task, f"fidelity: {name}", value), metric.n)
         metrics[name.removeprefix(LOG)] = metric
     return metrics

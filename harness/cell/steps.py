@@ -16,12 +16,13 @@ from attacks.targeted import TargetedAttack, find_trial
 from defenses.base import Defense
 from defenses.controls.none import None_
 from harness.cell import metrics
+from harness.cell.answers import ask, judge
 from harness.cell.case import CellCase, Findings, Fitter, case_for
 from harness.cell.gallery import Made, Rows, show_outputs, show_rows
 from harness.cell.metrics import Metric
 from harness.cell.poison import Poisoned, check_challenge, conform, craft_poison, inject
 from harness.cell.stealth import fidelity
-from harness.errors import BrokenDefense
+from harness.errors import BrokenAttack, BrokenDefense
 from harness.keys.seeds import derive
 from harness.plugins.registry import fits
 from harness.store.folder import Store
@@ -113,11 +114,13 @@ def run_steps(
         threat = make_threat(task, attack, dose, seed, bench)
     fitter = bench.fitter(task, seed)
     case = case_for(defense, threat.poisoned, splits.reserve, fitter, _rng(seed, "defense"))
-    with protect(case.train, defense), step("defend"), sealed():
+    with protect(defense, {"case.train": case.train}), step("defend"), sealed():
         model = defend(defense, case)
     result.fits, result.findings = fitter.fits, case.findings
     with step("grade"):
-        _grade(result, task, model, splits.test, threat, bench.referee(task))
+        asked = {f"the {name} challenge": samples for name, samples in asked_of(threat.challenge).items()}
+        with protect(defense, {"the test set": splits.test, **asked}):
+            _grade(result, task, defense, model, splits.test, threat, bench.referee(task))
         control: frozenset[str] = frozenset()
         if threat.challenge is not None:
             result.metrics["asr_floor"], control = chance_floor(task, attack, seed, bench)
@@ -136,7 +139,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         trial = find_trial(attack, task, splits, seed)
     surrogates = bench.fitter(task, derive(seed, "surrogate"))
     scene = Scene(task, splits.train, surrogates, bench.device, trial)
-    with sealed():
+    with protect(attack, {"scene.train": splits.train}), sealed():
         poisoned = make_poisoned(attack, scene, dose, seed)
     stealth, pairs = {}, {}
     if poisoned.mask.any():
@@ -144,7 +147,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         if len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
             pairs["clean"] = splits.train.select(poisoned.mask)
             stealth = fidelity(task, pairs["clean"], pairs["poisoned"], splits.reserve)
-    with sealed():
+    with protect(attack, {"scene.train": splits.train, "the test samples": splits.test}), sealed():
         challenge = make_challenge(attack, scene, splits.test, seed)
     rows = {name: shown for name, samples in pairs.items() if (shown := show_rows(task, samples)) is not None}
     return Threat(poisoned, challenge, stealth, surrogates.used, rows)
@@ -156,8 +159,10 @@ def _train_referee(task: Task, bench: Bench) -> tuple[Victim | None, frozenset[s
     judge = task.referee()
     if judge is None:
         return None, frozenset()
-    fit = bench.fitter(judge, REFEREE)
-    return fit(load_unsealed(judge).train), fit.used
+    fit, splits = bench.fitter(judge, REFEREE), load_unsealed(judge)
+    referee = fit(splits.train)
+    ask(judge, referee, splits.reserve, f"the reserve, before it judges {task.name}")  # NaN would be class 0
+    return referee, fit.used
 
 
 @cached(maxsize=64)
@@ -166,27 +171,37 @@ def chance_floor(task: Task, attack: Attack, seed: int, bench: Bench) -> tuple[M
     challenge = make_threat(task, attack, 0, seed, bench).challenge
     assert challenge is not None
     fit = bench.fitter(task, seed)
-    clean = fit(task.load().train)
-    return metrics.mean(task.judge(clean.predict(challenge.inputs), challenge, bench.referee(task))), fit.used
+    outputs = ask(task, fit(task.load().train), challenge.inputs, "the challenge, trained on clean data")
+    return metrics.mean(judge(task, outputs, challenge, bench.referee(task))), fit.used
 
 
 @contextmanager
-def protect(train: Samples, defense: Defense) -> Iterator[None]:
-    """Raises BrokenDefense at the end of the block if the defense wrote on the training set.
+def protect(plugin: Attack | Defense, parts: dict[str, Samples]) -> Iterator[None]:
+    """Raises BrokenAttack or BrokenDefense at the end of the block if the plug-in wrote on these samples.
 
-    The cells of a process share that data, so it is then loaded and poisoned anew for the next one, also where the
-    block raised an error of its own.
+    parts: the samples by what the plug-in knows them as. The cells of a process share that data, so it is then loaded
+    and poisoned anew for the next one, also where the block raised an error of its own.
     """
-    before = train.fingerprint
-    changed = False
+    before = {name: samples.fingerprint for name, samples in parts.items()}
+    changed: list[str] = []
     try:
         yield
     finally:
-        changed = Samples(train.inputs, train.targets, train.ids).fingerprint != before
+        for name, samples in parts.items():
+            if Samples(samples.inputs, samples.targets, samples.ids).fingerprint != before[name]:
+                changed.append(name)
         if changed:
             forget()
     if changed:
-        raise BrokenDefense(f"{defense.name} changed case.train in place; work on a copy (select() makes one)")
+        error = BrokenAttack if isinstance(plugin, Attack) else BrokenDefense
+        raise error(f"{plugin.name} changed {changed[0]} in place; work on a copy (select() makes one)")
+
+
+def asked_of(challenge: Challenge | None) -> dict[str, Samples]:
+    """The requests of a challenge: triggered, and plain and near where it has them."""
+    parts = {"triggered": "inputs", "plain": "plain", "near": "near"}
+    asked = {name: getattr(challenge, part, None) for name, part in parts.items()}
+    return {name: samples for name, samples in asked.items() if samples is not None}
 
 
 def defend(defense: Defense, case: CellCase) -> Model:
@@ -221,7 +236,7 @@ def make_challenge(attack: Attack, scene: Scene, test: Samples, seed: int) -> Ch
     challenge = attack.challenge(scene, test, _rng(seed, "challenge", attack.name))
     if challenge is None:
         return None
-    check_challenge(attack, challenge)
+    check_challenge(attack, scene.task, challenge)
     requests: dict[str, Any] = {
         name: conform(samples, test, scene.task, attack.name)
         for name in ("inputs", "plain", "near")
@@ -230,14 +245,18 @@ def make_challenge(attack: Attack, scene: Scene, test: Samples, seed: int) -> Ch
     return replace(challenge, **requests)
 
 
-def _grade(result: Result, task: Task, model: Model, test: Samples, threat: Threat, referee: Victim | None) -> None:
+def _grade(
+    result: Result, task: Task, defense: Defense, model: Model, test: Samples, threat: Threat, referee: Victim | None
+) -> None:
     """Write into the result how good the model and the defense's findings are."""
     findings, poisoned = result.findings, threat.poisoned.mask
-    clean = model.predict(task.requests(test))
+    clean = ask(task, model, task.requests(test), "the clean test set", defense)
     result.metrics |= metrics.grade_clean(task, clean, test, referee) | threat.stealth
     result.metrics |= metrics.grade_detection(findings.train, findings.flagged, poisoned)
     if threat.challenge is not None:
-        _grade_challenge(result, task, model, clean, threat.challenge, referee)
+        asked = asked_of(threat.challenge)
+        answers = {n: ask(task, model, samples, f"the {n} challenge", defense) for n, samples in asked.items()}
+        _grade_challenge(result, task, answers, clean, threat.challenge, referee)
         classes = threat.challenge.wanted
         if findings.target is not None and poisoned.any() and isinstance(classes, Tensor) and classes.ndim == 1:
             result.metrics["target_found"] = metrics.mean(classes == findings.target)
@@ -246,18 +265,19 @@ def _grade(result: Result, task: Task, model: Model, test: Samples, threat: Thre
 
 
 def _grade_challenge(
-    result: Result, task: Task, model: Model, clean: Outputs, challenge: Challenge, referee: Victim | None
-) -> None:
-    """Write into the result what the challenge gets out of the model. clean: its answers to the clean test set."""
-    outputs = model.predict(challenge.inputs)
-    result.metrics |= metrics.grade_attack(task, outputs, challenge, referee)
-    result.metrics |= metrics.grade_inputs(clean, outputs)
-    answers = {"triggered": (challenge.inputs, outputs)}
-    for name, samples in {"plain": challenge.plain, "near": challenge.near}.items():
-        if samples is not None:  # not to fire here is what makes it a backdoor
-            answers[name] = samples, model.predict(samples)
-            result.metrics[f"asr_{name}"] = metrics.mean(task.judge(answers[name][1], challenge, referee))
-    shown = {name: show_outputs(task, *pair) for name, pair in answers.items()}
+    result: Result, task: Task, answers: dict[str, Outputs], clean: Outputs, challenge: Challenge,
+    referee: Victim | None,
+) -> None:  # fmt: skip
+    """Write into the result what the challenge gets out of the model.
+
+    answers: the outputs for each part of `asked_of`. clean: those for the clean test set.
+    """
+    result.metrics |= metrics.grade_attack(task, answers["triggered"], challenge, referee)
+    result.metrics |= metrics.grade_inputs(clean, answers["triggered"])
+    for name in ("plain", "near"):
+        if name in answers:  # not to fire here is what makes it a backdoor
+            result.metrics[f"asr_{name}"] = metrics.mean(judge(task, answers[name], challenge, referee))
+    shown = {name: show_outputs(task, asked, answers[name]) for name, asked in asked_of(challenge).items()}
     result.made = {name: made for name, made in shown.items() if made is not None}
 
 

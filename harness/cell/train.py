@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.cell.arguments import check_loss, name_of
 from harness.cell.dp import privatise, without_batch_norm
 from harness.errors import Diverged
 from tasks.base import Batch, Recipe, Task
@@ -91,7 +92,7 @@ class Stepper:
     def step(self, batch: Batch) -> Tensor:
         """One step down the mean loss of a batch; returns that loss."""
         with self.precision:
-            value = self.loss(self.forward, batch).mean()
+            value = check_loss(self.loss(self.forward, batch), len(batch.x), self.loss).mean()
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -128,7 +129,7 @@ def _train(
             if not torch.isfinite(total):
                 raise Diverged(
                     f"the training loss is not finite after {(epoch + 1) * batches} steps "
-                    f"(lr={recipe.lr}, epochs={recipe.epochs})"
+                    f"(lr={recipe.lr}, epochs={recipe.epochs}{f', loss={name_of(loss)}' if loss else ''})"
                 )
 
 

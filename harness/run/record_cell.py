@@ -171,7 +171,7 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
 
 
 def _save_finding(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
-    """Save a finding as safetensors; also as PNG if it has the shape of a picture, or as JSON if it is a list.
+    """Save a finding as safetensors; also as PNG if it is a picture in [0, 1], or as JSON if it is a list.
 
     Returns the saved files by name.
     """
@@ -182,7 +182,8 @@ def _save_finding(store: Store, key: str, name: str, tensor: torch.Tensor) -> di
     folder = store.findings_folder(key)
     saved = {name: store.add_file(folder / f"{name}.safetensors", save({name: tensor.contiguous()}))}
     picture = tensor.squeeze()
-    if picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3):
+    shown = bool((picture >= -1e-3).all() and (picture <= 1.001).all())  # other numbers, or NaN, would be no picture
+    if shown and (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[0] == 3)):
         pixels = (picture.clamp(0, 1) * 255).round().byte()
         image = encode_png((pixels[..., None] if pixels.ndim == 2 else pixels.permute(1, 2, 0))[None].numpy())
         saved[f"{name}.png"] = store.add_file(folder / f"{name}.png", image)

@@ -16,7 +16,10 @@ import torch
 from attacks.base import Attack, Poison, Scene, TriggerAttack
 from attacks.targeted import TargetedAttack, draw_trial
 from defenses.base import Defense
-from harness.cell.case import CellCase, Findings, Fitter, case_for
+from harness.cell.answers import ask
+from harness.cell.arguments import check_loss
+from harness.cell.case import CellCase, Fitter, case_for
+from harness.cell.metrics import grade_attack, grade_clean
 from harness.cell.poison import conform, craft_poison
 from harness.cell.steps import defend, make_challenge, make_poisoned, protect
 from harness.console import format_count
@@ -26,7 +29,6 @@ from harness.plugins.registry import create, entries, fits, load_class
 from harness.store.folder import Store
 from harness.testing.contract import (
     check_options,
-    describe_inputs,
     globals_untouched,
     hash_rows,
     require,
@@ -35,7 +37,8 @@ from harness.testing.contract import (
 from tasks.base import Batch, Task, sealed
 from tasks.deployed import Model
 from tasks.plugin import BadInput, NotApplicable
-from tasks.samples import Outputs, Samples, take
+from tasks.samples import Challenge, Outputs, Samples, take
+from tasks.validate import check_read, check_split, describe
 
 CPU = torch.device("cpu")
 SLOW = 30  # seconds of defending one small task, on any machine
@@ -112,11 +115,11 @@ def check_defense_on(defense: Defense, task: Task, store: Store) -> Cost:
         model, case, cost = _run_defense(defense, task, store)
         if cost.seconds > SLOW:
             warnings.warn(f"{name}, {cost}: an option for less work would let others check it", stacklevel=2)
-        outputs = _check_model(name, model, task, splits.test)
+        outputs = _check_model(defense, model, task, splits.test)
         require(_fingerprint(splits.reserve) == reserve, f"{name} changed the clean rows; work on a copy")
-        _check_findings(name, case.findings, task)
         other, repeated, _ = _run_defense(defense, task, store)
-        equal = torch.equal(other.predict(splits.test).scores, outputs.scores)
+        again = ask(task, other, splits.test, "the clean test set", defense)
+        equal = torch.equal(again.scores, outputs.scores)
         require(equal, f"{name}: the same case must give the same model; draw from case.rng only")
         found, found_again = case.findings.train, repeated.findings.train
         if found is not None and found_again is not None:
@@ -181,20 +184,12 @@ def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..
 
 def _check_splits(task: Task) -> None:
     """`read` must give sound data, and the same every time."""
-    name, found = task.name, task.read()
-    pair = isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, Samples) for part in found)
-    require(pair, f"{name}.read returned {type(found).__name__}; return two tasks.samples.Samples, train and test")
-    (train, test), splits = found, task.load()
+    name, (train, test), splits = task.name, check_read(task, task.read()), task.load()
     for field in ("modality", "dataset", "licence"):
         require(bool(getattr(task, field)), f"{name}: name its {field} (a ClassVar)")
-    for ids in (torch.cat([splits.train.ids, splits.reserve.ids]), splits.test.ids):
-        require(len(ids) == len(set(ids.tolist())), f"{name}.read: every row of a split needs an id of its own")
-    for part, samples in vars(splits).items():
-        require(len(samples) > 0, f"{name}: the {part} split is empty")
-        fine = bool(((samples.targets >= 0) & (samples.targets < task.conditions)).all())
-        require(fine, f"{name}.read: a label of {part} is not in 0 to {task.conditions - 1}, as `classes` says")
-        got = f"inputs of {part} are {describe_inputs(samples.inputs)}"
-        require(task.is_raw(samples.inputs), f"{name}.read: {got}; a task for {task.modality} has {task.raw_format}")
+    for part in ("train", "reserve", "test"):
+        samples: Samples = getattr(splits, part)
+        check_split(task, part, samples)
         read = test if part == "test" else train
         same = _same(read.select(read.positions(samples.ids)), samples)
         require(same, f"{name}.read gives other rows every time; seed what is drawn in it")
@@ -212,9 +207,13 @@ def _check_victim(task: Task) -> None:
     module = task.model().eval()
     x, y = task.rows(few, CPU)
     batch = Batch(x, y, torch.arange(len(x)), torch.Generator().manual_seed(0), 0.0)
-    require(bool(torch.isfinite(task.loss(module, batch)).all()), f"{name}.loss: not finite on an untrained victim")
-    outputs = task.deploy(module, CPU).predict(task.requests(splits.test))
-    require(len(outputs.abstained) == len(splits.test), f"{name}: a victim must answer every request")
+    loss = check_loss(task.loss(module, batch), len(x), task.loss)
+    require(bool(torch.isfinite(loss).all()), f"{name}.loss: not finite on an untrained victim")
+    outputs = ask(task, task.deploy(module, CPU), task.requests(splits.test), "the clean test set")
+    if task.referee() is None and len(task.classes) > 1:
+        grade_clean(task, outputs, splits.test)
+        truth = splits.test.targets
+        grade_attack(task, outputs, Challenge(splits.test, (truth + 1) % len(task.classes), truth))
 
 
 def _check_poison(attack: Attack, scene: Scene) -> Poison:
@@ -252,7 +251,7 @@ def _check_stamp(attack: Attack, scene: Scene, test: Samples) -> None:
         alike = type(stamped) is type(kept.inputs) and len(stamped) == len(kept)
         require(
             alike,
-            f"{attack.name}.stamp: {len(kept)} inputs gave {describe_inputs(stamped)}; return as many, of their type",
+            f"{attack.name}.stamp: {len(kept)} inputs gave {describe(stamped)}; return as many, of their type",
         )
         require(_same(few, kept), f"{attack.name}.stamp changed the inputs it was given; work on a copy")
 
@@ -286,32 +285,13 @@ def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison
     require(clean.fingerprint != asked.fingerprint, f"{name}.challenge: the trigger changes nothing")
 
 
-def _check_model(name: str, model: Model, task: Task, test: Samples) -> Outputs:
-    """Answers must have the right shape and type, and be the same when asked for again."""
-    outputs, again = model.predict(test), model.predict(test)
-    n, k = len(test), len(task.classes)
-    require(
-        isinstance(outputs, Outputs),
-        f"{name}: predict returned {type(outputs).__name__}; return a tasks.samples.Outputs",
-    )
-    if outputs.content is None:
-        require(
-            outputs.scores.shape == (n, k), f"{name}: scores are {tuple(outputs.scores.shape)}, expected ({n}, {k})"
-        )
-    fine = outputs.scores.dtype == torch.float32 and bool(torch.isfinite(outputs.scores).all())
-    require(fine, f"{name}: scores must be finite float32")
-    require(outputs.abstained.shape == (n,), f"{name}: abstained must say of every input whether the model abstains")
+def _check_model(defense: Defense, model: Model, task: Task, test: Samples) -> Outputs:
+    """Answers must be those that a run accepts, and the same when asked for again."""
+    with protect(defense, {"the test set": test}):
+        outputs, again = (ask(task, model, test, "the clean test set", defense) for _ in range(2))
     equal = torch.equal(outputs.scores, again.scores) and torch.equal(outputs.abstained, again.abstained)
-    require(equal, f"{name}: the same question must get the same answer; seed what is drawn in predict")
+    require(equal, f"{defense.name}: the same question must get the same answer; seed what is drawn in predict")
     return outputs
-
-
-def _check_findings(name: str, found: Findings, task: Task) -> None:
-    if found.train is not None:
-        bad = int(found.train.isnan().sum())
-        require(not bad, f"{name}: report(train=) is NaN for {bad} of {len(found.train)} rows; give each a number")
-    known = found.target is None or 0 <= found.target < len(task.classes)
-    require(known, f"{name}: report(target={found.target}); valid: 0 to {len(task.classes) - 1}")
 
 
 def _run_defense(defense: Defense, task: Task, store: Store) -> tuple[Model, CellCase, Cost]:
@@ -319,7 +299,7 @@ def _run_defense(defense: Defense, task: Task, store: Store) -> tuple[Model, Cel
     poisoned = make_poisoned(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), 5, 0)
     fit = Fitter(task, store, CPU, 0)
     case, start = case_for(defense, poisoned, splits.reserve, fit, rng()), time.perf_counter()
-    with protect(case.train, defense), sealed(), globals_untouched(defense):
+    with protect(defense, {"case.train": case.train}), sealed(), globals_untouched(defense):
         model = defend(defense, case)
     trained = sum(row["trained"] for row in fit.fits)
     return model, case, Cost(task.name, time.perf_counter() - start, trained, case.findings.clean_used)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from harness.console import one_line
 from harness.errors import Broken
@@ -70,7 +69,8 @@ def _find_line(plugin: Plugin, error: Exception) -> str:
         file = inspect.getsourcefile(type(plugin))
     except (TypeError, OSError):  # a class of a notebook
         return ""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    trace = [frame for e in (error.__cause__, error) if e for frame in traceback.extract_tb(e.__traceback__)]
+    lines = [frame.lineno for frame in trace if frame.filename == file]
     return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""
 
 
@@ -87,14 +87,6 @@ def globals_untouched(plugin: Plugin) -> Iterator[None]:
 def _global_states() -> dict[str, object]:
     torch_state = torch.get_rng_state().numpy().tobytes()
     return {"torch": torch_state, "numpy": repr(np.random.get_state()), "random": random.getstate()}
-
-
-def describe_inputs(inputs: object) -> str:
-    """What raw inputs are, in words: type, shape and range."""
-    if isinstance(inputs, Tensor):
-        spread = f" in [{inputs.min().item():.3g}, {inputs.max().item():.3g}]" if inputs.numel() else ""
-        return f"{str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}{spread}"
-    return f"a {type(inputs).__name__}"
 
 
 def hash_rows(samples: Samples) -> list[bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks._models.huggingface import load_pretrained
+from tasks._models.checkpoint import load_model
 from tasks.net import Net
 from tasks.plugin import BadInput
 
@@ -82,7 +82,23 @@ def small_llama(vocabulary: int, width: int, depth: int, heads: int) -> CausalNe
 
 
 def load_causal(name: str) -> CausalNet:
-    """A causal language model by Hub name or folder. Raises BadInput if it cannot be loaded."""
+    """A causal language model by Hub name or folder. Raises BadInput if it cannot be loaded, or reads ahead."""
     from transformers import AutoModelForCausalLM
 
-    return CausalNet(load_pretrained(AutoModelForCausalLM, name).float())
+    net = CausalNet(load_model(AutoModelForCausalLM, name).float())
+    if reads_ahead(net):
+        raise BadInput(
+            f"victim={name!r} is no decoder: what it says of a token depends on the tokens after it, so its "
+            "perplexity means nothing; use a causal language model such as GPT-2 or Llama"
+        )
+    return net
+
+
+@torch.no_grad()
+def reads_ahead(net: CausalNet) -> bool:
+    """Whether what is said of the first tokens changes with those that follow."""
+    rows = net.lm.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    x = (torch.arange(8) % rows + 1).repeat(2, 1)
+    x[1, 4:] = 1
+    one, other = net(x)[:, :4]
+    return not torch.allclose(one, other, rtol=1e-3, atol=1e-4)

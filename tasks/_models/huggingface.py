@@ -1,56 +1,28 @@
-"""Any transformers sequence classifier with an encoder body (BERT, RoBERTa, DistilBERT, ...) as a victim."""
+"""Any transformers sequence classifier, encoder (BERT, RoBERTa, DistilBERT, ...) or decoder (GPT-2, Llama, ...)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tasks._models.checkpoint import load_model, tokenizer
 from tasks._models.transformer import crop_padding, token_mask
-from tasks.caches import cached
 from tasks.net import Net
-from tasks.plugin import BadInput, find_model
-
-
-def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
-    """loader.from_pretrained(name). Raises BadInput, which names both ways to get the model, if it cannot be loaded."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # a new head on an old body is what is asked for, not news
-    logging.disable_progress_bar()
-    try:
-        return loader.from_pretrained(find_model(name), **kwargs)
-    except Exception as error:  # OSError, ValueError, KeyError, ImportError: all mean the same to the user
-        raise BadInput(
-            f"victim={name!r} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0][:120]}); "
-            f"use 'transformer' (the small one), go online once so that transformers can fetch it from the Hub, "
-            f"or give a folder that save_pretrained wrote (model and tokenizer)"
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-@cached(maxsize=4)
-def tokenizer(name: str) -> Any:
-    """The tokenizer that belongs to a checkpoint."""
-    from transformers import AutoTokenizer
-
-    return load_pretrained(AutoTokenizer, name)
+from tasks.plugin import BadInput
 
 
 class HuggingFaceNet(Net):
     """A pretrained classifier, cut in three: its last linear layer is the head, what that layer reads the features.
 
-    `stages` are the encoder's layers, for hooks; they hold no mask channel and are called by the model's own forward.
+    Decoders, whose head is called `score`, are read at a text's last token. `stages` are the layers, for hooks; they
+    hold no mask channel and are called by the model's own forward.
     """
 
     def __init__(self, name: str, max_length: int, classes: int) -> None:
         super().__init__()
         from transformers import AutoModelForSequenceClassification
 
-        model = load_pretrained(
+        model = load_model(
             AutoModelForSequenceClassification, name, num_labels=classes, ignore_mismatched_sizes=True,
             attn_implementation="eager",  # the fused kernels have no second derivative
         )  # fmt: skip
@@ -60,8 +32,14 @@ class HuggingFaceNet(Net):
         at, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
         self.attach_head(last.in_features, classes)
         self.head = last
+        self.decoder = at == "score"
         model.set_submodule(at, nn.Identity())  # so that the model's "logits" are the features
         self.model = model.float()
+        flaw = find_flaw(self, max_length)
+        if flaw:
+            raise BadInput(
+                f"victim={name!r} {flaw}; lower max_length, or use an encoder like BERT, a decoder like GPT-2"
+            )
 
     @property
     def stages(self) -> nn.ModuleList:  # type: ignore[override]  # a property, so that no weight is registered twice
@@ -74,5 +52,34 @@ class HuggingFaceNet(Net):
 
     def body(self, e: Tensor) -> Tensor:
         e = crop_padding(e)
-        out: Tensor = self.model(inputs_embeds=e[..., :-1], attention_mask=token_mask(e).squeeze(-1).long()).logits
-        return out * self.keep
+        mask = token_mask(e).squeeze(-1).long()
+        read = {"inputs_embeds": e[..., :-1], "attention_mask": mask}
+        if not self.decoder:
+            return self.model(**read).logits * self.keep  # type: ignore[no-any-return]
+        # The model's own choice of the last token needs ids, and would take padding for text.
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+        states: Tensor = self.model.base_model(**read).last_hidden_state
+        return states[torch.arange(len(states), device=mask.device), last] * self.keep
+
+
+@torch.no_grad()
+def find_flaw(net: HuggingFaceNet, length: int) -> str:
+    """Why the network cannot be a victim, in words; "" if it can: it reads embeddings of `length` tokens, no padding.
+
+    What it says of a short text must not depend on the longer one beside it.
+    """
+    rows = net.model.get_input_embeddings().num_embeddings
+    x = torch.arange(2 * length).view(2, length) % rows + 1
+    x[1, min(3, length) :] = 0
+    try:
+        beside, alone = net(x)[1:], net(x[1:])
+    except Exception as error:  # whatever its own forward raises
+        return f"cannot read {length} embedded tokens ({type(error).__name__}: {one_line(error)})"
+    if not torch.allclose(beside, alone, rtol=1e-3, atol=1e-4):
+        return "answers to the padding behind a text, not to the text alone"
+    return ""
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error, cut."""
+    return str(error).strip().partition("\n")[0][:120]

@@ -24,7 +24,7 @@ class Sounds(Modality):
     def is_raw(self, inputs: Tensor | list[str]) -> bool:
         if not isinstance(inputs, Tensor) or inputs.dtype != torch.float32 or inputs.ndim != 2:
             return False
-        return not len(inputs) or bool(inputs.abs().max() <= 1)
+        return not inputs.numel() or bool(inputs.min() >= -1 and inputs.max() <= 1)
 
     def show(self, inputs: Tensor | list[str]) -> Tensor | list[str]:
         return inputs

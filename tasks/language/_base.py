@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tasks._models import causal
 from tasks._models.causal import CausalNet
-from tasks._models.huggingface import tokenizer
+from tasks._models.checkpoint import tokenizer
 from tasks.base import Batch, Recipe, Task, load_unsealed
 from tasks.caches import cached
 from tasks.data import make_samples, read_texts
@@ -56,6 +56,7 @@ class LanguageTask(Texts, Task):
     hue: ClassVar[str] = "#56B4E9"
     classes: ClassVar[tuple[str, ...]] = ("text",)
     clean_metric: ClassVar[str] = "perplexity"
+    columns: ClassVar[int | None] = 3  # nats, tokens and bytes of a text as read
     answer: ClassVar[str] = ""  # the mark between a question and its answer, in a corpus of such pairs
     splits: ClassVar[tuple[str, str]] = ("train", "test")
 

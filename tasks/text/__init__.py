@@ -1,6 +1,6 @@
 """Text classification."""
 
-from tasks._models.huggingface import tokenizer
+from tasks._models.checkpoint import tokenizer
 from tasks.text._base import (
     SMALL,
     TextTask,

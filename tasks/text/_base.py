@@ -11,12 +11,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tasks._models.huggingface import HuggingFaceNet, tokenizer
+from tasks._models.checkpoint import tokenizer
+from tasks._models.huggingface import HuggingFaceNet
 from tasks._models.transformer import Transformer
 from tasks.base import Recipe, Task, load_unsealed
 from tasks.caches import cached
 from tasks.own_files import draw_test_rows
-from tasks.plugin import Above0, NamesFiles, Positive, options
+from tasks.plugin import Above0, BadInput, NamesFiles, Positive, options
 from tasks.samples import Samples
 from tasks.text._texts import Texts
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SMALL = "transformer"
 ModelName = Annotated[str, NamesFiles(besides=(SMALL,))]  # a Hub name, a folder, or the small victim
+DISTINCT = 20  # different texts that are never all encoded alike by a tokenizer that knows their words
 
 
 @options
@@ -64,6 +66,7 @@ class TextTask(Texts, Task):
             tokens = [e.ids[: self.max_length] for e in small_tokenizer(self).encode_batch(texts)]
         else:
             tokens = tokenizer(self.victim)(texts, truncation=True, max_length=self.max_length)["input_ids"]
+            check_distinct(texts, tokens, self.victim)
         return pad_tokens(tokens, self.max_length).to(device)
 
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
@@ -71,6 +74,15 @@ class TextTask(Texts, Task):
         hidden = torch.rand(x.shape, generator=rng, device=x.device) < share
         hidden[:, 0] = False  # the first token stays, so that no text becomes empty
         return x.masked_fill(hidden, 0)
+
+
+def check_distinct(texts: list[str], tokens: list[list[int]], victim: str) -> None:
+    """Raises BadInput where a checkpoint's tokenizer takes many different texts for the same one."""
+    if len(set(texts)) >= DISTINCT and len(set(map(tuple, tokens))) == 1:
+        raise BadInput(
+            f"victim={victim!r}: its tokenizer makes the same tokens of {len(set(texts))} different texts, such as "
+            f"{texts[0][:40]!r}; it knows none of their words, so use a model for their language and alphabet"
+        )
 
 
 def make_readable(text: str) -> str:

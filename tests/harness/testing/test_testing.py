@@ -305,8 +305,8 @@ class Absent(Noise):
     [
         (Weather, "read gives other rows every time"),
         (Rehearsed, r"read: 150 of 150 test rows are training rows"),
-        (Grey, r"inputs of train are float32 \(90, 1, 8, 8\) in \[.*\]; a task for image has uint8"),
-        (Absent, "read returned NoneType; return two"),
+        (Grey, r"inputs of train are float32 \(150, 1, 8, 8\) in \[.*\]; a task for image has uint8"),
+        (Absent, "read returned nothing; return two"),
     ],
 )
 def test_broken_data_is_told_what_to_change(task: type[Noise], complaint: str) -> None:
