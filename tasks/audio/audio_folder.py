@@ -12,6 +12,7 @@ from tasks.data import make_samples
 from tasks.own_files import ClassFolders, Labelled
 from tasks.plugin import Above0, BadInput, Positive, options
 from tasks.samples import Samples
+from tasks.splits import Draw
 
 SUFFIXES = (".wav", ".flac")
 
@@ -25,6 +26,7 @@ class AudioFolder(AudioTask):
     are left alone, any other file is named in the error message rather than skipped.
     """
 
+    reserve_draw: ClassVar[Draw] = "proportional"
     dataset: ClassVar[str] = "a folder of your own"
     licence: ClassVar[str] = "yours"
 

@@ -15,6 +15,7 @@ from tasks.image import ImageTask, decode, size_of, stack
 from tasks.own_files import ClassFolders, Labelled
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Samples
+from tasks.splits import Draw
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 NAMED = 5  # bad files named in an error message
@@ -29,6 +30,7 @@ class ImageFolder(ImageTask):
     `size` is given; hidden files are left alone, any other file is named in the error message rather than skipped.
     """
 
+    reserve_draw: ClassVar[Draw] = "proportional"
     dataset: ClassVar[str] = "a folder of yours"
     revision: ClassVar[str] = "as the files are"
     licence: ClassVar[str] = "that of your files"

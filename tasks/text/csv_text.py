@@ -13,6 +13,7 @@ from tasks.data import make_samples
 from tasks.own_files import TEST_SHARE, bad_option
 from tasks.plugin import options
 from tasks.samples import Samples
+from tasks.splits import Draw
 from tasks.text import TextTask, draw_test_texts
 
 
@@ -24,6 +25,7 @@ class CsvText(TextTask):
     text, without a label or with an unknown one are refused by number (the first row after the header is row 1).
     """
 
+    reserve_draw: ClassVar[Draw] = "proportional"
     dataset: ClassVar[str] = "a CSV file of your own"
 
     path: str = ""  # UTF-8 CSV with a header
