@@ -31,16 +31,17 @@ def require_classes(
     train_from, test_from: where the rows are from, in words; one_source: the test rows were taken out of the others.
     """
     for targets, source, part in ((train, train_from, "training"), (test, test_from, "test")):
-        if not len(targets):
+        if not len(targets) and not (one_source and len(train) and len(names)):  # otherwise a class is to blame
             raise BadInput(f"{source}: there are no {part} rows")
-        if len(names) and not 0 <= int(targets.min()) <= int(targets.max()) < len(names):
-            row = int(((targets < 0) | (targets >= len(names))).nonzero()[0])
+        wrong = ((targets < 0) | (targets >= len(names))).nonzero().flatten()
+        if len(names) and len(wrong):
+            row = int(wrong[0])
             raise BadInput(f"{source}: {part} row {row} has label {int(targets[row])}, valid: 0 to {len(names) - 1}")
     counts = list(zip(count_rows(train, names), count_rows(test, names), strict=True))
     lacking = [c for c, pair in enumerate(counts) if not all(pair)]
     if lacking:
         of_train, of_test = counts[lacking[0]]
-        more = f" (and so for {len(lacking) - 1} more classes)" if len(lacking) > 1 else ""
+        more = f" ({len(lacking)} of {len(names)} classes lack one or both)" if len(lacking) > 1 else ""
         way_out = "give it two or more different rows" if one_source else "add rows of it"
         raise BadInput(
             f"{train_from if not of_train else test_from}: class {names[lacking[0]]!r} has {of_train} training and "
@@ -67,15 +68,15 @@ def draw_reserve(
         )
     if not total:
         raise BadInput(
-            f"{where} has {max(counts)} rows of its largest class, too few for a reserve (reserve_size={size}) of at "
-            f"most {WORDS[draw]} of every class; it needs 5 training rows of one class"
+            f"{where}: the largest class has {max(counts)} training rows, of which none can be set aside (reserve_size="
+            f"{size}): at most {WORDS[draw]} of every class; give one of them 5 training rows or more"
         )
     quotas = fill_evenly(most, total) if draw == "balanced" else fill_in_proportion(counts, most, total)
     notes = []
     if total < size:
         notes.append(f"the reserve has {total} rows, not reserve_size={size}: at most {WORDS[draw]} of every class")
-    if absent := [names[c] for c in range(len(names)) if not quotas[c]]:
-        notes.append(f"the reserve (reserve_size={size}) has no row of {name_classes(absent)}")
+    if absent := [c for c in range(len(names)) if not quotas[c]]:
+        notes.append(f"the reserve (reserve_size={size}) has no row of {name_classes(absent, names, counts)}")
     return take_first(targets, quotas, names), tuple(notes)
 
 
@@ -93,11 +94,8 @@ def draw_balanced(
         raise BadInput(f"{field}={size}: {where} has {len(names)} classes, and every class needs a row")
     quotas = fill_evenly(counts, size)
     short = [c for c in range(len(names)) if quotas[c] == counts[c] < max(quotas) - 1]
-    notes = []
-    if short and size < len(targets):
-        rows = ", ".join(f"{names[c]!r} {counts[c]}" for c in short[:NAMED]) + ", ..." * (len(short) > NAMED)
-        notes.append(f"{field}={size} is not balanced: there are no more rows of {rows}")
-    return take_first(targets, quotas, names), tuple(notes)
+    said = f"{field}={size} is not balanced: it takes every row of {name_classes(short, names, counts)}"
+    return take_first(targets, quotas, names), (said,) if short else ()
 
 
 def count_rows(targets: Tensor, names: Sequence[str]) -> list[int]:
@@ -146,8 +144,11 @@ def take_first(targets: Tensor, quotas: list[int], names: Sequence[str]) -> Tens
     return mask
 
 
-def name_classes(names: Sequence[str]) -> str:
-    """Some classes in words: class 'a', or classes 'a', 'b', 'c' and 7 more."""
-    shown = ", ".join(map(repr, names[:NAMED]))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"class{'es' * (len(names) > 1)} {shown}{more}"
+def name_classes(few: Sequence[int], names: Sequence[str], counts: Sequence[int]) -> str:
+    """Some of the classes with their rows, in words: 'a' (3 rows), 'b' (1 row) and 4 more classes."""
+    shown = ", ".join(f"{names[c]!r} ({format_rows(counts[c])})" for c in few[:NAMED])
+    return shown + (f" and {len(few) - NAMED} more classes" if len(few) > NAMED else "")
+
+
+def format_rows(n: int) -> str:
+    return f"{n} row{'s' * (n != 1)}"

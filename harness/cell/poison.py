@@ -81,10 +81,19 @@ def _check_poison(attack: Attack, scene: Scene, dose: int, poison: Poison) -> No
 
 
 def check_challenge(attack: Attack, challenge: Challenge) -> None:
-    """Raises BrokenAttack where parts differ in length, or where an input's true answer is already the wanted one."""
+    """Raises BrokenAttack where parts differ in length, or where an input's true answer is already the wanted one.
+
+    Raises BadInput for a challenge without inputs, of which no share could be measured.
+    """
     parts = (challenge.wanted, challenge.truth, challenge.plain, challenge.near)
     if any(part is not None and len(part) != len(challenge.inputs) for part in parts):
         raise BrokenAttack(f"{attack.name}: inputs, wanted, truth, plain and near of the challenge differ in length")
+    if not len(challenge.inputs):
+        target = f" outside target={attack.target}" if hasattr(attack, "target") else ""
+        raise BadInput(
+            f"{attack.name}: its challenge is empty: the test set has no row{target} to be misused; add test rows, or "
+            "change the attack's target"
+        )
     wanted, truth = challenge.wanted, challenge.truth
     if truth is not None and isinstance(wanted, Tensor) and bool((wanted == truth).any()):
         raise BrokenAttack(f"{attack.name}: the challenge must exclude inputs of the class it wants")

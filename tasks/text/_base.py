@@ -90,7 +90,7 @@ def draw_test_texts(samples: Samples, share: float) -> Tensor:
     groups: dict[str, int] = {}
     numbers = [groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs]
     group = torch.tensor(numbers, dtype=torch.long)
-    label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets)
+    label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets.long())
     return draw_test_rows(label, share)[group]
 
 
