@@ -47,7 +47,7 @@ def run(
     A dose is an exact number of poisoned training samples. The table, the CSV and the figures come at the end and stay
     in the run's folder. `--dry-run` only prints how many cells there are and how long they may take.
 
-    Before the first cell the data of every task is read once: a mistake in it ends the command, and nothing is recorded.
+    The data of every task is read before the first cell: a mistake in it ends the command, and nothing is recorded.
 
     Several runs may share one folder or URL, from any number of machines: no two of them run the same cell.
 
