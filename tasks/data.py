@@ -25,10 +25,16 @@ read_from: set[Path] = set()  # folders of datasets that this process has read
 
 
 def local_folder(name: str) -> Path | None:
-    """TINYDROP_DATA/name if it exists. Raises BadInput if it holds nothing but a pointer of DVC or Git LFS."""
+    """TINYDROP_DATA/name if it exists.
+
+    Raises BadInput if it holds nothing but a pointer of DVC or Git LFS, or if TINYDROP_DATA itself is no folder: other
+    data than those meant would be taken from the Hub.
+    """
     root = os.environ.get("TINYDROP_DATA")
     if not root:
         return None
+    if not Path(root).is_dir():
+        raise BadInput(f"dataset {name!r}: TINYDROP_DATA={root!r} is no folder; mend it, or unset it to use the Hub")
     folder, pointer = Path(root) / name, Path(root) / f"{name}.dvc"
     if not folder.is_dir():
         if pointer.is_file():

@@ -131,7 +131,7 @@ def fill_in_proportion(counts: list[int], most: list[int], size: int) -> list[in
             open_ = [c for c in range(len(counts)) if quotas[c] < most[c]]
         else:  # too many classes got one row: take from those that have more, as long as there are such
             open_ = [c for c in range(len(counts)) if quotas[c] > 1] or [c for c in range(len(counts)) if quotas[c]]
-        quotas[max(open_, key=lambda c: step * missing(c))] += step
+        quotas[max(open_, key=lambda c: (step * missing(c), -step * c))] += step
     return quotas
 
 
