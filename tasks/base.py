@@ -230,7 +230,8 @@ def load_unsealed(task: Task) -> Splits:
         where = f"the test set of {test_from}"
         chosen, more = draw_balanced(test.targets, task.test_size, names, "test_size", where)
         test, notes = test.select(chosen), notes + more
-    return Splits(train, test, reserve, notes + task.notes(train))
+    said = task.notes(train) if callable(task.notes) else ()  # a task of somebody's may have an option of this name
+    return Splits(train, test, reserve, notes + said)
 
 
 def _shuffle(samples: Samples, task: Task) -> Samples:

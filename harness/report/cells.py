@@ -139,8 +139,16 @@ def notes_by_task(cells: pd.DataFrame) -> dict[str, list[str]]:
     notes: dict[str, dict[str, None]] = {}
     for row in cells[["task", "notes"]].drop_duplicates().itertuples() if "notes" in cells else ():
         if isinstance(row.notes, str) and row.notes:
-            notes.setdefault(str(row.task), {}).update(dict.fromkeys(json.loads(row.notes)))
+            notes.setdefault(str(row.task), {}).update(dict.fromkeys(_parse_notes(row.notes)))
     return {task: list(said) for task, said in notes.items()}
+
+
+def _parse_notes(text: str) -> list[str]:
+    """The sentences of a cell of the column `notes`; the whole text where a published table was edited by hand."""
+    try:
+        return [str(note) for note in list(json.loads(text))]
+    except (ValueError, TypeError, RecursionError):
+        return [text]
 
 
 def options_by_label(cells: pd.DataFrame, column: str) -> dict[str, tuple[str, dict[str, Any]]]:

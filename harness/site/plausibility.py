@@ -152,14 +152,6 @@ def _is_mapping(text: str) -> bool:
         return False
 
 
-def _is_list_of_texts(text: str) -> bool:
-    try:
-        texts = json.loads(text) if text else []
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(texts, list) and all(isinstance(each, str) for each in texts)
-
-
 def _wrong(name: str, values: pd.Series, clean_metric: pd.Series | None) -> Iterator[tuple[pd.Series, str]]:
     """Masks of the values of a column that cannot be, and what they should be."""
     if name in WORDS:
@@ -167,8 +159,6 @@ def _wrong(name: str, values: pd.Series, clean_metric: pd.Series | None) -> Iter
     if name == "status":
         yield ~values.isin(STATES), f"is none of {', '.join(STATES)}"
     of_n = name.endswith("_n")
-    if name == "notes":
-        yield ~values.fillna("").astype(str).map(_is_list_of_texts), "is no JSON list of texts"
     share = not of_n and SHARES.fullmatch(name) is not None
     if not (share or of_n or name in (*COUNTS, *COSTS, *NEVER_NEGATIVE)):
         return

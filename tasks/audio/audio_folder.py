@@ -23,7 +23,8 @@ class AudioFolder(AudioTask):
 
     Either path/train/<class>/* and path/test/<class>/*, or path/<class>/* alone: then 20 % of every class become the
     test set, the same files every time. Classes are sorted by name. All files must have one sample rate; hidden files
-    are left alone, any other file is named in the error message rather than skipped.
+    are left alone, any other file is named in the error message rather than skipped. The reserve takes a fifth of every
+    class at most; a class without training or test rows is refused.
     """
 
     reserve_draw: ClassVar[Draw] = "proportional"

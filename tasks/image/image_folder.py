@@ -27,7 +27,8 @@ class ImageFolder(ImageTask):
 
     Without train and test folders, 20 % of every class become the test set, the same files every time. Classes are the
     folders' names in alphabetical order. Every file must be a PNG, JPEG, BMP or WebP image, all of one size unless
-    `size` is given; hidden files are left alone, any other file is named in the error message rather than skipped.
+    `size` is given; hidden files are left alone, any other file is named in the error message rather than skipped. The
+    reserve takes a fifth of every class at most; a class without training or test rows is refused.
     """
 
     reserve_draw: ClassVar[Draw] = "proportional"

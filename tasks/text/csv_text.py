@@ -22,7 +22,8 @@ class CsvText(TextTask):
     """Your own labelled texts from a CSV file; the classes are the labels found there, sorted.
 
     Without `test_path`, a stratified fifth of the distinct texts is the test set, the same every time. Rows without a
-    text, without a label or with an unknown one are refused by number (the first row after the header is row 1).
+    text, without a label or with an unknown one are refused by number (the first row after the header is row 1). The
+    reserve takes a fifth of every class at most; a class without training or test rows is refused.
     """
 
     reserve_draw: ClassVar[Draw] = "proportional"

@@ -114,8 +114,8 @@ def test_every_class_keeps_rows(
         ),
         (
             {"a": 50} | {f"rare {i}": 2 for i in range(5)}, {"reserve_size": 8},
-            ["the reserve (reserve_size=8) has no row of 'rare 0' (1 row), 'rare 1' (1 row), 'rare 2' (1 row) and 2 more "
-             "classes"],
+            ["the reserve (reserve_size=8) has no row of 'rare 0' (1 row), 'rare 1' (1 row), 'rare 2' (1 row) and 2 "
+             "more classes"],
         ),
     ],
 )  # fmt: skip
@@ -136,8 +136,8 @@ def test_a_task_adds_its_own_notes_on_the_training_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "options", "why"),
     [
-        ({"a": 1000, "b": 10, "c": 1}, {}, r"a\.csv'.*: class 'c' has 1 training and 0 test rows.*two or more different"),
-        ({f"{i / 7:.3f}": 1 for i in range(60)}, {}, r"class '0\.000' has 1 training and 0 test rows \(60 of 60 classes"),
+        ({"a": 1000, "b": 10, "c": 1}, {}, r"a\.csv'.*: class 'c' has 1 training and 0 test rows.*two or more"),
+        ({f"{i / 7:.3f}": 1 for i in range(60)}, {}, r"class '0\.000' has 1 training and 0 test rows \(60 of 60 "),
         ({"neg": 2, "pos": 2}, {"reserve_size": 2}, r"largest class has 1 training rows.*reserve_size=2.*a fifth"),
         ({"a": 5, "b": 5}, {}, r"largest class has 4 training rows.*5 training rows or more"),
         ({"a": 20, "b": 20}, {"labels": ("a", "b", "c")}, r"class 'c' has 0 training and 0 test rows"),
@@ -261,6 +261,6 @@ def test_the_reserve_takes_its_share_of_a_class_at_most(counts: list[int], size:
     assert sum(taken) == size or (sum(taken) < size and f"not reserve_size={size}" in notes[0])
     if draw == "proportional":
         by_size = [took for _, took in sorted(zip(counts, taken, strict=True))]
-        assert all(more >= less - 1 for less, more in pairwise(by_size)), "a larger class gives as much, but for rounding"
+        assert all(more >= less - 1 for less, more in pairwise(by_size)), "a larger class gives as much"
     unsaid = [n for name, n in zip(names, taken, strict=True) if not n and not any(repr(name) in s for s in notes)]
     assert len(unsaid) <= max(0, taken.count(0) - 3), "classes without a row are named, three of them"
