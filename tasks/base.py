@@ -20,6 +20,7 @@ from tasks.files import data_folder, fingerprint, read_from
 from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
+from tasks.splits import Draw, draw_balanced, draw_reserve, require_classes
 from tasks.validate import check_read
 
 ENCODED = 8192  # rows encoded at a time
@@ -101,6 +102,9 @@ class Task(Plugin, Modality):
     rate: ClassVar[int] = 0  # audio: samples per second
     clean_metric: ClassVar[str] = "accuracy"  # the name of what `utility` measures
     columns: ClassVar[int | None] = None  # of the scores of a generative model's answers; None: any number
+    # How the reserve is drawn. Published tasks keep the balanced one that their results were measured with, in which
+    # classes are alike; of a user's own files, where a class may be rare, it is like the training set.
+    reserve_draw: ClassVar[Draw] = "balanced"
 
     train_size: Positive | None = None  # rows, balanced over classes and drawn with subset_seed; None takes all
     test_size: Positive | None = None
@@ -235,16 +239,23 @@ def _load(task: Task, content: str) -> Splits:
         train, test = check_read(task, _read_declared(task))
     if fingerprint(task.files()) != content:
         raise BadInput(f"{task.name}: its files changed while they were read; run the same command again")
-    k = len(task.classes)
+    names = task.classes
+    train_from, test_from = name_source(task, "path"), name_source(task, "test_path", "path")
+    require_classes(train.targets, test.targets, names, train_from, test_from, not task.options().get("test_path"))
     train = _shuffle(train, task)  # the published order is often sorted by class
-    in_reserve = pick_balanced(train.targets, task.reserve_size, k, "reserve_size", f"{task.name}'s training split")
-    pool, reserve = train.drop(in_reserve), train.select(in_reserve)
+    chosen, notes = draw_reserve(train.targets, task.reserve_size, names, task.reserve_draw, train_from)
+    train, reserve = train.drop(chosen), train.select(chosen)
     if task.train_size is not None:
-        pool = pool.select(pick_balanced(pool.targets, task.train_size, k, "train_size", "what the reserve leaves"))
+        where = f"what the reserve leaves of {train_from}"
+        chosen, more = draw_balanced(train.targets, task.train_size, names, "train_size", where)
+        train, notes = train.select(chosen), notes + more
     if task.test_size is not None:
         test = _shuffle(test, task)
-        test = test.select(pick_balanced(test.targets, task.test_size, k, "test_size", f"{task.name}'s test split"))
-    return Splits(pool, test, reserve, task.notes(pool))
+        where = f"the test set of {test_from}"
+        chosen, more = draw_balanced(test.targets, task.test_size, names, "test_size", where)
+        test, notes = test.select(chosen), notes + more
+    said = task.notes(train) if callable(task.notes) else ()  # a task of somebody's may have an option of this name
+    return Splits(train, test, reserve, notes + said)
 
 
 def _read_declared(task: Task) -> object:
@@ -265,13 +276,7 @@ def _shuffle(samples: Samples, task: Task) -> Samples:
     return samples.select(torch.randperm(len(samples), generator=torch.Generator().manual_seed(task.subset_seed)))
 
 
-def pick_balanced(targets: Tensor, size: int, k: int, field: str, where: str) -> Tensor:
-    """(N,) mask of `size` rows, the first of each class; classes are as equal as the data allows."""
-    if size > len(targets):
-        raise BadInput(f"{field}={size}: {where} has {len(targets)} rows")
-    rank = torch.zeros_like(targets)
-    for c in range(k):
-        rank[targets == c] = torch.arange(int((targets == c).sum()))
-    # Filling rank by rank takes one row of every class that still has one: balanced until a class runs dry.
-    first = (rank * k + targets).argsort()[:size]
-    return torch.zeros(len(targets), dtype=torch.bool).index_fill(0, first, True)
+def name_source(task: Task, *fields: str) -> str:
+    """Where a task's rows are from, for an error message: the first of these options that is set, or else the task."""
+    options = task.options()
+    return next((f"{task.name}.{field}={options[field]!r}" for field in fields if options.get(field)), task.name)

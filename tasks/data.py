@@ -23,8 +23,14 @@ LFS = b"version https://git-lfs"  # how a Git LFS pointer begins
 
 
 def local_folder(name: str) -> Path | None:
-    """TINYDROP_DATA/name if it exists. Raises BadInput if it holds nothing but a pointer of DVC or Git LFS."""
+    """TINYDROP_DATA/name if it exists.
+
+    Raises BadInput if it holds nothing but a pointer of DVC or Git LFS, or if TINYDROP_DATA itself is no folder: other
+    data than those meant would be taken from the Hub.
+    """
     folder, root = data_folder(name), data_root()
+    if root and not root.is_dir():
+        raise BadInput(f"dataset {name!r}: TINYDROP_DATA={str(root)!r} is no folder; mend it, or unset it to use the Hub")
     if folder is None:
         if root and (pointer := root / f"{name}.dvc").is_file():
             raise BadInput(f"dataset {name!r}: only its DVC pointer is there; `dvc pull {pointer}`")

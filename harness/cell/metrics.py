@@ -22,8 +22,10 @@ class Metric:
 
 
 def mean(hits: Tensor) -> Metric:
-    """Share of true entries; n = 0 gives 0."""
-    return Metric(hits.float().mean().item() if len(hits) else 0.0, len(hits))
+    """Share of true entries. Raises ValueError for none, whose share would be a number that means nothing."""
+    if not len(hits):
+        raise ValueError("a share of no entries")
+    return Metric(hits.float().mean().item(), len(hits))
 
 
 def grade_clean(task: Task, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, Metric]:
@@ -69,7 +71,7 @@ def grade_detection(suspicion: Tensor | None, flagged: Tensor | None, poisoned: 
     """AUROC of the suspicion of training rows, its TPR at fixed FPRs, and TPR, FPR and precision of the rows flagged.
 
     train_tpr_at_1 and _5: share of the poison above the threshold that at most 1 % or 5 % of the clean rows exceed.
-    At dose 0 only the FPR exists. Precision is 0 when nothing is flagged.
+    At dose 0 only the FPR exists. There is no precision when nothing is flagged.
     """
     grades = {}
     if suspicion is not None and poisoned.any() and not poisoned.all():
@@ -77,10 +79,12 @@ def grade_detection(suspicion: Tensor | None, flagged: Tensor | None, poisoned: 
         for percent in (1, 5):
             grades[f"train_tpr_at_{percent}"] = tpr_at(percent, suspicion, poisoned)
     if flagged is not None:
-        grades["train_fpr"] = mean(flagged[~poisoned])
+        if not poisoned.all():
+            grades["train_fpr"] = mean(flagged[~poisoned])
         if poisoned.any():
             grades["train_tpr"] = mean(flagged[poisoned])
-            grades["train_precision"] = mean(poisoned[flagged])
+            if flagged.any():
+                grades["train_precision"] = mean(poisoned[flagged])
     return grades
 
 

@@ -104,7 +104,7 @@ def _check_poison(attack: Attack, scene: Scene, dose: int, poison: Poison) -> No
 
 def check_challenge(attack: Attack, task: Task, challenge: object) -> None:
     """Raises BrokenAttack where a part is of another type, length or range than the task judges, or where an input's
-    true answer is already the wanted one."""
+    true answer is already the wanted one; and BadInput for a challenge without inputs, which has no share."""
     who = f"{attack.name}.challenge"
     if not isinstance(challenge, Challenge):
         raise BrokenAttack(f"{who} returned {describe(challenge)}; return a tasks.samples.Challenge, or None")
@@ -119,6 +119,12 @@ def check_challenge(attack: Attack, task: Task, challenge: object) -> None:
             raise BrokenAttack(f"{who}: {name} {flaw}")
     if any(part is not None and len(part) != n for part in (wanted, truth, challenge.plain, challenge.near)):
         raise BrokenAttack(f"{who}: inputs, wanted, truth, plain and near differ in length")
+    if not n:
+        target = f" outside target={attack.target}" if hasattr(attack, "target") else ""
+        raise BadInput(
+            f"{attack.name}: its challenge is empty: the test set has no row{target} to be misused; add test rows, or "
+            "change the attack's target"
+        )
     if truth is not None and isinstance(wanted, Tensor) and bool((wanted == truth).any()):
         raise BrokenAttack(f"{attack.name}: the challenge must exclude inputs of the class it wants")
 

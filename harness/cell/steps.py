@@ -49,6 +49,7 @@ class Result:
     rows: dict[str, Rows] = field(default_factory=dict)  # of the training set: clean and poisoned
     dataset: str = ""  # fingerprint of the clean training set
     train_size: int = 0
+    notes: tuple[str, ...] = ()  # what was decided for the user in reading the data
 
 
 @dataclass
@@ -110,6 +111,7 @@ def run_steps(
     with step("load"):
         splits = task.load()
         result.dataset, result.train_size = splits.train.fingerprint[:32], len(splits.train)
+        result.notes = splits.notes
     with step("poison"):
         threat = make_threat(task, attack, dose, seed, bench)
     fitter = bench.fitter(task, seed)

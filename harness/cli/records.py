@@ -58,16 +58,20 @@ def report(
 def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
     """Print the tables of these cells, and write tables and figures into a folder. Returns the figures' files too."""
     from harness.report.datasets import explain_apart
+    from harness.report.cells import notes_by_task
     from harness.report.doses import dose_table, scaling_table
     from harness.report.summary import summary_table, worst_table
     from harness.report.write import build_tables, write_tables
 
     tables = build_tables(cells)
     figures = write_tables(tables, folder)
+    notes = notes_by_task(cells)
     for task in dict.fromkeys(tables.summary.task) if not tables.summary.empty else ():
         out.print(summary_table(tables.summary, task))
         if not tables.doses.empty and (tables.doses.task == task).any():
             out.print(dose_table(tables.doses, task))
+        for note in notes.get(task, ()):
+            out.print(f"{task}: {note}", highlight=False, soft_wrap=True)
     for line in explain_apart(tables.cells):
         out.print(line, highlight=False, soft_wrap=True, markup=False)
     if not tables.scaling.empty:

@@ -47,6 +47,8 @@ def run(
     A dose is an exact number of poisoned training samples. The table, the CSV and the figures come at the end and stay
     in the run's folder. `--dry-run` only prints how many cells there are and how long they may take.
 
+    The data of every task is read before the first cell: a mistake in it ends the command, and nothing is recorded.
+
     Several runs may share one folder or URL, from any number of machines: no two of them run the same cell.
 
     Example:  tinydrop run quickstart --set seeds=[0,1,2] --jobs 2
@@ -72,6 +74,7 @@ def run(
     )  # fmt: skip
     _print_plan(prepared, dry_run)
     if not dry_run:
+        prepared.open_tasks(adaptive)
         _carry_out(prepared, grid, budget, adaptive, wandb)
 
 
@@ -110,6 +113,7 @@ def retry(
         plan, store, jobs=jobs, device=device, gpus=gpus, cluster=cluster, timeout=timeout,
         deterministic=deterministic, compiled=compiled,
     )  # fmt: skip
+    prepared.open_tasks()
     _carry_out(prepared, str(dir_), Budget(), False, "disabled")
 
 

@@ -49,10 +49,10 @@ def status(
 
 
 def count_cells(store: Store) -> dict[str, Any]:
-    """Cells by status, their total, and the reasons why cells are not done."""
+    """Cells by status, their total, the reasons why cells are not done, and the notes on the data of each task."""
     from collections import Counter
 
-    from harness.report.cells import cell_table
+    from harness.report.cells import cell_table, notes_by_task
     from harness.store.records import read_plan
 
     keys = [cell["key"] for cell in read_plan(store)]
@@ -64,7 +64,8 @@ def count_cells(store: Store) -> dict[str, Any]:
     counts = dict.fromkeys(("done", "failed", "timed out", "not applicable"), 0)
     for (status, _), n in pairs.items():
         counts[status] += n
-    return {**counts, "pending": len(keys) - len(cells), "total": len(keys), "reasons": reasons}
+    notes = [{"task": task, "note": note} for task, said in notes_by_task(cells).items() for note in said]
+    return {**counts, "pending": len(keys) - len(cells), "total": len(keys), "reasons": reasons, "notes": notes}
 
 
 def _render(counts: dict[str, Any]) -> RenderableType:
@@ -72,13 +73,14 @@ def _render(counts: dict[str, Any]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    parts = [f"{n} {status}" for status, n in counts.items() if status not in ("total", "reasons")]
+    parts = [f"{n} {status}" for status, n in counts.items() if status not in ("total", "reasons", "notes")]
     line = Text(f"{', '.join(parts)} of {counts['total']}")
+    notes = [Text(f"{row['task']}: {row['note']}") for row in counts["notes"]]
     if not counts["reasons"]:
-        return line
+        return Group(line, *notes)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("cells", "status", "reason"):
         table.add_column(column)
     for row in counts["reasons"]:
         table.add_row(str(row["cells"]), row["status"], Text(row["reason"]))
-    return Group(line, table)
+    return Group(line, table, *notes)

@@ -24,7 +24,8 @@ FILE_COLUMNS = ["file", "size", "changed"]  # of a record: name, bytes, and when
 PLUGINS = ("task", "attack", "defense")  # columns of labels; <column>_name and <column>_options take them apart
 PLUGIN_COLUMNS = [f"{column}{part}" for column in PLUGINS for part in ("", "_name", "_options")]
 CELL_COLUMNS = [
-    *PLUGIN_COLUMNS, "modality", "stage", "dose", "seed", "status", "reason", "train_size", "data", "clean_metric",
+    *PLUGIN_COLUMNS, "modality", "stage", "dose", "seed", "status", "reason", "notes", "train_size", "data",
+    "clean_metric",
 ]  # fmt: skip
 COST_COLUMNS = ["seconds", "fit_seconds", "clean_used", "peak_memory_bytes", "device", "commit", "key"]
 
@@ -102,6 +103,8 @@ def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
             "seed": r.seed, "status": r.status, "reason": r.reason, "train_size": r.train_size,
             "data": r.dataset_fingerprint, "clean_metric": r.clean_metric,
         }  # fmt: skip
+        if r.notes:
+            row["notes"] = json.dumps(r.notes)
         for name, metric in r.metrics.items():
             row[name], row[f"{name}_n"] = metric.value, metric.n
         row |= {
@@ -134,6 +137,23 @@ def metric_names(cells: pd.DataFrame) -> list[str]:
     return [name for name in cells.columns if f"{name}_n" in cells.columns]
 
 
+def notes_by_task(cells: pd.DataFrame) -> dict[str, list[str]]:
+    """By the label of a task: what was decided for the user in reading its data, each sentence once."""
+    notes: dict[str, dict[str, None]] = {}
+    for row in cells[["task", "notes"]].drop_duplicates().itertuples() if "notes" in cells else ():
+        if isinstance(row.notes, str) and row.notes:
+            notes.setdefault(str(row.task), {}).update(dict.fromkeys(_parse_notes(row.notes)))
+    return {task: list(said) for task, said in notes.items()}
+
+
+def _parse_notes(text: str) -> list[str]:
+    """The sentences of a cell of the column `notes`; the whole text where a published table was edited by hand."""
+    try:
+        return [str(note) for note in list(json.loads(text))]
+    except (ValueError, TypeError, RecursionError):
+        return [text]
+
+
 def options_by_label(cells: pd.DataFrame, column: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name and options of every plug-in of a column ("task", "attack" or "defense"), by label."""
     plugins = cells.drop_duplicates(column)
@@ -153,5 +173,5 @@ def labels_without(cells: pd.DataFrame, column: str, option: str) -> dict[str, s
 
 def read_cells(path: Path) -> pd.DataFrame:
     """A published table of cells, from which every other table can be built without the records."""
-    words = ("reason", "data", "device", "commit", "key")  # which may be empty, or look like numbers
+    words = ("reason", "notes", "data", "device", "commit", "key")  # which may be empty, or look like numbers
     return pd.read_csv(path, dtype=dict.fromkeys(words, str)).fillna(dict.fromkeys(words, ""))

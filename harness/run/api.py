@@ -42,7 +42,8 @@ def run(
     more than 0 belongs under `if __name__ == "__main__":`.
     retry: run failed and timed-out cells again. adaptive: bisect the doses of every curve for its ED50.
 
-    Raises BadGrid and BadPlugin, in one line; a cell that fails is a row that says why.
+    Raises BadGrid and BadPlugin, in one line, also for a task whose data cannot be read, before anything is recorded. A
+    cell that fails is a row that says why.
     """
     if isinstance(grid, str | Path):
         mapping, name = read_mapping(str(grid)), str(grid)
@@ -57,4 +58,6 @@ def run(
     store = open_store(out or default_folder(name))
     store.pull()
     plan = make_plan(grid_from_mapping(mapping), store, retry)
-    return prepare(plan, store, jobs=jobs, device=device).carry_out(adaptive)
+    prepared = prepare(plan, store, jobs=jobs, device=device)
+    prepared.open_tasks(adaptive)
+    return prepared.carry_out(adaptive)

@@ -15,10 +15,12 @@ from harness.errors import BadGrid
 from harness.grid.grid import plugin_names
 from harness.plugins import custom
 from harness.run import memory
+from harness.run.adaptive import next_cells
 from harness.run.budget import Budget
 from harness.run.event import Ended
 from harness.run.execute import execute, execute_adaptive
 from harness.run.live import show_progress
+from harness.run.opening import open_tasks
 from harness.run.plan import Plan, recorded_cells
 from harness.run.ray_tasks import Cluster
 from harness.run.settings import Device, Settings
@@ -36,6 +38,15 @@ class PreparedRun:
     settings: Settings
     jobs: int
     cluster: Cluster | None = None
+
+    def open_tasks(self, adaptive: bool = False) -> None:
+        """Read the data of every task that has cells to run, before anything is recorded.
+
+        On Ray nothing is read: the data may be on other machines only. Raises BadGrid.
+        """
+        if self.cluster is None:
+            missing = next_cells(self.plan.cells, records.load_all(self.store)) if adaptive else self.plan.missing
+            open_tasks(missing, self.plan.cells, keep=not self.jobs)
 
     def carry_out(
         self, adaptive: bool = False, budget: Budget | None = None, on_record: Callable[[Record], None] | None = None

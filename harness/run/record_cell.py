@@ -162,6 +162,7 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     record.clean_used = result.findings.clean_used
     record.dataset_fingerprint = result.dataset
     record.train_size = result.train_size
+    record.notes = list(result.notes)
     for name, tensor in result.findings.saved.items():
         record.findings |= _save_finding(store, record.key, name, tensor)
     samples = [encode_outputs(name, made, rate) for name, made in result.made.items()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 import harness
+from harness.report.cells import notes_by_task
 from harness.report.summary import GATE
 from harness.report.write import build_tables
 from harness.site import overview, plugin_docs
@@ -105,6 +106,7 @@ class Board:
             "options": plugin_docs.list_options("tasks", entry),
             "details": plugin_docs.read_paragraphs("tasks", entry),
             "train_size": cells.train_size.max() if "train_size" in cells else None,  # none where every cell failed
+            "notes": notes_by_task(cells).get(task, []),
             "covered": coverage_field(count_by_status(cells, missing, ["task"]).iloc[0]),
             "heads": headline_listings(self.headline_of("task", task), self.links, up, ("task",)).values(),
             "tests": comparison_listing(ranks, self.links, up) if ranks else None,

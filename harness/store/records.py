@@ -81,6 +81,7 @@ class Record(BaseModel):
     peak_memory_bytes: int = 0  # of the process so far
     gpu_peak_bytes: dict[str, int] = {}
     dataset_fingerprint: str = ""
+    notes: list[str] = []  # what was decided for the user in reading the data, one sentence each
     started: str = ""  # ISO 8601, UTC
     provenance: dict[str, Any] = {}  # version, commit, dirty, libraries, device, threads
 

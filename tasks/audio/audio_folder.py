@@ -11,6 +11,7 @@ from tasks.data import make_samples
 from tasks.own_files import ClassFolders, Labelled
 from tasks.plugin import Above0, BadInput, FileName, Positive, options
 from tasks.samples import Samples
+from tasks.splits import Draw
 
 SUFFIXES = (".wav", ".flac")
 
@@ -21,9 +22,11 @@ class AudioFolder(AudioTask):
 
     Either path/train/<class>/* and path/test/<class>/*, or path/<class>/* alone: then 20 % of every class become the
     test set, the same files every time. Classes are sorted by name. All files must have one sample rate; hidden files
-    are left alone, any other file is named in the error message rather than skipped.
+    are left alone, any other file is named in the error message rather than skipped. The reserve takes a fifth of every
+    class at most; a class without training or test rows is refused.
     """
 
+    reserve_draw: ClassVar[Draw] = "proportional"
     dataset: ClassVar[str] = "a folder of your own"
     licence: ClassVar[str] = "yours"
 

@@ -15,6 +15,7 @@ from tasks.image import ImageTask, decode, size_of, stack
 from tasks.own_files import ClassFolders, Labelled
 from tasks.plugin import BadInput, FileName, Positive, options
 from tasks.samples import Samples
+from tasks.splits import Draw
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 NAMED = 5  # bad files named in an error message
@@ -26,9 +27,11 @@ class ImageFolder(ImageTask):
 
     Without train and test folders, 20 % of every class become the test set, the same files every time. Classes are the
     folders' names in alphabetical order. Every file must be a PNG, JPEG, BMP or WebP image, all of one size unless
-    `size` is given; hidden files are left alone, any other file is named in the error message rather than skipped.
+    `size` is given; hidden files are left alone, any other file is named in the error message rather than skipped. The
+    reserve takes a fifth of every class at most; a class without training or test rows is refused.
     """
 
+    reserve_draw: ClassVar[Draw] = "proportional"
     dataset: ClassVar[str] = "a folder of yours"
     revision: ClassVar[str] = "as the files are"
     licence: ClassVar[str] = "that of your files"

@@ -101,8 +101,9 @@ def pad_tokens(tokens: list[list[int]], length: int) -> Tensor:
 def draw_test_texts(samples: Samples, share: float) -> Tensor:
     """(N,) mask of a fixed, stratified test set; texts that differ in case or spacing alone are on the same side."""
     groups: dict[str, int] = {}
-    group = torch.tensor([groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs])
-    label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets)
+    numbers = [groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs]
+    group = torch.tensor(numbers, dtype=torch.long)
+    label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets.long())
     return draw_test_rows(label, share)[group]
 
 

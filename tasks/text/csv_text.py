@@ -13,6 +13,7 @@ from tasks.files import files_hash
 from tasks.own_files import TEST_SHARE, bad_option
 from tasks.plugin import FileName, expand_path, options
 from tasks.samples import Samples
+from tasks.splits import Draw
 from tasks.text import TextTask, draw_test_texts
 
 
@@ -21,9 +22,11 @@ class CsvText(TextTask):
     """Your own labelled texts from a CSV file; the classes are the labels found there, sorted.
 
     Without `test_path`, a stratified fifth of the distinct texts is the test set, the same every time. Rows without a
-    text, without a label or with an unknown one are refused by number (the first row after the header is row 1).
+    text, without a label or with an unknown one are refused by number (the first row after the header is row 1). The
+    reserve takes a fifth of every class at most; a class without training or test rows is refused.
     """
 
+    reserve_draw: ClassVar[Draw] = "proportional"
     dataset: ClassVar[str] = "a CSV file of your own"
 
     path: FileName = ""  # UTF-8 CSV with a header

@@ -17,7 +17,7 @@ from defenses.controls.oracle import Oracle
 from harness.cell import metrics
 from harness.cell.case import CellCase, Fitter, case_for
 from harness.cell.poison import craft_poison
-from harness.cell.steps import check_applies, make_poisoned, run_steps
+from harness.cell.steps import check_applies, make_challenge, make_poisoned, run_steps
 from harness.cell.train import train_victim
 from harness.errors import Broken, BrokenAttack, BrokenDefense, Diverged
 from harness.grid.grid import Cell
@@ -270,6 +270,22 @@ def test_detection_metrics() -> None:
     assert found["train_precision"] == metrics.Metric(0.5, 2)
     at_zero = metrics.grade_detection(torch.rand(5), torch.ones(5).bool(), torch.zeros(5).bool())
     assert set(at_zero) == {"train_fpr"}, "without poison there is nothing to find"
+    none = metrics.grade_detection(None, torch.zeros(5).bool(), poisoned)
+    assert set(none) == {"train_fpr", "train_tpr"}, "where nothing is flagged there is no precision"
+    everything = metrics.grade_detection(torch.rand(5), torch.ones(5).bool(), torch.ones(5).bool())
+    assert set(everything) == {"train_tpr", "train_precision"}, "where all is poison there is no false alarm"
+    with pytest.raises(ValueError, match="no entries"):
+        metrics.mean(torch.zeros(0).bool())
+
+
+@pytest.mark.parametrize("target", [0, 2])
+def test_a_challenge_without_inputs_is_refused_by_name(target: int, store: Store) -> None:
+    """Here a test set that holds the target class alone."""
+    task, attack = tiny("digits"), create("attacks", "badnets", {"target": target})
+    scene = Scene(task, task.load().train, Fitter(task, store, CPU, 0), CPU)
+    test = task.load().test
+    with pytest.raises(BadInput, match=f"badnets: its challenge is empty: .* no row outside target={target} "):
+        make_challenge(attack, scene, test.select(test.targets == target), 0)  # type: ignore[arg-type]
 
 
 def test_guards_and_ensembles() -> None:

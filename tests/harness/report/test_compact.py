@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.report.cells import CACHE, cell_table, cells_frame
+from harness.report.cells import CACHE, cell_table, cells_frame, notes_by_task, read_cells
+from harness.report.write import as_csv
 from harness.store import records
 from harness.store.folder import Store
 from harness.store.records import Measured, Record
@@ -35,6 +36,20 @@ def test_it_is_what_reading_every_record_gives(store: Store) -> None:
     found = cell_table(store)
     pd.testing.assert_frame_equal(found, whole(store).dropna(axis="columns", how="all"))
     assert found.asr[2] == 1, "the newest attempt counts"
+
+
+def test_notes_on_the_data_are_told_once_for_each_task(store: Store) -> None:
+    said = ["half; is cut", "the reserve\nis small, <b>"]
+    for i, notes in enumerate((said, said[1:], [], ["another"])):
+        records.save(store, record(i, notes=notes, task={"name": "t", "label": f"t{i // 3}", "options": {}}))
+    cells = whole(store)
+    assert notes_by_task(cells) == {"t0": said, "t1": ["another"]}
+    assert cell_table(store).notes.notna().sum() == cell_table(store).notes.notna().sum() == 3, "read, and as kept"
+    assert notes_by_task(cells.drop(columns="notes")) == {}
+    assert notes_by_task(cells.assign(notes=["by hand", "7", "", None])) == {"t0": ["by hand", "7"]}
+    (store.root / "x").mkdir()
+    (store.root / "x" / "cells.csv").write_text(as_csv(cells))
+    assert notes_by_task(read_cells(store.root / "x" / "cells.csv")) == {"t0": said, "t1": ["another"]}
 
 
 def test_only_new_files_are_opened(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

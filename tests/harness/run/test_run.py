@@ -156,13 +156,14 @@ def test_unusable_input_exits_with_2_and_one_line(words: list[str], message: str
 
 def test_names_and_reasons_are_shown_as_they_are(tmp_path: Path) -> None:
     """What a console library would take for its markup is part of a path here."""
-    path = grid_file(tmp_path, tasks=[{"name": "csv_text", "path": "[/red]nowhere[bold].csv"}], attacks=["badwords"])
+    task = {"name": "synthetic_reviews", "train_size": 40, "victim": "[/red]nowhere[bold]"}
+    path = grid_file(tmp_path, tasks=[task], attacks=["badwords"], doses=[1], defenses=["none"], seeds=[0])
     done = tinydrop("run", path, "--out", tmp_path / "[/x]", "--jobs", 0)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert "[/red]nowhere[bold].csv" in done.stdout
+    assert "[/red]nowhere[bold]" in done.stdout
     assert f"records: {tmp_path / '[/x]' / 'records'}" in done.stdout
-    assert "[/red]nowhere[bold].csv" in invoke("status", tmp_path / "[/x]").output
+    assert "[/red]nowhere[bold]" in invoke("status", tmp_path / "[/x]").output
 
 
 def test_a_store_of_a_newer_schema_is_refused(undisturbed: Path, tmp_path: Path) -> None:

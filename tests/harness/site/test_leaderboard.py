@@ -77,7 +77,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
             for name, data in encode_outputs("triggered", Made(["0"], sound, [False]), 8000).items()}  # fmt: skip
     for key, label in (("a" * 32, "odd/odder/3/none/0"), ("b" * 32, HOSTILE)):
         failed = {"key": key, "label": label, **parts, "modality": "audio", "dose": 3, "seed": 0, "stage": "control",
-                  "status": "failed", "reason": HOSTILE, "traceback": HOSTILE, "findings": made}  # fmt: skip
+                  "status": "failed", "reason": HOSTILE, "traceback": HOSTILE, "findings": made,
+                  "notes": [HOSTILE]}  # fmt: skip
         if label == HOSTILE:
             failed |= {kind: plug(HOSTILE) for kind in parts}
         records.save(store, Record.model_validate(failed))
@@ -141,6 +142,8 @@ def test_everything_is_escaped(site: Path) -> None:
         assert "<script>alert" not in page.read_text(), page
         assert '"&<' not in page.read_text()
     assert "&lt;script&gt;alert(1)" in (site / "cells" / f"{'b' * 32}.html").read_text()
+    of_task, of_cell = (site / "tasks" / "odd.html", site / "cells" / f"{'a' * 32}.html")
+    assert all('<p class="note">' in page.read_text() for page in (of_task, of_cell)), "notes on the data"
 
 
 def test_a_single_page_needs_nothing_beside_it(page: Path) -> None:

@@ -39,6 +39,14 @@ def test_a_truncated_record_counts_as_missing(store: Store) -> None:
         assert records.load_all(store) == {}
 
 
+def test_a_record_from_before_there_were_notes_has_none(store: Store) -> None:
+    path = records.save(store, record(notes=["the reserve is small"]))
+    tree = json.loads(path.read_text())
+    assert tree.pop("notes") == ["the reserve is small"]
+    path.write_text(json.dumps(tree))
+    assert records.load_all(store)[KEY].notes == []
+
+
 def test_a_newer_schema_is_refused(store: Store) -> None:
     path = records.save(store, record())
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": SCHEMA + 1}))
