@@ -30,7 +30,7 @@ def local_folder(name: str) -> Path | None:
     """
     folder, root = data_folder(name), data_root()
     if root and not root.is_dir():
-        raise BadInput(f"dataset {name!r}: TINYDROP_DATA={str(root)!r} is no folder; mend it, or unset it to use the Hub")
+        raise BadInput(f"dataset {name!r}: TINYDROP_DATA={root} is no folder; mend it, or unset it to use the Hub")
     if folder is None:
         if root and (pointer := root / f"{name}.dvc").is_file():
             raise BadInput(f"dataset {name!r}: only its DVC pointer is there; `dvc pull {pointer}`")

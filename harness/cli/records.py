@@ -57,8 +57,8 @@ def report(
 
 def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]:
     """Print the tables of these cells, and write tables and figures into a folder. Returns the figures' files too."""
-    from harness.report.datasets import explain_apart
     from harness.report.cells import notes_by_task
+    from harness.report.datasets import explain_apart
     from harness.report.doses import dose_table, scaling_table
     from harness.report.summary import summary_table, worst_table
     from harness.report.write import build_tables, write_tables

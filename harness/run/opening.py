@@ -15,7 +15,8 @@ from harness.console import duration, format_count, one_line, out
 from harness.errors import BadGrid
 from harness.grid.grid import Cell
 from harness.plugins.registry import Spec, create
-from tasks.base import Task, load_unsealed
+from tasks.base import Task
+from tasks.caches import forget
 from tasks.plugin import BadInput, NotApplicable
 
 SLOW = 2.0  # seconds after which it is said how long it took
@@ -48,7 +49,7 @@ def open_tasks(missing: Sequence[Cell], cells: Sequence[Cell], keep: bool) -> No
         _say(f"opened in {duration(seconds)}")
     _check_attacks(cells, opened)
     if not keep:
-        load_unsealed.cache_clear()
+        forget()
 
 
 def _open(spec: Spec) -> Task:
