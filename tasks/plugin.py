@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field
@@ -17,12 +19,46 @@ Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]
 
 
+LITTER = frozenset({
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
+    "__macosx", "icon\r",  # macOS, which hides the rest
+    "@eadir", "lost+found",
+})  # fmt: skip
+
+
 class BadInput(ValueError):
     """The user asked for something impossible: one line with the field, the value and what is valid."""
 
 
 class NotApplicable(Exception):
     """A plug-in cannot sensibly be used here; its cell is recorded as not applicable, with this reason."""
+
+
+def is_litter(path: str | Path) -> bool:
+    """Whether a file or folder is hidden, or one that operating systems leave about; only its own name is looked at.
+
+    Such entries of a user's folder are never read, and count in no key.
+    """
+    name = Path(path).name
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def expand_path(text: str) -> Path:
+    """A path as the user wrote it, with ~ and $VARIABLES filled in.
+
+    A path that exists as written is taken as written. Raises BadInput, which names a variable that is not set.
+    """
+    if os.path.exists(text):
+        return Path(text)
+    for braced, plain in re.findall(r"\$(?:\{([^}]*)\}|(\w+))", text, re.ASCII):
+        if (variable := braced or plain) not in os.environ:
+            raise BadInput(f"the environment variable ${variable} is not set")
+    return Path(os.path.expanduser(os.path.expandvars(text)))
+
+
+def one_line(text: str) -> str:
+    """The text on one line that can be printed anywhere: what cannot be shown is escaped, as in a Python string."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
