@@ -28,22 +28,11 @@ def decode(source: str | bytes, rate: int, length: int, where: str, seen: Counte
     its header says, and the missing end of those two, are not found.
     """
     seen = Counter() if seen is None else seen
-    wave, lossy = _read(source, rate, where)
-    if not len(wave):
-        raise BadInput(f"{where}: contains no audio")
-    if not wave.isfinite().all():
-        at = int((~wave.isfinite().all(1)).nonzero()[0])
-        value = float(wave[at][~wave[at].isfinite()][0])
-        raise BadInput(f"{where}: sample {at} is {value}; every sample must be a finite number")
-    peak = float(wave.abs().max())
-    if peak > LOUDEST and not lossy:
-        raise BadInput(f"{where}: its samples reach {peak:g}, valid is -1 to 1; scale it, or save it as 16-bit")
+    wave, peak = _read(source, rate, where)
     mono = wave.mean(1)
-    power = float(wave.square().mean())
-    if wave.shape[1] > 1 and float(mono.square().mean()) < CANCELLED * power:
+    if float(mono.square().mean()) < CANCELLED * float(wave.square().mean()):
         raise BadInput(f"{where}: its {wave.shape[1]} channels cancel out when averaged; save one of them")
-    clip = to_16_bit(mono)[:length]
-    seconds = f"{length / rate:g} s"
+    clip, seconds = to_16_bit(mono)[:length], f"{length / rate:g} s"
     seen[f"longer than {seconds} and cut"] += len(mono) > length
     seen[f"shorter than {seconds} and padded with silence"] += len(mono) < length
     seen["of several channels, which were averaged"] += wave.shape[1] > 1
@@ -52,8 +41,23 @@ def decode(source: str | bytes, rate: int, length: int, where: str, seen: Counte
     return torch.nn.functional.pad(clip, (0, length - len(clip)))
 
 
-def _read(source: str | bytes, rate: int, where: str) -> tuple[Tensor, bool]:
-    """float32 (T, channels) as stored, and whether a lossy codec made it, which may overshoot."""
+def _read(source: str | bytes, rate: int, where: str) -> tuple[Tensor, float]:
+    """float32 (T, channels) as stored, and the largest magnitude. Raises BadInput for samples that are no sound."""
+    wave, kind = _parse(source, rate, where)
+    if not len(wave):
+        raise BadInput(f"{where}: contains no audio")
+    if not wave.isfinite().all():
+        at = int((~wave.isfinite().all(1)).nonzero()[0])
+        value = float(wave[at][~wave[at].isfinite()][0])
+        raise BadInput(f"{where}: sample {at} is {value}; every sample must be a number from -1 to 1")
+    peak = float(wave.abs().max())
+    if peak > LOUDEST and kind in ("FLOAT", "DOUBLE"):  # a lossy codec may overshoot
+        raise BadInput(f"{where}: its samples reach {peak:g}, valid is -1 to 1; scale it, or save it as 16-bit")
+    return wave, peak
+
+
+def _parse(source: str | bytes, rate: int, where: str) -> tuple[Tensor, str]:
+    """float32 (T, channels) as stored, and the kind of samples. Raises BadInput for what is no whole file of sound."""
     import soundfile
 
     try:
@@ -70,12 +74,12 @@ def _read(source: str | bytes, rate: int, where: str) -> tuple[Tensor, bool]:
             wave = file.read(dtype="float32", always_2d=True)
             if len(wave) < file.frames:
                 raise ValueError(f"cut short: {len(wave)} of {file.frames} samples are there")
-            return torch.from_numpy(wave), file.format in ("OGG", "MP3")
+            return torch.from_numpy(wave), file.subtype
     except (soundfile.SoundFileError, OSError, ValueError, RuntimeError) as error:
         if isinstance(error, BadInput):
             raise
-        reason = (str(error).splitlines() or [""])[0][:120].removesuffix(": ")
-        raise BadInput(f"{where}: not a readable audio file ({reason or 'damaged or cut short'})") from error
+        reason = (str(error).splitlines() or [""])[0].split(">: ")[-1]  # without the address of the bytes
+        raise BadInput(f"{where}: not a readable audio file ({reason[:120] or 'damaged or cut short'})") from error
 
 
 def check_wav(data: bytes) -> None:

@@ -50,6 +50,8 @@ class AudioFolder(AudioTask):
         self._seen.clear()
         waves, bad = folders.decode(self._decode, train + test)
         folders.refuse(bad)
+        if not any(wave.any() for wave in waves.values()):
+            raise folders.error("every recording is silent in 16 bits")
         parts = [
             make_samples(torch.stack([waves[file] for file, _ in part]), torch.tensor([label for _, label in part]))
             for part in (train, test)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.class_names import fault_of, fold_name, sort_names
 
 BEGINNINGS = {  # of files that are no CSV file in UTF-8, and what they are
-    b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text", b"PK\x03\x04": "a zip or Excel file",
+    b"\xff\xfe": "UTF-16 or UTF-32 text", b"\xfe\xff": "UTF-16 or UTF-32 text", b"PK\x03\x04": "a zip or Excel file",
     b"\xd0\xcf\x11\xe0": "an Excel file", b"\x1f\x8b": "a gzip file", b"PAR1": "a Parquet file",
 }  # fmt: skip
 DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -73,16 +73,15 @@ def _as_text(data: bytes) -> str:
     for beginning, what in BEGINNINGS.items():
         if data.startswith(beginning):
             raise ValueError(f"this is {what}; save it as CSV in UTF-8")
+    if (at := data.find(b"\0")) >= 0:
+        line = data.count(b"\n", 0, at) + 1
+        raise ValueError(f"line {line} holds a NUL byte: the file is damaged, or in another encoding than UTF-8")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = f"byte {data[error.start]:#04x} in line {line}"
         raise ValueError(f"{byte} is not UTF-8: the file has another encoding; save it as UTF-8") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"line {line} holds a NUL byte: the file is damaged, or in another encoding than UTF-8")
-    return text
 
 
 def _records(text: str) -> Iterator[list[str]]:

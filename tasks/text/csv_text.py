@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from tasks.class_names import describe_doubtful_names
+from tasks.class_names import describe_doubtful_names, fault_of
 from tasks.data import make_samples
 from tasks.own_files import TEST_SHARE, bad_option, describe_counts, file_of, list_some
 from tasks.plugin import options
@@ -45,6 +45,8 @@ class CsvText(TextTask):
             raise bad_option(self, "path", message)
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise bad_option(self, "labels", f"{twice[0]!r} is listed twice")
+        if bad := [label for label in self.labels if fault_of(label)]:
+            raise bad_option(self, "labels", f"{bad[0]!r} {fault_of(bad[0])}")
         return labels
 
     def read(self) -> tuple[Samples, Samples]:
