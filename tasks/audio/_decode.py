@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tasks.audio._sounds import to_16_bit
-from tasks.plugin import BadInput
+from tasks.plugin import BadInput, one_line
 
 LOUDEST = 1.1  # of floating-point samples: a little over full scale is clipped, as any player does; more is a mistake
 CANCELLED = 0.01  # of the channels' mean power is left of their average: one of them is inverted
@@ -79,7 +79,9 @@ def _parse(source: str | bytes, rate: int, where: str) -> tuple[Tensor, str]:
         if isinstance(error, BadInput):
             raise
         reason = (str(error).splitlines() or [""])[0].split(">: ")[-1]  # without the address of the bytes
-        raise BadInput(f"{where}: not a readable audio file ({reason[:120] or 'damaged or cut short'})") from error
+        raise BadInput(
+            f"{where}: not a readable audio file ({one_line(reason)[:120] or 'damaged or cut short'})"
+        ) from error
 
 
 def check_wav(data: bytes) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tasks.image._whole import check_png, pad_scans
-from tasks.plugin import BadInput
+from tasks.plugin import BadInput, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -47,7 +47,7 @@ def decode(
                 seen["stretched to a square"] += 1
             return np.asarray(flat.resize((size, size), Image.Resampling.BILINEAR) if size else flat)
     except Exception as error:  # Pillow raises a dozen types for damaged files
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)[:100]
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else one_line(str(error))[:100]
         raise BadInput(f"{where} cannot be read ({reason or type(error).__name__})") from error
 
 
