@@ -6,16 +6,22 @@ import io
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tasks.audio._sounds import to_16_bit
 from tasks.plugin import BadInput, one_line
 
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
 LOUDEST = 1.1  # of floating-point samples: a little over full scale is clipped, as any player does; more is a mistake
 CANCELLED = 0.01  # of the channels' mean power is left of their average: one of them is inverted
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
+BLOCK = 2**20  # samples read at a time: a damaged header may promise more than there is memory for
 UNKNOWN = 0xFFFFFFFF  # the length that a WAV file has which was written to a pipe
 
 
@@ -71,17 +77,28 @@ def _parse(source: str | bytes, rate: int, where: str) -> tuple[Tensor, str]:
                     f"{where}: sample rate {file.samplerate} Hz, expected {rate} Hz; "
                     "resample it, or set the task's rate"
                 )
-            wave = file.read(dtype="float32", always_2d=True)
-            if len(wave) < file.frames:
-                raise ValueError(f"cut short: {len(wave)} of {file.frames} samples are there")
-            return torch.from_numpy(wave), file.subtype
+            return torch.from_numpy(_read_all(file)), file.subtype
+    except BadInput:
+        raise
     except (soundfile.SoundFileError, OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, BadInput):
-            raise
-        reason = (str(error).splitlines() or [""])[0].split(">: ")[-1]  # without the address of the bytes
-        raise BadInput(
-            f"{where}: not a readable audio file ({one_line(reason)[:120] or 'damaged or cut short'})"
-        ) from error
+        reason = one_line(str(error)).split(">: ")[-1][:120]  # without the address of the bytes
+        raise BadInput(f"{where}: not a readable audio file ({reason})") from error
+
+
+def _read_all(file: SoundFile) -> np.ndarray[Any, Any]:
+    """float32 (T, channels). Raises ValueError if there is less than the header says."""
+    from soundfile import SoundFileError
+
+    blocks = [np.zeros((0, file.channels), np.float32)]
+    try:
+        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            blocks.append(block)
+    except SoundFileError as error:
+        raise ValueError("damaged or cut short") from error
+    wave = np.concatenate(blocks)
+    if len(wave) < file.frames:
+        raise ValueError(f"cut short: {len(wave)} of {file.frames} samples are there")
+    return wave
 
 
 def check_wav(data: bytes) -> None:
