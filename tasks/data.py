@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from tasks.base import Task, refuse_while_sealed
 from tasks.caches import cached
 from tasks.files import data_folder, data_root, files_hash, read_from
-from tasks.plugin import BadInput
+from tasks.plugin import BadInput, one_line
 from tasks.samples import Samples
 
 if TYPE_CHECKING:
@@ -79,9 +80,18 @@ def columns(split: Dataset, folder: str, *names: str) -> list[Any]:
     return [split[n] for n in names]
 
 
+def texts_of(split: Dataset, folder: str, name: str) -> list[str]:
+    """A column of texts. Raises BadInput, which names a missing column, or the first row that is not a text."""
+    texts = list(columns(split, folder, name)[0])
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise BadInput(one_line(f"dataset {folder!r}: {name} of row {row} is {repr(text)[:60]}, not a text"))
+    return texts
+
+
 def read_texts(hub_id: str, folder: str, split: str) -> list[str]:
     """The column `text` of a split."""
-    return list(columns(dataset_dict(hub_id, folder)[split], folder, "text")[0])
+    return texts_of(dataset_dict(hub_id, folder)[split], folder, "text")
 
 
 @refuse_while_sealed
@@ -92,13 +102,17 @@ def read_once(task: Task) -> tuple[Samples, Samples]:
 
 
 def as_targets(labels: Any, k: int, where: str) -> Tensor:
-    """(N,) int64 class labels in 0 to k-1. Raises BadInput, which names the first row with another one."""
-    targets = torch.as_tensor(np.asarray(labels, dtype=np.int64))
-    bad = ((targets < 0) | (targets >= k)).nonzero().flatten()
-    if len(bad):
-        row = int(bad[0])
-        raise BadInput(f"{where}: row {row} has label {int(targets[row])}, valid are 0 to {k - 1}")
-    return targets
+    """(N,) int64 class labels in 0 to k-1. Raises BadInput, which names the first row with another one.
+
+    Floating-point numbers count where they are whole: a column that once lacked a value is often stored as such.
+    """
+    values = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    for row, label in enumerate(values):
+        whole = isinstance(label, Integral) or (isinstance(label, Real) and float(label).is_integer())
+        if not whole or not 0 <= label < k:
+            shown = repr(label)[:60]
+            raise BadInput(one_line(f"{where}: row {row} has label {shown}, valid are 0 to {k - 1}"))
+    return torch.tensor([int(label) for label in values], dtype=torch.int64)
 
 
 def make_samples(inputs: Tensor | list[str], targets: Tensor, first_id: int = 0) -> Samples:

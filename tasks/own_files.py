@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from tasks.plugin import BadInput, Plugin, expand_path
+from tasks.class_names import describe_doubtful_names, fault_of, sort_names
+from tasks.plugin import BadInput, Plugin, expand_path, is_litter, one_line
 from tasks.samples import Samples
 
 TEST_SHARE = 0.2  # of every class, where the files are not split
 SEED = 0  # of that split: the test set is the same for everyone
+SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))  # no classes
+NAMED = 5  # bad files named in a message
 
+T = TypeVar("T")
 Labelled = list[tuple[Path, int]]  # files with their classes
 
 
 def bad_option(task: Plugin, option: str, message: str) -> BadInput:
     """The error for an option that names files: `task.option=value: message`."""
-    return BadInput(f"{task.name}.{option}={getattr(task, option)!r}: {message}")
+    return BadInput(one_line(f"{task.name}.{option}={getattr(task, option)!r}: {message}"))
+
+
+def file_of(task: Plugin, option: str) -> Path:
+    """The path that an option names. Raises BadInput, which names a variable in it that is not set."""
+    try:
+        return expand_path(getattr(task, option))
+    except BadInput as error:
+        raise bad_option(task, option, str(error)) from None
+
+
+def list_some(names: list[str], separator: str = ", ") -> str:
+    """The first few names, and how many more there are."""
+    more = f"{separator}and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return separator.join(names[:NAMED]) + more
+
+
+def describe_counts(seen: Counter[str], thing: str) -> tuple[str, ...]:
+    """What happened to how many things, one sentence each."""
+    return tuple(f"{what}: {n} {thing}{'s' * (n > 1)}" for what, n in seen.items() if n)
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """A folder that holds train/<class>/* and test/<class>/*, or <class>/* alone. Hidden files are left alone."""
+    """A folder that holds train/<class>/* and test/<class>/*, or <class>/* alone.
+
+    Nothing in it is passed over in silence: what cannot be used is refused, what is not read is in `notes`. Hidden
+    files and leftovers of operating systems (`is_litter`) count as absent.
+    """
 
     task: Plugin  # its option `path` names the folder
     suffixes: tuple[str, ...]  # of usable files, in lower case
 
     def classes(self) -> tuple[str, ...]:
-        """The names of the class folders, sorted; those of train and test must be the same."""
+        """The names of the class folders, 2 before 10; those of train and test must be the same."""
         root = self._root()
-        if not self._is_split():
+        if not self._is_split(root):
             return self._names(root)
         train, test = self._names(root / "train"), self._names(root / "test")
         if different := set(train) ^ set(test):
@@ -41,14 +71,29 @@ class ClassFolders:
 
     def files(self) -> tuple[Labelled, Labelled]:
         """Training and test files, in alphabetical order; no test files where the folder is not split."""
-        root = self._root()
-        if self._is_split():
-            return self._files(root / "train"), self._files(root / "test")
-        return self._files(root), []
+        root, classes = self._root(), self.classes()
+        if self._is_split(root):
+            return self._files(root / "train", classes), self._files(root / "test", classes)
+        return self._files(root, classes), []
 
-    def check_suffix(self, file: Path) -> None:
-        if file.suffix.lower() not in self.suffixes:
-            raise BadInput(f"{file} is not one of {', '.join(self.suffixes)}")
+    def decode(self, decode: Callable[[Path], T], files: Labelled) -> tuple[dict[Path, T], list[str]]:
+        """What `decode` makes of every file, and what is wrong with those that it cannot use."""
+        decoded: dict[Path, T] = {}
+        bad: list[str] = []
+        for file, _ in files:
+            if fault := self._fault(file):
+                bad.append(f"{file} {fault}")
+                continue
+            try:
+                decoded[file] = decode(file)
+            except BadInput as error:
+                bad.append(str(error))
+        return decoded, bad
+
+    def refuse(self, bad: list[str]) -> None:
+        """Raises BadInput, which names the first of the files that cannot be used, if there are any."""
+        if bad:
+            raise self.error(list_some(bad, "; "))
 
     def split(self, samples: Samples) -> tuple[Samples, Samples]:
         """Training and test rows of a folder that is not split."""
@@ -58,37 +103,86 @@ class ClassFolders:
         test = draw_test_rows(samples.targets, TEST_SHARE)
         return samples.drop(test), samples.select(test)
 
+    def notes(self) -> tuple[str, ...]:
+        """Class names that hardly differ, what lies beside the class folders, and files that are hidden."""
+        root, notes = self._root(), list(describe_doubtful_names(self.classes()))
+        tops = [root / "train", root / "test"] if self._is_split(root) else [root]
+        read = [folder for top in tops for folder in self._entries(top) if folder.is_dir()]
+        beside = {entry for top in (root, *tops) for entry in self._entries(top)} - {*read, *tops}
+        if beside:
+            names = [str(entry.relative_to(root)) + "/" * entry.is_dir() for entry in sorted(beside)]
+            notes.append(f"not read, as it lies outside the class folders: {list_some(names)}")
+        hidden = [file for folder in read for file in sorted(folder.iterdir()) if self._is_hidden(file)]
+        if hidden:
+            names = [str(file.relative_to(root)) for file in hidden]
+            notes.append(f"not read, as its name begins with a dot: {list_some(names)}")
+        return tuple(map(one_line, notes))
+
     def error(self, message: str) -> BadInput:
         return bad_option(self.task, "path", message)
 
-    def _is_split(self) -> bool:
-        return all((self._root() / part).is_dir() for part in ("train", "test"))
+    def _is_split(self, root: Path) -> bool:
+        return all((root / part).is_dir() for part in ("train", "test"))
+
+    def _is_hidden(self, file: Path) -> bool:  # ._x is what macOS keeps beside a file x on a foreign disk
+        return is_litter(file) and not file.name.startswith("._") and file.suffix.lower() in self.suffixes
 
     def _root(self) -> Path:
-        path = self.task.options()["path"]
-        if not path:
+        if not self.task.options()["path"]:
             raise self.error("set it to a folder with one sub-folder per class")
-        return expand_path(path)
+        return file_of(self.task, "path")
+
+    def _entries(self, top: Path) -> list[Path]:
+        """All that lies in a folder, sorted. Raises BadInput where that cannot be listed."""
+        try:
+            return [entry for entry in sorted(top.iterdir()) if not is_litter(entry)]
+        except FileNotFoundError:
+            raise self.error("no such folder") from None
+        except (OSError, ValueError) as error:  # a file, no permission, a NUL in the name
+            raise self.error(f"{top} cannot be read ({getattr(error, 'strerror', error)})") from error
 
     def _names(self, top: Path) -> tuple[str, ...]:
-        if not top.is_dir():
-            raise self.error("no such folder")
-        entries = [entry for entry in sorted(top.iterdir()) if not entry.name.startswith(".")]
-        names = tuple(entry.name for entry in entries if entry.is_dir())
-        if len(names) < 2:
-            raise self.error(f"{top} has {len(names)} class folders, it needs 2 or more")
+        entries = self._entries(top)
+        folders = [entry for entry in entries if entry.is_dir()]
+        if lost := [entry for entry in entries if not entry.exists()]:
+            raise self.error(f"{lost[0]} is a broken link")
+        self._refuse_splits(folders)
+        if len(folders) < 2:
+            raise self.error(f"{top} has {len(folders)} class folders, it needs 2 or more")
         if loose := [entry for entry in entries if entry.is_file() and entry.suffix.lower() in self.suffixes]:
             raise self.error(f"{loose[0]} lies outside the class folders")
-        return names
+        for folder in folders:
+            if fault := fault_of(folder.name):
+                raise self.error(f"the name of the class folder {str(folder)!r} {fault}; rename it")
+        return sort_names(folder.name for folder in folders)
 
-    def _files(self, top: Path) -> Labelled:
+    def _refuse_splits(self, folders: list[Path]) -> None:
+        """Raises BadInput for folders that are parts of a split rather than classes: by name, and by what they hold."""
+        named = [folder for folder in folders if folder.name.strip().casefold() in SPLITS]
+        if named and (len(named) == len(folders) or any(e.is_dir() for f in named for e in self._entries(f))):
+            found = " and ".join(f"{folder.name}/" for folder in named)
+            raise self.error(
+                f"found {found}: a set that is split has train/ and test/, spelt so, each with the class folders; "
+                "rename or move them"
+            )
+
+    def _files(self, top: Path, classes: tuple[str, ...]) -> Labelled:
         labelled: Labelled = []
-        for label, name in enumerate(self.classes()):
-            files = [file for file in sorted((top / name).iterdir()) if not file.name.startswith(".")]
+        for label, name in enumerate(classes):
+            files = self._entries(top / name)
             if not files:
                 raise self.error(f"{top / name} holds no files")
             labelled += [(file, label) for file in files]
         return labelled
+
+    def _fault(self, file: Path) -> str:
+        if file.is_dir():
+            return "is a folder within a class folder; move its files up or out"
+        if not file.exists():
+            return "is a broken link"
+        if not file.is_file():
+            return "is not a regular file"  # opening a pipe would wait forever
+        return "" if file.suffix.lower() in self.suffixes else f"is not one of {', '.join(self.suffixes)}"
 
 
 def draw_test_rows(targets: Tensor, share: float) -> Tensor:

@@ -34,6 +34,12 @@ class NamesFiles:
 
 FileName = Annotated[str, NamesFiles(), Field(json_schema_extra={"format": "path"})]
 
+LITTER = frozenset({
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
+    "__macosx", "icon\r",  # macOS, which hides the rest
+    "@eadir", "lost+found",
+})  # fmt: skip
+
 
 class BadInput(ValueError):
     """The user asked for something impossible: one line with the field, the value and what is valid."""
@@ -41,6 +47,33 @@ class BadInput(ValueError):
 
 class NotApplicable(Exception):
     """A plug-in cannot sensibly be used here; its cell is recorded as not applicable, with this reason."""
+
+
+def is_litter(path: str | Path) -> bool:
+    """Whether a file or folder is hidden, or one that operating systems leave about; only its own name is looked at.
+
+    Such entries of a user's folder are never read, and count in no key.
+    """
+    name = Path(path).name
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def expand_path(text: str) -> Path:
+    """A path as the user wrote it, with ~ and $VARIABLES filled in.
+
+    A path that exists as written is taken as written. Raises BadInput, which names a variable that is not set.
+    """
+    if os.path.exists(text):
+        return Path(text)
+    for braced, plain in re.findall(r"\$(?:\{([^}]*)\}|(\w+))", text, re.ASCII):
+        if (variable := braced or plain) not in os.environ:
+            raise BadInput(f"the environment variable ${variable} is not set")
+    return Path(os.path.expanduser(os.path.expandvars(text)))
+
+
+def one_line(text: str) -> str:
+    """The text on one line that can be printed anywhere: what cannot be shown is escaped, as in a Python string."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -89,24 +122,10 @@ class Plugin:
         return found
 
 
-def expand_path(text: str) -> Path:
-    """A path as a user writes it, with `~` and `$VARIABLES`. Raises BadInput for a variable that is not set."""
-    path = os.path.expandvars(os.path.expanduser(text))
-    unknown = re.search(r"\$(\w+|\{[^}]*\})", path)
-    if unknown and not os.path.lexists(path):
-        raise BadInput(f"{unknown[0]} is not set in {text!r}; set the variable, or write the path out")
-    return Path(path)
-
-
 def find_model(name: str) -> str:
     """What transformers is to load: the folder that this name means here, or else the name, which is one of the Hub."""
     folder = expand_path(name)
     return str(folder) if folder.is_dir() else name
-
-
-def is_litter(path: Path) -> bool:
-    """Whether no reader looks at a file or folder of this name: a hidden one, or what a system leaves behind."""
-    return path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tasks._models.logmel import LogMelCNN
-from tasks.audio._sounds import Sounds, to_16_bit
+from tasks.audio._decode import decode
+from tasks.audio._sounds import Sounds
 from tasks.base import Task
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Samples
@@ -77,26 +77,6 @@ def mask_stretch(x: Tensor, dim: int, widest: int, rng: torch.Generator) -> Tens
     return x * (kept[:, None, None, :] if dim == 3 else kept[:, None, :, None])
 
 
-def decode(source: str | bytes, rate: int, length: int, where: str) -> Tensor:
-    """(T,) float32 of one recording, channels averaged, cut or padded with silence to `length` samples.
-
-    Raises BadInput, which begins with `where`, if it cannot be read, is empty or has another sample rate.
-    """
-    import soundfile
-
-    try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        wave, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise BadInput(f"{where}: not a readable audio file ({str(error).splitlines()[0][:120]})") from error
-    if file_rate != rate:
-        raise BadInput(f"{where}: sample rate {file_rate} Hz, expected {rate} Hz; resample it, or set the task's rate")
-    if not len(wave):
-        raise BadInput(f"{where}: contains no audio")
-    clip = to_16_bit(torch.from_numpy(wave.mean(1)))[:length]
-    return torch.nn.functional.pad(clip, (0, length - len(clip)))
-
-
 def decode_all(sources: Iterable[tuple[str, str | bytes]], rate: int, length: int) -> Tensor:
     """(N, T) of pairs: what to call a recording in an error message, and its file name or bytes."""
     return torch.stack([decode(source, rate, length, where) for where, source in sources])
@@ -109,5 +89,5 @@ def decode_clips(split: Dataset, rate: int, length: int, folder: str) -> Tensor:
     if "audio" not in split.column_names:
         raise BadInput(f"dataset {folder!r}: column 'audio' is missing, it has {', '.join(split.column_names)}")
     rows = split.select_columns("audio").cast_column("audio", Audio(decode=False))
-    sources = ((row["audio"]["bytes"] or row["audio"]["path"] or b"") for row in rows)
+    sources = (((cell := row["audio"] or {}).get("bytes") or cell.get("path") or b"") for row in rows)
     return decode_all(((f"dataset {folder!r}: row {i}", source) for i, source in enumerate(sources)), rate, length)

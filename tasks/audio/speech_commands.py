@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tasks.audio import AudioTask, decode_clips
-from tasks.data import dataset_dict, make_samples
+from tasks.data import as_targets, dataset_dict, make_samples
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Samples
 
@@ -54,7 +54,8 @@ class SpeechCommands(AudioTask):
         names = getattr(splits[name].features.get("label"), "names", [])
         if missing := [w for w in self.words if w not in names]:
             raise BadInput(f"words: {missing[0]!r} is not in the {name} split, which has {', '.join(names)}")
-        labels = np.asarray(splits[name]["label"])
+        where = f"dataset 'speech_commands', split {name!r}"
+        labels = as_targets(list(splits[name]["label"]), len(names), where).numpy()
         rows = np.flatnonzero(np.isin(labels, [names.index(w) for w in self.words]))
         waves = decode_clips(splits[name].select(rows), self.rate, self.samples_per_clip, "speech_commands")
         return waves, torch.as_tensor([self.words.index(names[k]) for k in labels[rows]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from tasks._models.linear import Linear
 from tasks._models.torchvision_net import TorchvisionNet
 from tasks.base import Task, load_unsealed
 from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.image._decode import decode, size_of, stack
 from tasks.image._pictures import Pictures
 from tasks.plugin import Above0, BadInput, Positive, options
 from tasks.samples import Samples
@@ -69,8 +69,9 @@ def random_crop(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
     shift = torch.randint(-pad, pad + 1, (2, n, 1), generator=rng, device=x.device)
 
     def reflect(size: int, by: Tensor) -> Tensor:  # (N, size) source index of every row or column
-        at = (torch.arange(size, device=x.device) + by).abs()
-        return torch.where(at >= size, 2 * (size - 1) - at, at)
+        period = max(1, 2 * (size - 1))  # to and fro, as often as it takes: a picture may be smaller than the padding
+        at = (torch.arange(size, device=x.device) + by) % period
+        return torch.where(at >= size, period - at, at)
 
     rows, cols = reflect(h, shift[0]), reflect(w, shift[1])
     batch = torch.arange(n, device=x.device)[:, None, None]
@@ -84,8 +85,13 @@ def random_flip(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def cutout(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Every image with one square, a quarter of the side wide, set to middle grey; it may lie partly outside."""
+    """Every image with one square, a quarter of the side wide, set to middle grey; it may lie partly outside.
+
+    Pictures of less than four pixels either way stay as they are, since even one pixel is more than a quarter.
+    """
     n, _, h, w = x.shape
+    if max(h, w) < 4:
+        return x
 
     def inside(size: int) -> Tensor:  # (N, size) bool along one axis
         centre = torch.randint(size, (n, 1), generator=rng, device=x.device)
@@ -121,37 +127,9 @@ def read_images(split: Dataset, column: str, folder: str, channels: int) -> Tens
     pixels: list[np.ndarray[Any, Any]] = []
     for row, cell in enumerate(split.cast_column(column, Image(decode=False))[column]):
         where = f"dataset {folder!r}: {column} of row {row}"
+        if not cell or not (cell["bytes"] or cell["path"]):
+            raise BadInput(f"{where} is empty")
         pixels.append(decode(cell["bytes"] or cell["path"], channels, where))
         if pixels[-1].shape != pixels[0].shape:
             raise BadInput(f"{where} is {size_of(pixels[-1].shape)}, the rows before it are {size_of(pixels[0].shape)}")
     return stack(pixels)
-
-
-def decode(image: bytes | str, channels: int, where: str, size: int | None = None) -> np.ndarray[Any, Any]:
-    """uint8 (H, W) or (H, W, 3) of an encoded image or of the file of that name, resized to size x size where given.
-
-    Raises BadInput, which begins with `where`, if it cannot be read.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as picture:
-            picture.load()
-            if picture.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {picture.mode}: convert it to 8 bits per channel")
-            picture = picture.convert("L" if channels == 1 else "RGB")  # type: ignore[assignment]
-            return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR) if size else picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)[:100]
-        raise BadInput(f"{where} cannot be read ({reason})") from error
-
-
-def size_of(shape: tuple[int, ...]) -> str:
-    """A shape (H, W, ...) in words."""
-    return f"{shape[1]}x{shape[0]} pixels"
-
-
-def stack(pixels: list[np.ndarray[Any, Any]]) -> Tensor:
-    """uint8 (N, C, H, W) of N arrays (H, W) or (H, W, C)."""
-    images = torch.from_numpy(np.stack(pixels))
-    return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()

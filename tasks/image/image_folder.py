@@ -12,13 +12,12 @@ import torch
 
 from tasks.data import make_samples
 from tasks.image import ImageTask, decode, size_of, stack
-from tasks.own_files import ClassFolders, Labelled
-from tasks.plugin import BadInput, FileName, Positive, options
+from tasks.own_files import ClassFolders, Labelled, describe_counts
+from tasks.plugin import FileName, Positive, options
 from tasks.samples import Samples
 from tasks.splits import Draw
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-NAMED = 5  # bad files named in an error message
 
 
 @options
@@ -26,9 +25,11 @@ class ImageFolder(ImageTask):
     """Pictures of your own: path/train/<class>/*.png and path/test/<class>/*.png, or just path/<class>/*.png.
 
     Without train and test folders, 20 % of every class become the test set, the same files every time. Classes are the
-    folders' names in alphabetical order. Every file must be a PNG, JPEG, BMP or WebP image, all of one size unless
-    `size` is given; hidden files are left alone, any other file is named in the error message rather than skipped. The
-    reserve takes a fifth of every class at most; a class without training or test rows is refused.
+    folders' names, 2 before 10. Every file must be a PNG, JPEG, BMP or WebP image with up to 8 bits per channel, all of
+    one size unless `size` is given. Pictures are turned as their EXIF data says, and transparent parts are laid on
+    white. Hidden files and those that operating systems leave about are not read; any other file is named in the
+    error message rather than skipped. The reserve takes a fifth of every class at most; a class without training or
+    test rows is refused.
     """
 
     reserve_draw: ClassVar[Draw] = "proportional"
@@ -36,7 +37,7 @@ class ImageFolder(ImageTask):
     revision: ClassVar[str] = "as the files are"
     licence: ClassVar[str] = "that of your files"
 
-    path: FileName = ""  # the folder; required
+    path: FileName = ""  # the folder; required; ~ and $VARIABLES are filled in
     size: Positive | None = None  # resize to size x size pixels; None: the files must agree on a size
     colour: Literal["rgb", "grey"] = "rgb"
     flip: bool = True  # type: ignore[misc]  # mirroring as augmentation; False where a mirrored image is another class
@@ -53,8 +54,17 @@ class ImageFolder(ImageTask):
     def read(self) -> tuple[Samples, Samples]:
         folders = self._folders
         train, test = folders.files()
+        self._seen.clear()
         samples = self._read(train, test)
         return (samples[0], samples[1]) if test else folders.split(samples[0])
+
+    def notes(self, train: Samples) -> tuple[str, ...]:
+        return (*self._folders.notes(), *describe_counts(self._seen, "picture"))
+
+    @cached_property
+    def _seen(self) -> Counter[str]:
+        """What the last `read` did to pictures, counted."""
+        return Counter()
 
     @property
     def _folders(self) -> ClassFolders:
@@ -62,22 +72,14 @@ class ImageFolder(ImageTask):
 
     def _read(self, *parts: Labelled) -> list[Samples]:
         """Samples of each part; BadInput names the files that cannot be used."""
-        pixels: dict[Path, np.ndarray[Any, Any]] = {}
-        bad: list[str] = []
-        for file, _ in (pair for part in parts for pair in part):
-            try:
-                pixels[file] = self._decode(file)
-            except BadInput as error:
-                bad.append(str(error))
+        pixels, bad = self._folders.decode(self._decode, [pair for part in parts for pair in part])
         usual = Counter(image.shape for image in pixels.values()).most_common(1)
         bad += [
             f"{file} is {size_of(image.shape)}, most are {size_of(usual[0][0])} (option size= resizes)"
             for file, image in pixels.items()
             if image.shape != usual[0][0]
         ]
-        if bad:
-            more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-            raise self._folders.error("; ".join(bad[:NAMED]) + more)
+        self._folders.refuse(bad)
         images, samples, first = stack(list(pixels.values())), [], 0
         for part in parts:
             targets = torch.tensor([label for _, label in part])
@@ -86,5 +88,4 @@ class ImageFolder(ImageTask):
         return samples
 
     def _decode(self, file: Path) -> np.ndarray[Any, Any]:
-        self._folders.check_suffix(file)
-        return decode(str(file), self.channels, str(file), self.size)
+        return decode(str(file), self.channels, str(file), self.size, self._seen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.data import columns, dataset_dict
+from tasks.data import columns, dataset_dict, texts_of
 from tasks.language import LanguageTask
 from tasks.plugin import Positive, options
 
@@ -25,7 +25,8 @@ class Alpaca(LanguageTask):
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
         rows = dataset_dict(cls.dataset, cls.folder)["train"]
-        instructions, inputs, outputs = columns(rows, "alpaca", "instruction", "input", "output")
+        instructions, outputs = (texts_of(rows, "alpaca", name) for name in ("instruction", "output"))
+        (inputs,) = columns(rows, "alpaca", "input")
         asked = ["\n".join(filter(None, pair)) for pair in zip(instructions, inputs, strict=True)]
         pairs = zip(asked, outputs, strict=True)
         texts = [f"### Instruction:\n{question}{cls.answer} {answer}" for question, answer in pairs]

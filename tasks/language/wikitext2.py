@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.data import columns, dataset_dict
+from tasks.data import dataset_dict, texts_of
 from tasks.language import LanguageTask
 from tasks.plugin import Positive, options
 
@@ -24,5 +24,5 @@ class Wikitext2(LanguageTask):
     def corpus(cls) -> tuple[list[str], list[str]]:
         splits = dataset_dict(cls.dataset, cls.folder, data_dir="wikitext-2-raw-v1")
         names = "train" if "train" in splits else "validation", "test"
-        train, test = (columns(splits[name], "wikitext2_eval", "text")[0] for name in names)
+        train, test = (texts_of(splits[name], "wikitext2_eval", "text") for name in names)
         return ["\n".join(train)], ["\n".join(test)]  # one row is one line

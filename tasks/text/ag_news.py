@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.data import as_targets, columns, dataset_dict, make_samples, texts_of
 from tasks.plugin import Positive, options
 from tasks.samples import Samples
 from tasks.text import TextTask
@@ -32,5 +32,6 @@ class AgNews(TextTask):
         return self._samples(splits, "train"), self._samples(splits, "test")
 
     def _samples(self, splits: dict, split: str) -> Samples:  # type: ignore[type-arg]
-        texts, labels = columns(splits[split], "ag_news", "text", "label")
-        return make_samples(list(texts), as_targets(labels, len(self.classes), f"ag_news {split}"))
+        texts = texts_of(splits[split], "ag_news", "text")
+        (labels,) = columns(splits[split], "ag_news", "label")
+        return make_samples(texts, as_targets(labels, len(self.classes), f"ag_news {split}"))

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 
 from tasks.caches import cached
+from tasks.class_names import describe_doubtful_names, fault_of
 from tasks.data import make_samples
 from tasks.files import files_hash
-from tasks.own_files import TEST_SHARE, bad_option
-from tasks.plugin import FileName, expand_path, options
+from tasks.own_files import TEST_SHARE, bad_option, describe_counts, file_of, list_some
+from tasks.plugin import FileName, options
 from tasks.samples import Samples
 from tasks.splits import Draw
 from tasks.text import TextTask, draw_test_texts
+from tasks.text._table import Table, read_table, refuse_values
 
 
 @options
 class CsvText(TextTask):
     """Your own labelled texts from a CSV file; the classes are the labels found there, sorted.
 
-    Without `test_path`, a stratified fifth of the distinct texts is the test set, the same every time. Rows without a
-    text, without a label or with an unknown one are refused by number (the first row after the header is row 1). The
-    reserve takes a fifth of every class at most; a class without training or test rows is refused.
+    Without `test_path`, a stratified fifth of the distinct texts is the test set, the same every time. Labels are
+    sorted as numbers where all are, otherwise 2 before 10; spaces around them do not count. Rows without a text,
+    without a label or with an unknown one, and rows with more or fewer fields than the header are refused by number
+    (the first row after the header is row 1; blank lines do not count). The reserve takes a fifth of every class at
+    most; a class without training or test rows is refused.
     """
 
     reserve_draw: ClassVar[Draw] = "proportional"
     dataset: ClassVar[str] = "a CSV file of your own"
 
-    path: FileName = ""  # UTF-8 CSV with a header
+    path: FileName = ""  # UTF-8 CSV with a header; ~ and $VARIABLES are filled in
     test_path: FileName = ""  # the same columns
     text_column: str = "text"
     label_column: str = "label"
@@ -37,47 +42,57 @@ class CsvText(TextTask):
 
     @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        labels = self.labels or tuple(sorted({label for _, label in self._rows(self.path, "path")} - {""}))
+        labels = tuple(label.strip() for label in self.labels) or self._table("path").labels
         if len(labels) < 2:
             message = f"{len(labels)} labels in {self.label_column!r}, at least 2 needed"
             raise bad_option(self, "path", message)
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise bad_option(self, "labels", f"{twice[0]!r} is listed twice")
+        if bad := [label for label in self.labels if fault_of(label)]:
+            raise bad_option(self, "labels", f"{bad[0]!r} {fault_of(bad[0])}")
         return labels
 
     def read(self) -> tuple[Samples, Samples]:
-        train = self._samples(self.path, "path")
+        if self.text_column == self.label_column:
+            raise bad_option(self, "label_column", "the same as text_column")
+        train = self._samples("path")
         if self.test_path:
-            return train, self._samples(self.test_path, "test_path")
+            return train, self._samples("test_path")
         test = draw_test_texts(train, TEST_SHARE)
         return train.drop(test), train.select(test)
 
-    def _samples(self, path: str, field: str) -> Samples:
-        rows, number = self._rows(path, field), {label: i for i, label in enumerate(self.classes)}
-        for i, (text, label) in enumerate(rows, 1):
-            if not text.strip():
-                raise bad_option(self, field, f"row {i} has no text in column {self.text_column!r}")
-            if not label:
-                raise bad_option(self, field, f"row {i} has no label in column {self.label_column!r}")
+    def notes(self, train: Samples) -> tuple[str, ...]:
+        seen = Counter(dict(self._table("path").seen))
+        if self.test_path:
+            seen.update(dict(self._table("test_path").seen))
+        return (*describe_doubtful_names(self.classes), *describe_counts(seen, "row"))
+
+    def _samples(self, option: str) -> Samples:
+        rows, number = self._table(option).rows, {label: i for i, label in enumerate(self.classes)}
+        for i, (_, label) in enumerate(rows, 1):
             if label not in number:
-                raise bad_option(self, field, f"row {i} has label {label!r}, valid: {', '.join(number)}")
+                raise bad_option(self, option, f"row {i} has label {label!r}, valid: {list_some(list(number))}")
         return make_samples([text for text, _ in rows], torch.tensor([number[label] for _, label in rows]))
 
-    def _rows(self, path: str, field: str) -> tuple[tuple[str, str], ...]:
-        if not path:
-            raise bad_option(self, field, "give the path of a CSV file with a text and a label column")
+    def _table(self, option: str) -> Table:
+        if not getattr(self, option):
+            raise bad_option(self, option, "give the path of a CSV file with a text and a label column")
+        path = file_of(self, option)
         try:
-            file = str(expand_path(path))
-            return _read(file, self.text_column, self.label_column, files_hash(file))
-        except (OSError, csv.Error, UnicodeDecodeError, KeyError) as error:
-            reason = error.args[0] if isinstance(error, KeyError) else error
-            raise bad_option(self, field, f"{reason}; valid is a UTF-8 CSV file with a header") from None
+            if not path.is_file():
+                path.stat()
+                raise ValueError("this is a folder" if path.is_dir() else "this is not a regular file")
+            table = _read(path, self.text_column, self.label_column, files_hash(str(path)))
+            if not self.labels:
+                refuse_values(table, self.label_column)
+            return table
+        except OSError as error:
+            raise bad_option(self, option, f"{error.strerror}; valid is a UTF-8 CSV file with a header") from None
+        except ValueError as error:
+            raise bad_option(self, option, str(error)) from None
 
 
 @cached(maxsize=8)
-def _read(path: str, text: str, label: str, content: str) -> tuple[tuple[str, str], ...]:
-    """(text, label) of every row, labels stripped. `content`, its hash, makes an edited file another one."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        missing = [c for c in (text, label) if c not in (reader.fieldnames or ())]
-        if missing:
-            raise KeyError(f"column {missing[0]!r} is missing, it has {', '.join(reader.fieldnames or ['none'])}")
-        return tuple((row[text] or "", (row[label] or "").strip()) for row in reader)
+def _read(path: Path, text: str, label: str, content: str) -> Table:
+    """The table; `content`, the file's hash, makes an edited file another one."""
+    return read_table(path, text, label)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.data import as_targets, columns, dataset_dict, make_samples, texts_of
 from tasks.plugin import Positive, options
 from tasks.samples import Samples
 from tasks.text import TextTask, draw_test_texts
@@ -29,7 +29,9 @@ class SmsSpam(TextTask):
     batch_size: Positive = 64
 
     def read(self) -> tuple[Samples, Samples]:
-        texts, labels = columns(dataset_dict(self.dataset, self.folder)["train"], "sms_spam", "sms", "label")
+        rows = dataset_dict(self.dataset, self.folder)["train"]
+        texts = texts_of(rows, "sms_spam", "sms")
+        (labels,) = columns(rows, "sms_spam", "label")
         everything = make_samples([text.strip() for text in texts], as_targets(labels, 2, "sms_spam train"))
         test = draw_test_texts(everything, 0.2)
         return everything.drop(test), everything.select(test)

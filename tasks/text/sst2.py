@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tasks.data import as_targets, columns, dataset_dict, make_samples
+from tasks.data import as_targets, columns, dataset_dict, make_samples, texts_of
 from tasks.plugin import Positive, options
 from tasks.samples import Samples
 from tasks.text import TextTask
@@ -33,5 +33,6 @@ class Sst2(TextTask):
         return self._samples(splits, "train"), self._samples(splits, test)
 
     def _samples(self, splits: dict, split: str) -> Samples:  # type: ignore[type-arg]
-        texts, labels = columns(splits[split], "sst2", "sentence", "label")
+        texts = texts_of(splits[split], "sst2", "sentence")
+        (labels,) = columns(splits[split], "sst2", "label")
         return make_samples([text.strip() for text in texts], as_targets(labels, 2, f"sst2 {split}"))
