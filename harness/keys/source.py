@@ -92,6 +92,19 @@ def import_closure(module: str) -> frozenset[str]:
     return frozenset(reached)
 
 
+def imported_names(file: Path) -> set[str]:
+    """The top-level modules and packages that a file imports by name; it is only read, and they need not be there."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(str(node.module).partition(".")[0])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+            names.add(node.value)  # of import_module("name"), perhaps
+    return names
+
+
 def _packages_around(module: str) -> list[str]:
     """The packages of a user's own that Python runs before it imports this module of theirs."""
     parts = module.split(".")
