@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -52,8 +53,8 @@ def files_hash(path: str) -> str:
     says that it was written since. Raises BadInput for a file that cannot be read.
     """
     h = hashlib.sha256()
-    for name, file in _files_in(path):
-        h.update(os.fsencode(name) + b":" + _hash_file(file, _stamp(file)).encode() + b";")
+    for name, file, stamp in _files_in(path):
+        h.update(os.fsencode(name) + b":" + _hash_file(file, stamp).encode() + b";")
     place, content = os.path.abspath(path), h.hexdigest()[:32]
     if _content.get(place, content) != content:
         forget()
@@ -61,41 +62,45 @@ def files_hash(path: str) -> str:
     return content
 
 
-def _files_in(path: str) -> Iterator[tuple[str, str]]:
-    """Names relative to a folder, and paths, in the order of the names; a file is the only one in itself."""
-    if not os.path.isdir(path):
-        return iter([(".", path)])
-    return iter(sorted(_walk(path, "", frozenset())))
+def _files_in(path: str) -> list[tuple[str, str, Stamp]]:
+    """Names relative to a folder, paths and stamps, in the order of the names; a file is the only one in itself."""
+    if os.path.isdir(path):
+        return sorted(_walk(path, "", frozenset()))
+    try:
+        return [(".", path, _stamp(os.stat(path)))]
+    except (OSError, ValueError):  # a name may hold what no path can
+        return [(".", path, ())]
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str, Stamp]]:
     """The files below a folder. above: the folders on the way to it, as a link may lead back to one of them."""
     try:
-        stat = os.stat(folder)
+        found = os.stat(folder)
         entries = list(os.scandir(folder))
     except OSError as error:
         raise BadInput(f"{folder}: cannot be read ({error.strerror})") from None
-    here = (stat.st_dev, stat.st_ino)
+    here = (found.st_dev, found.st_ino)
     if here in above:
         return
     for entry in entries:
         if is_litter(Path(entry.name)):
             continue
-        if os.path.isdir(entry.path):
+        try:
+            found = entry.stat()
+        except OSError:  # a link that leads nowhere counts by its name
+            yield prefix + entry.name, entry.path, ()
+            continue
+        if stat.S_ISDIR(found.st_mode):
             yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here})
-        elif os.path.isfile(entry.path) or not os.path.exists(entry.path):  # a link that leads nowhere; but no pipe
-            yield prefix + entry.name, entry.path
+        elif stat.S_ISREG(found.st_mode):  # no pipe or device
+            yield prefix + entry.name, entry.path, _stamp(found)
 
 
-def _stamp(file: str) -> Stamp:
+def _stamp(found: os.stat_result) -> Stamp:
     """What tells one content of a file from the next without reading it."""
-    try:
-        stat = os.stat(file)
-    except (OSError, ValueError):  # a name may hold what no path can
-        return ()
     now = time.time_ns()
-    unsure = now - stat.st_ctime_ns < UNSURE  # the system's clock ticks slowly: two writes may have one time
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, now * unsure
+    unsure = now - found.st_ctime_ns < UNSURE  # the system's clock ticks slowly: two writes may have one time
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, now * unsure
 
 
 @lru_cache(maxsize=2**20)

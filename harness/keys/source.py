@@ -36,7 +36,7 @@ def source_hash(*modules: str) -> str:
         if find_module_file(module) is None:
             raise TypeError(f"module {module!r} has no source file, so what comes of it cannot be kept under a key")
     reached = frozenset().union(*map(import_closure, modules))
-    if behind := sorted(reached & _behind):
+    if behind := sorted(name for name in reached if name in _behind or _parse(name).older):
         raise TypeError(
             f"{_parsed[behind[0]].file} was edited after it was imported, so the old code would run; start Python again"
         )
@@ -90,6 +90,19 @@ def import_closure(module: str) -> frozenset[str]:
             targets = [*(target for target, _, _ in _parse(name).imports), *_packages_around(name)]
             waiting += [target for target in targets if _counts_by_content(target, module)]
     return frozenset(reached)
+
+
+def imported_names(file: Path) -> set[str]:
+    """The top-level modules and packages that a file imports by name; it is only read, and they need not be there."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(str(node.module).partition(".")[0])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+            names.add(node.value)  # of import_module("name"), perhaps
+    return names
 
 
 def _packages_around(module: str) -> list[str]:
@@ -175,15 +188,17 @@ class _ParsedModule(ast.NodeTransformer):
         self.imports: list[tuple[str, str, str]] = []
         self.source = file.read_bytes()
         try:
-            self.tree = self.visit(ast.parse(self.source))
+            tree = ast.parse(self.source)
+            self.older = _holds_other_values(module, tree)
+            self.tree = self.visit(tree)
         except SyntaxError as error:
             raise TypeError(f"{file}, line {error.lineno}: {error.msg}") from None
 
     def was_edited(self) -> bool:
         """Whether the file has other code now; comments and docstrings are none."""
         try:
-            if self.file.read_bytes() == self.source:
-                return False
+            if self.older or self.file.read_bytes() == self.source:
+                return self.older
             now = _ParsedModule(self.module, self.file)
         except (OSError, TypeError):
             return True
@@ -224,6 +239,23 @@ class _ParsedModule(ast.NodeTransformer):
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 del body[0]
         return super().generic_visit(node)
+
+
+def _holds_other_values(module: str, tree: ast.Module) -> bool:
+    """Whether a user's module that is loaded holds another value of a constant than its file, edited since, says."""
+    loaded = vars(sys.modules[module]) if module in sys.modules else {}
+    if not loaded or module.partition(".")[0] in (*PLUGIN_PACKAGES, "harness"):
+        return False
+    changing = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    named = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(target, ast.Name):
+            name, value = target.id, node.value.value
+            once = name.isupper() and named.count(name) == 1 and name not in changing
+            if once and name in loaded and repr(loaded[name]) != repr(value):
+                return True
+    return False
 
 
 _parsed: dict[str, _ParsedModule] = {}  # by module, as when it was first asked for

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.console import one_line
 from harness.errors import BadGrid, BadPlugin
 from harness.keys.bytecode import MAIN
-from harness.keys.source import find_module_file, import_closure
+from harness.keys.source import find_module_file, import_closure, imported_names
 from harness.plugins import registry
 from harness.plugins.registry import CUSTOM, KINDS, CustomPlugin, Spec, entries, load_class
 
@@ -59,12 +59,13 @@ def add_file(path: Path) -> str:
     if any(find_module_file(taken.module) == path for kind in KINDS if (taken := entries(kind).get(name))):
         return name  # it is installed, and this is its file
     refuse_taken(where, name, "rename the file", path)
-    _find_imports_in(path.parent)
     spec = spec_from_file_location(name, path)
     assert spec
     assert spec.loader
     module = sys.modules[name] = module_from_spec(spec)
     try:
+        if any((path.parent / f"{n}.py").is_file() or (path.parent / n).is_dir() for n in imported_names(path)):
+            _find_imports_in(path.parent)
         spec.loader.exec_module(module)
         _refuse_other_helpers(name, path.parent)
         _register(name, _find_only_class(module), str(path))

@@ -22,7 +22,7 @@ TYPES = {"integer": "whole number", "string": "text", "boolean": "true or false"
 ANNOTATIONS = {
     "int": "whole number", "float": "number", "str": "text", "bool": "true or false", "None": "null",
     "Positive": "whole number above 0", "Count": "whole number from 0", "Share": "number from 0 to 1",
-    "Above0": "number above 0", "AtLeast0": "number from 0",
+    "Above0": "number above 0", "AtLeast0": "number from 0", "FileName": "file or folder",
 }  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def values_in_words(schema: dict[str, Any]) -> str:
         return ", ".join(map(_as_in_a_grid, schema.get("enum", [schema.get("const")])))
     if schema.get("type") == "array":
         return f"list of {values_in_words(schema['items'])}" if schema.get("items") else "list"
-    kind = str(schema.get("type", "any"))
+    kind = str(schema.get("type", "any")) if schema.get("format") != "path" else "file or folder"
     bounds = [f"{word} {schema[name]:g}" for name, word in BOUNDS.items() if name in schema]
     return " ".join([TYPES.get(kind, kind), *bounds])
 

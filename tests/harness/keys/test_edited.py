@@ -186,6 +186,20 @@ def test_a_helper_edited_after_its_import_is_refused(defense: Callable[[], Any])
     assert keys(plugin) == before, "the edit is taken back"
 
 
+def test_a_constant_edited_between_its_import_and_the_first_run_is_refused(
+    defense: Callable[[], Any], here: Path
+) -> None:
+    plugin = defense()
+    (helper,) = here.glob("help_*.py")
+    helper.write_text("SHARE = 0.5125\n")
+    for _ in range(2):
+        with pytest.raises(BadGrid, match="was edited after it was imported"):
+            keys(plugin)
+    reload(sys.modules[helper.stem])
+    reload(sys.modules[type(plugin).__module__])
+    assert keys(defense())
+
+
 def test_a_plug_in_that_was_reloaded_with_its_helper_is_new(defense: Callable[[], Any]) -> None:
     old = defense()
     before = keys(old)

@@ -34,7 +34,8 @@ from harness.store import ledger, records
 from harness.store.folder import Store
 from tasks import audio, image
 from tasks.data import as_targets
-from tasks.plugin import BadInput
+from tasks.files import files_hash
+from tasks.plugin import BadInput, is_litter
 
 KEY = "0" * 31 + "a"
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=12)
@@ -302,3 +303,43 @@ def test_a_table(store: Store, body: bytes, headed: bool) -> None:
 def test_a_column_of_labels(labels: list[Any]) -> None:
     targets = read_or_refuse(lambda: as_targets(labels, 3, "this file"))
     assert isinstance(targets, str) or targets.tolist() == labels
+
+
+FILES = st.dictionaries(
+    st.sampled_from(["a.png", "b.png", "a/1.png", "a/2.png", "b/1.png", "a/.DS_Store", ".x/1.png", "b/Thumbs.db"]),
+    st.binary(max_size=3),
+    max_size=4,
+)
+
+
+@many
+@given(FILES, FILES, st.booleans())
+@example({"a.png": b""}, {"b.png": b""}, False)
+@example({"a/1.png": b"x", "a/2.png": b""}, {"a/1.png": b"", "a/2.png": b"x"}, True)
+def test_the_files_of_a_folder(one: dict[str, bytes], other: dict[str, bytes], linked: bool) -> None:
+    """Two folders have one hash where readers see the same, and only there."""
+    with tempfile.TemporaryDirectory() as folder:
+        hashes = []
+        for name, files in {"one": one, "other": other}.items():
+            for path, data in files.items():
+                place = Path(folder) / ("real" if linked else "here") / name / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+            here = Path(folder) / "here" / name
+            real = Path(folder) / "real" / name
+            real.mkdir(parents=True, exist_ok=True)
+            here.mkdir(parents=True, exist_ok=True)
+            for entry in real.iterdir():
+                (here / entry.name).symlink_to(entry)
+            hashes.append(files_hash(str(here)))
+    seen = [
+        {n: d for n, d in files.items() if not any(map(is_litter, map(Path, n.split("/"))))} for files in (one, other)
+    ]
+    assert (hashes[0] == hashes[1]) == (seen[0] == seen[1])
+
+
+@many
+@given(st.text(max_size=30) | st.text("~$/{}a.", max_size=12))
+def test_a_path(text: str) -> None:
+    with suppress(BadInput):
+        assert all(os.path.exists(file) for file in create("tasks", "csv_text", {"path": text}).files())  # type: ignore[attr-defined]
