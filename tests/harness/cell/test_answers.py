@@ -21,6 +21,7 @@ from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU, check_defense, check_task
 from tasks.base import Task
+from tasks.deployed import Ensemble, Guarded
 from tasks.image.digits import Digits
 from tasks.plugin import BadInput, options
 from tasks.samples import Challenge, Outputs, Samples
@@ -186,7 +187,9 @@ def test_a_model_that_raises_is_named_and_errors_that_mean_something_stay() -> N
 
     with pytest.raises(BrokenDefense, match=r"^test_answers: predict\(six inputs, 6 inputs\) raised KeyError: 'x'$"):
         asking(KeyError("x"))
-    for error in (BadInput("clean(n=0)"), MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), OSError(28, "")):
+    with pytest.raises(BadInput, match=r"^test_answers: predict\(six inputs, 6 inputs\): no threshold$"):
+        asking(BadInput("no threshold"))
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), OSError(28, "")):
         with pytest.raises(type(error)) as found:
             asking(error)
         assert found.value is error
@@ -200,6 +203,64 @@ def test_a_model_may_not_load_the_test_set_to_answer() -> None:
 
     with pytest.raises(PermissionError, match="may not load data"):
         ask(tiny("digits"), Peeks(), six(), "six inputs", Wrapper())
+
+
+def voting(*members: Any, **more: Any) -> Outputs:
+    return ask(tiny("digits"), Ensemble([Fixed(member) for member in members], **more), six(), "six inputs", Wrapper())
+
+
+@pytest.mark.parametrize(
+    ("member", "complaint"),
+    [
+        (good(scores=nan_at(3)), r"model 1 of the 3 that vote answers float32 \(6, 10\) in \[nan, nan\]"),
+        (good(scores=torch.full((N, K), float("inf"))), r"answers float32 \(6, 10\) in \[inf, inf\]"),
+        (good(scores=torch.ones(N, K + 1)), r"answers float32 \(6, 11\)"),
+        (Outputs(torch.ones(1, K), torch.zeros(1, dtype=torch.bool)), r"answers float32 \(1, 10\)"),
+    ],
+)
+def test_a_vote_does_not_hide_what_is_no_answer(member: Outputs, complaint: str) -> None:
+    with pytest.raises(BadInput, match=rf"^test_answers: predict\(six inputs, 6 inputs\): .*{complaint}"):
+        voting(good(), member, good())
+
+
+def test_where_nobody_votes_an_ensemble_abstains() -> None:
+    silent = good(abstained=torch.tensor([True] * 2 + [False] * 4))
+    found = voting(silent, silent, disjoint=True)
+    assert found.abstained.tolist() == [True, True, False, False, False, False]
+    assert found.answers.tolist() == [-1, -1, 2, 3, 4, 5]
+    assert not voting(silent, good()).abstained.any()
+
+
+@pytest.mark.parametrize(
+    ("guard", "complaint"),
+    [
+        ({"screen": lambda s: torch.zeros(N), "threshold": NAN}, "threshold=nan: a guard with this threshold lets all pass"),
+        ({"screen": lambda s: torch.zeros(1)}, r"suspicion is float32 \(1,\)"),
+        ({"screen": lambda s: torch.zeros(N, 1)}, r"abstained is bool \(6, 6\)"),
+        ({"screen": lambda s: torch.full((N,), NAN)}, "suspicion is NaN for 6 of 6 inputs"),
+        ({"screen": lambda s: None}, "raised TypeError"),
+        ({"purify": lambda s: None}, "scores are"),
+        ({"purify": lambda s: s.select([0])}, "scores are"),
+    ],
+)
+def test_a_guard_that_guards_nothing_is_named(guard: dict[str, Any], complaint: str) -> None:
+    class Counts:
+        def predict(self, samples: Any) -> Outputs:
+            n = 0 if samples is None else len(samples)
+            return Outputs(torch.ones(n, K), torch.zeros(n, dtype=torch.bool))
+
+    with pytest.raises((BrokenDefense, BadInput), match=rf"^test_answers: predict.*{complaint}"):
+        ask(tiny("digits"), Guarded(Counts(), **guard), six(), "six inputs", Wrapper())
+
+
+def test_a_generator_without_numbers_does_not_draw_black_pictures() -> None:
+    task = tiny("digits_generator")
+    network: Any = task.model()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.fill_(NAN)
+    with pytest.raises(BadInput, match=r"^the victim of digits_generator \(.*makes NaN or infinity of 2 of 2 requests"):
+        ask(task, task.deploy(network, CPU), task.requests(task.load().test.select([0, 1])), "two requests")
 
 
 def story(task: Task, content: Any, columns: int = 3) -> Outputs:
