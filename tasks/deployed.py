@@ -93,9 +93,7 @@ class Guarded:
         if self.screen is None:
             return outputs
         if math.isnan(self.threshold):
-            raise BadInput(
-                "threshold=nan: a guard with this threshold lets all pass; take it from finite numbers"
-            )
+            raise BadInput("threshold=nan: a guard with this threshold lets all pass; take it from finite numbers")
         suspicion = self.screen(samples)
         return replace(outputs, suspicion=suspicion, abstained=outputs.abstained | (suspicion > self.threshold))
 

@@ -203,9 +203,7 @@ class DiffusionVictim(Victim):
         made = torch.cat([self.sample(x, c, self.task.steps) for x, c in pairs])
         missing = int((~made.isfinite()).flatten(1).any(1).sum())
         if missing:  # as media it would be black, or silence
-            raise BadInput(
-                f"the denoiser makes NaN or infinity of {missing} of {len(made)} requests: it diverged"
-            )
+            raise BadInput(f"the denoiser makes NaN or infinity of {missing} of {len(made)} requests: it diverged")
         _, _, h, w = self.task.picture(samples.select([0]), self.device).shape
         content = self.task.media(made[:, :, :h, :w])
         n = len(samples)
