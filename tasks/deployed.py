@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from tasks.net import Net
+from tasks.plugin import BadInput
 from tasks.samples import Outputs, Samples
+from tasks.validate import describe
 
 if TYPE_CHECKING:
     from tasks.base import Task
@@ -89,6 +92,8 @@ class Guarded:
         outputs = self.model.predict(self.purify(samples) if self.purify else samples)
         if self.screen is None:
             return outputs
+        if math.isnan(self.threshold):
+            raise BadInput("threshold=nan: a guard with this threshold lets all pass; take it from finite numbers")
         suspicion = self.screen(samples)
         return replace(outputs, suspicion=suspicion, abstained=outputs.abstained | (suspicion > self.threshold))
 
@@ -101,11 +106,18 @@ class Ensemble:
     disjoint: bool = False  # models trained on disjoint parts, so that each poison can change one vote
 
     def predict(self, samples: Samples) -> Outputs:
-        votes = [m.predict(samples).answers for m in self.models]
-        k = self.models[0].predict(samples.select([0])).scores.shape[1]
+        outputs = [m.predict(samples) for m in self.models]
+        k = outputs[0].scores.shape[1]
+        for row, found in enumerate(outputs):  # a vote would hide it
+            if found.scores.shape != (len(samples), k) or not bool(found.scores.isfinite().all()):
+                raise BadInput(
+                    f"model {row} of the {len(outputs)} that vote answers {describe(found.scores)}, expected finite "
+                    f"({len(samples)}, {k}); one whose training diverged needs a lower lr"
+                )
+        votes = [found.answers for found in outputs]
         counts = torch.stack([torch.stack([v == c for v in votes]).sum(0) for c in range(k)], dim=1)  # (N, K)
-        outputs = Outputs(counts.float() / len(votes), torch.zeros(len(samples), dtype=torch.bool))
-        return replace(outputs, radius=certified_radius(counts)) if self.disjoint else outputs
+        vote = Outputs(counts.float() / len(votes), counts.sum(1) == 0)  # an abstention where nobody votes
+        return replace(vote, radius=certified_radius(counts)) if self.disjoint else vote
 
 
 def certified_radius(counts: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from tasks._models.denoiser import Denoiser
 from tasks.base import Batch, Recipe, Task, copy_facts
 from tasks.data import read_once
 from tasks.deployed import CHUNK, Victim
-from tasks.plugin import Above0, AtLeast0, Count, Positive, Share, options
+from tasks.plugin import Above0, AtLeast0, BadInput, Count, Positive, Share, options
 from tasks.samples import Challenge, Outputs, Samples
 
 OTHER_THRESHOLDS = {"lenient": -0.1, "strict": 0.1}  # for templates, relative to the task's own
@@ -200,9 +200,12 @@ class DiffusionVictim(Victim):
         """Outputs in the raw format of the task; a victim never abstains."""
         start = self.start(samples)
         pairs = zip(torch.split(start, CHUNK), torch.split(samples.targets.to(self.device), CHUNK))
-        made = [self.sample(x, c, self.task.steps) for x, c in pairs]
+        made = torch.cat([self.sample(x, c, self.task.steps) for x, c in pairs])
+        missing = int((~made.isfinite()).flatten(1).any(1).sum())
+        if missing:  # as media it would be black, or silence
+            raise BadInput(f"the denoiser makes NaN or infinity of {missing} of {len(made)} requests: it diverged")
         _, _, h, w = self.task.picture(samples.select([0]), self.device).shape
-        content = self.task.media(torch.cat(made)[:, :, :h, :w])
+        content = self.task.media(made[:, :, :h, :w])
         n = len(samples)
         return Outputs(torch.zeros(n, 0), torch.zeros(n, dtype=torch.bool), content)
 

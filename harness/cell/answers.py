@@ -63,8 +63,10 @@ def ask(task: Task, model: Model, samples: Samples, asked: str, defense: Defense
     try:
         with sealed():
             outputs = model.predict(samples)
-    except (BadInput, NotApplicable, OSError, MemoryError, torch.OutOfMemoryError):
+    except (NotApplicable, OSError, MemoryError, torch.OutOfMemoryError):
         raise
+    except BadInput as error:
+        raise BadInput(f"{who}: predict({who.asked}): {error}") from error
     except Exception as error:
         raise who.error(f"{who}: predict({who.asked}) raised {type(error).__name__}: {one_line(error)}") from error
     return check_outputs(outputs, samples, who)

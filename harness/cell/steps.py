@@ -116,16 +116,18 @@ def run_steps(
         threat = make_threat(task, attack, dose, seed, bench)
     fitter = bench.fitter(task, seed)
     case = case_for(defense, threat.poisoned, splits.reserve, fitter, _rng(seed, "defense"))
-    with protect(defense, {"case.train": case.train}), step("defend"), sealed():
-        model = defend(defense, case)
-    result.fits, result.findings = fitter.fits, case.findings
-    with step("grade"):
-        asked = {f"the {name} challenge": samples for name, samples in asked_of(threat.challenge).items()}
-        with protect(defense, {"the test set": splits.test, **asked}):
+    asked = {f"the {name} challenge": samples for name, samples in asked_of(threat.challenge).items()}
+    with protect(defense, {"case.train": case.train, "the test set": splits.test, **asked}):
+        with step("defend"), sealed():
+            model = defend(defense, case)
+        result.fits, result.findings = fitter.fits, case.findings
+        with step("grade"):
+            # The floor comes first: it asks the same of another model, before this one may have written on it.
+            floor = None if threat.challenge is None else chance_floor(task, attack, seed, bench)
             _grade(result, task, defense, model, splits.test, threat, bench.referee(task))
-        control: frozenset[str] = frozenset()
-        if threat.challenge is not None:
-            result.metrics["asr_floor"], control = chance_floor(task, attack, seed, bench)
+    control: frozenset[str] = frozenset()
+    if floor is not None:
+        result.metrics["asr_floor"], control = floor
     if type(defense) is None_:  # once for a column
         result.rows = threat.rows
     result.artefacts = fitter.used | threat.surrogates | control | _train_referee(task, bench)[1]

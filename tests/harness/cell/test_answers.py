@@ -21,6 +21,7 @@ from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU, check_defense, check_task
 from tasks.base import Task
+from tasks.deployed import Ensemble, Guarded
 from tasks.image.digits import Digits
 from tasks.plugin import BadInput, options
 from tasks.samples import Challenge, Outputs, Samples
@@ -43,7 +44,10 @@ class Spoiler(Wrapper):
     how: str = ""
 
     def defend(self, case: Case) -> Any:
-        return Changed(case.fit(case.train), CHANGES[self.how])
+        victim, train = case.fit(case.train), case.train
+        if self.how == "scribble late":
+            return Changed(victim, lambda _, outputs: scribble(train, outputs))
+        return Changed(victim, CHANGES[self.how])
 
 
 class Changed:
@@ -109,7 +113,6 @@ WRONG = [
     (good(scores=torch.ones(N, K - 1)), r"scores are float32 \(6, 9\)"),
     (good(scores=torch.ones(N, 1)), r"scores are float32 \(6, 1\)"),
     (good(scores=torch.ones(N)), r"scores are float32 \(6,\)"),
-    (good(scores=torch.ones(N, 1, K)), r"scores are float32 \(6, 1, 10\)"),
     (good(scores=torch.tensor(0.5)), r"scores are float32 \(\)"),
     (good(scores=torch.ones(N, K, dtype=torch.int64)), r"scores are int64 \(6, 10\)"),
     (good(scores=torch.ones(N, K).double()), r"scores are float64 \(6, 10\)"),
@@ -125,14 +128,12 @@ WRONG = [
     (good(scores=nan_at(*range(N))), "answers NaN for 6 of 6 inputs"),
     (good(scores=nan_at(0, 3) * 0 + nan_at(1)), "answers NaN for 3 of 6 inputs"),
     (good(scores=torch.full((N, K), float("inf"))), "answers infinity for 6 of 6 inputs"),
-    (good(scores=torch.full((N, K), float("-inf"))), "answers infinity for 6 of 6 inputs"),
     (good(scores=nan_at(2), abstained=torch.ones(N, dtype=torch.bool)), "answers NaN for 1 of 6 inputs"),
     (good(abstained=torch.zeros(N)), r"abstained is float32 \(6,\) in \[0, 0\], expected bool \(6,\)"),
     (good(abstained=torch.zeros(N, dtype=torch.int64)), "abstained is int64"),
     (good(abstained=torch.zeros(N, 1, dtype=torch.bool)), r"abstained is bool \(6, 1\)"),
     (good(abstained=torch.zeros(1, dtype=torch.bool)), r"abstained is bool \(1,\)"),
     (good(abstained=False), "abstained is a bool"),
-    (good(abstained=None), "abstained is nothing"),
     (good(suspicion=torch.tensor([0.0, NAN, 1, 2, 3, NAN])), "suspicion is NaN for 2 of 6 inputs"),
     (good(suspicion=torch.zeros(N - 1)), r"suspicion is float32 \(5,\)"),
     (good(suspicion=torch.zeros(N, dtype=torch.bool)), "suspicion is bool"),
@@ -186,7 +187,9 @@ def test_a_model_that_raises_is_named_and_errors_that_mean_something_stay() -> N
 
     with pytest.raises(BrokenDefense, match=r"^test_answers: predict\(six inputs, 6 inputs\) raised KeyError: 'x'$"):
         asking(KeyError("x"))
-    for error in (BadInput("clean(n=0)"), MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), OSError(28, "")):
+    with pytest.raises(BadInput, match=r"^test_answers: predict\(six inputs, 6 inputs\): no threshold$"):
+        asking(BadInput("no threshold"))
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), OSError(28, "")):
         with pytest.raises(type(error)) as found:
             asking(error)
         assert found.value is error
@@ -200,6 +203,63 @@ def test_a_model_may_not_load_the_test_set_to_answer() -> None:
 
     with pytest.raises(PermissionError, match="may not load data"):
         ask(tiny("digits"), Peeks(), six(), "six inputs", Wrapper())
+
+
+def voting(*members: Any, **more: Any) -> Outputs:
+    return ask(tiny("digits"), Ensemble([Fixed(member) for member in members], **more), six(), "six inputs", Wrapper())
+
+
+@pytest.mark.parametrize(
+    ("member", "complaint"),
+    [
+        (good(scores=nan_at(3)), r"model 1 of the 3 that vote answers float32 \(6, 10\) in \[nan, nan\]"),
+        (good(scores=torch.full((N, K), float("inf"))), r"answers float32 \(6, 10\) in \[inf, inf\]"),
+        (good(scores=torch.ones(N, K + 1)), r"answers float32 \(6, 11\)"),
+        (Outputs(torch.ones(1, K), torch.zeros(1, dtype=torch.bool)), r"answers float32 \(1, 10\)"),
+    ],
+)
+def test_a_vote_does_not_hide_what_is_no_answer(member: Outputs, complaint: str) -> None:
+    with pytest.raises(BadInput, match=rf"^test_answers: predict\(six inputs, 6 inputs\): .*{complaint}"):
+        voting(good(), member, good())
+
+
+def test_where_nobody_votes_an_ensemble_abstains() -> None:
+    silent = good(abstained=torch.tensor([True] * 2 + [False] * 4))
+    found = voting(silent, silent, disjoint=True)
+    assert found.abstained.tolist() == [True, True, False, False, False, False]
+    assert found.answers.tolist() == [-1, -1, 2, 3, 4, 5]
+    assert not voting(silent, good()).abstained.any()
+
+
+@pytest.mark.parametrize(
+    ("guard", "complaint"),
+    [
+        ({"screen": lambda s: torch.zeros(N), "threshold": NAN}, "threshold=nan: a guard with this threshold"),
+        ({"screen": lambda s: torch.zeros(1)}, r"suspicion is float32 \(1,\)"),
+        ({"screen": lambda s: torch.zeros(N, 1)}, r"abstained is bool \(6, 6\)"),
+        ({"screen": lambda s: torch.full((N,), NAN)}, "suspicion is NaN for 6 of 6 inputs"),
+        ({"screen": lambda s: None}, "raised TypeError"),
+        ({"purify": lambda s: None}, "raised TypeError"),
+        ({"purify": lambda s: s.select([0])}, "scores are"),
+    ],
+)
+def test_a_guard_that_guards_nothing_is_named(guard: dict[str, Any], complaint: str) -> None:
+    class Counts:
+        def predict(self, samples: Samples) -> Outputs:
+            return Outputs(torch.ones(len(samples), K), torch.zeros(len(samples), dtype=torch.bool))
+
+    with pytest.raises((BrokenDefense, BadInput), match=rf"^test_answers: predict.*{complaint}"):
+        ask(tiny("digits"), Guarded(Counts(), **guard), six(), "six inputs", Wrapper())
+
+
+def test_a_generator_without_numbers_does_not_draw_black_pictures() -> None:
+    task = tiny("digits_generator")
+    network: Any = task.model()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.fill_(NAN)
+    with pytest.raises(BadInput, match=r"^the victim of digits_generator \(.*makes NaN or infinity of 2 of 2 requests"):
+        ask(task, task.deploy(network, CPU), task.requests(task.load().test.select([0, 1])), "two requests")
 
 
 def story(task: Task, content: Any, columns: int = 3) -> Outputs:
@@ -310,6 +370,13 @@ def test_check_finds_what_a_run_refuses(store: Store) -> None:
         check_task(judging(extra={"f1": NAN}))
     with pytest.raises(Broken, match=r"judge returned a list"):
         check_task(judging(judge=[True] * 40))
+
+
+def test_writing_on_the_training_set_while_answering_is_not_left_to_the_next_cell(store: Store) -> None:
+    task, attack = tiny("digits"), create("attacks", "badnets")
+    with pytest.raises(BrokenDefense, match=r"test_answers changed case\.train in place"):
+        run_steps(task, attack, 2, Spoiler(how="scribble late"), 0, store, CPU)  # type: ignore[arg-type]
+    run_steps(task, attack, 2, create("defenses", "oracle"), 0, store, CPU)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from harness.cell.case import CellCase, Fitter, case_for
 from harness.cell.poison import Poisoned
 from harness.cell.train import train_victim
 from harness.errors import Diverged
+from harness.run.record_cell import _save_finding
 from harness.store.folder import Store
 from harness.testing.checks import CPU
 from tasks.base import Batch
@@ -279,3 +280,17 @@ def test_a_loss_that_is_no_number_is_named() -> None:
     with pytest.raises(Diverged, match=r"not finite after 1 steps \(lr=0.01, epochs=1, loss=burst\)"):
         train_victim(task, few(), recipe=task.recipe(), seed=0, device=CPU, loss=burst)
     assert check_loss(torch.ones((), requires_grad=True), 12, burst) == 1, "one number is a loss"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "files"),
+    [
+        (torch.rand(3, 8, 8), {"x", "x.png"}),
+        (torch.rand(8, 8), {"x", "x.png"}),
+        (255 * torch.rand(3, 8, 8), {"x"}),
+        (torch.full((8, 8), NAN), {"x"}),
+        (torch.tensor([1, INF, NAN]), {"x", "x.values.json"}),
+    ],
+)
+def test_only_numbers_in_0_to_1_are_shown_as_a_picture(tensor: Tensor, files: set[str], store: Store) -> None:
+    assert set(_save_finding(store, "0" * 31 + "a", "x", tensor)) == files
