@@ -27,8 +27,6 @@ AMBIGUOUS_TAG = "tag:yaml.org,2002:ambiguous"
 class _Loader(yaml.SafeLoader):
     """A safe loader that refuses a key that a mapping repeats, where YAML itself lets the last one win."""
 
-    yaml_implicit_resolvers: dict[Any, Any] = {}  # none of YAML 1.1
-
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         lines: dict[Any, int] = {}
@@ -55,6 +53,7 @@ def _refuse_ambiguous(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> None:
     raise BadGrid(f'{_place(node)}: {text} may be a number or a text; write {number}, or "{text}" in quotes')
 
 
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1
 for _tag, _pattern, _first in (
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
     ("int", INT, "-+0123456789"),

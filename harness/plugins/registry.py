@@ -60,8 +60,14 @@ class Spec:
     @property
     def label(self) -> str:
         """name, or name(option=value, ...): unique inside a grid, and what tables show."""
-        shown = (f"{k}={v if str(v).isprintable() else ascii(v)}" for k, v in self.options)
-        return self.name + (f"({', '.join(shown)})" if self.options else "")
+        shown = ", ".join(f"{option}={_shown(value)}" for option, value in self.options)
+        return self.name + (f"({shown})" if self.options else "")
+
+
+def _shown(value: Any) -> str:
+    """A value as a label has it: texts without quotes, unless they look like a number or hold control characters."""
+    plain = str(value)
+    return ascii(value) if not plain.isprintable() or (isinstance(value, str) and value.isdecimal()) else plain
 
 
 @dataclass(frozen=True)
