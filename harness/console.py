@@ -74,7 +74,7 @@ def printable(text: str) -> str:
     """The text with control characters, and characters that no UTF-8 has, written as escapes: \\x1b, \\udce9."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def quote(value: object, most: int = 80) -> str:
