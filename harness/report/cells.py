@@ -104,10 +104,12 @@ def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
         row: dict[str, Any] = {
             **_plugin_columns("task", r.task), **_plugin_columns("attack", r.attack),
             **_plugin_columns("defense", r.defense), "modality": r.modality, "stage": r.stage,
-            "target": r.target, "target_name": r.target_name or None, "dose": r.dose, "seed": r.seed,
+            "dose": r.dose, "seed": r.seed,
             "status": r.status, "reason": one_line(r.reason, None), "train_size": r.train_size,
             "clean_metric": r.clean_metric,
         }  # fmt: skip
+        if r.target is not None:
+            row |= {"target": r.target, "target_name": printable(r.target_name)}
         for name, metric in r.metrics.items():
             row |= {part: row.get(part, value) for part, value in ((name, metric.value), (f"{name}_n", metric.n))}
         row |= {
@@ -160,7 +162,7 @@ def read_cells(path: Path) -> pd.DataFrame:
     """A published table of cells, from which every other table can be built without the records."""
     words = ("target_name", "reason", "device", "commit", "key")  # which may be empty, or look like numbers
     cells = pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""])
-    return restore_texts(cells).fillna({word: "" for word in words if word in cells})
+    return restore_texts(cells.fillna({word: "" for word in words if word in cells}))
 
 
 # A spreadsheet would run a text that begins so as a formula; an apostrophe before it makes it a text to all of them.
