@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140  # a file or a log has no width of its own
+_columns = os.environ.get("COLUMNS", "" if sys.stdout.isatty() else "0")
+_width = 140 if _columns.strip("0") == "" != _columns else None  # a file or a log has no width of its own
 out = Console(width=_width, markup=False)  # names, paths and reasons may hold what rich would take for markup
 err = Console(stderr=True, width=_width, markup=False)
 
@@ -67,7 +68,8 @@ def one_line(error: object, most: int | None = 500) -> str:
         text = str(error)
     except Exception as broken:
         text = f"(an error whose text cannot be read: {type(broken).__name__})"
-    return " ".join(printable(" ".join(text.split())).split())[:most]
+    text = text if most is None else text[: 20 * most]  # which may be megabytes of white space and words
+    return printable(" ".join(text.split()))[:most]
 
 
 def printable(text: str) -> str:

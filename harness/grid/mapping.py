@@ -11,7 +11,7 @@ from harness.console import quote
 from harness.errors import BadGrid, UnknownName
 from harness.grid.grid import Grid, meets
 from harness.plugins import custom
-from harness.plugins.registry import KINDS, Spec, as_plain, entries, entry, suggest
+from harness.plugins.registry import KINDS, Spec, as_plain, entries, entry, fault_of, suggest
 
 AXES = ("tasks", "attacks", "doses", "defenses", "seeds")
 LONGEST = 30 * 24 * 3600  # seconds: of a cell's time limit
@@ -40,6 +40,8 @@ def grid_from_mapping(mapping: dict[str, Any]) -> Grid:
     description = mapping.get("description")
     if not isinstance(description, str | None):
         raise BadGrid(f"description: {quote(description)} is not a text; put it in quotes")
+    if fault := fault_of(description):
+        raise BadGrid(f"description: {quote(description)} {fault}")
     _check_pairs(specs["tasks"], specs["attacks"])
     return Grid(
         specs["tasks"], specs["attacks"], doses, specs["defenses"], seeds, timeout, description or "",

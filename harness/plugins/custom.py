@@ -58,7 +58,7 @@ def add_file(path: Path) -> str:
     if name in CUSTOM and CUSTOM[name].source == str(path):
         return name
     if not path.is_file():
-        raise BadPlugin(f"{where}: no such file")
+        raise BadPlugin(f"{where}: not a Python file: there is no such file")
     if path.suffix != ".py" or not name.isidentifier() or iskeyword(name):
         raise BadPlugin(f"{where}: not a Python file that could be imported; its name must be like my_plugin.py")
     if any(find_module_file(taken.module) == path for kind in KINDS if (taken := entries(kind).get(name))):

@@ -167,7 +167,7 @@ def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugi
             raise BadInput(
                 suggest(f"{kind}.{name}", key, valid) if valid else f"{kind}.{name} has no options; found {key!r}"
             )
-        if fault := _fault_of(value):
+        if fault := fault_of(value):
             raise BadInput(f"{kind}.{name}.{key}={quote(value)}: {fault}")
     try:
         return cls(**values)
@@ -183,10 +183,10 @@ def as_plain(value: Any) -> Any:
     return tuple(map(as_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _fault_of(value: Any) -> str:
+def fault_of(value: Any) -> str:
     """Why no option can have this value, which records, keys or file systems could not hold; "" if one can."""
     if isinstance(value, tuple):
-        return next(filter(None, map(_fault_of, value)), "")
+        return next(filter(None, map(fault_of, value)), "")
     if isinstance(value, str):
         if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
             return "holds a character that is not in UTF-8; rename the file, or write the text again"

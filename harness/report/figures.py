@@ -31,7 +31,7 @@ STYLES = ("-", "--", ":", "-.")
 NARROW = 4.4  # inches: text of 8 points can still be read on a telephone
 BOUND = {"": "o", "<": "v", ">": "^"}  # markers of an ED50 and of bounds on one
 LONGEST = 120  # characters of a label in a file's name; most systems allow 255 bytes
-WIDEST = 80  # characters of a label in a figure
+WIDEST = 48  # characters of a label in a figure
 FLOOR = "chance floor"  # the last name of a legend
 
 Look = tuple[str, str]  # colour and line style
@@ -49,16 +49,16 @@ def write_figures(tables: Tables, folder: Path) -> list[Path]:
     matplotlib.use("Agg", force=True)
     paths: list[Path] = []
     for task, part in summary[summary.asr.notna()].groupby("task", sort=False):
-        _save(paths, curves(part, shorten(str(task))), folder, str(task), "dose")
-        _save(paths, heat_map(part, shorten(str(task))), folder, str(task), "map")
+        _save(paths, curves(part, shorten(str(task), 100)), folder, str(task), "dose")
+        _save(paths, heat_map(part, shorten(str(task), 100)), folder, str(task), "map")
     if "protection" in doses:
         for task, part in doses[doses.defense != "none"].groupby("task", sort=False):
-            _save(paths, protection_map(part, shorten(str(task))), folder, str(task), "protection")
+            _save(paths, protection_map(part, shorten(str(task), 100)), folder, str(task), "protection")
     for task in tables.scaling.task.unique() if not tables.scaling.empty else ():
-        _save(paths, size_curves(doses[doses.family == task], shorten(str(task))), folder, str(task), "size")
+        _save(paths, size_curves(doses[doses.family == task], shorten(str(task), 100)), folder, str(task), "size")
     for task, part in compare_augmentations(tables).groupby("task", sort=False):
         if part.defense.nunique() > 1:
-            _save(paths, curves(part, f"{shorten(str(task))}, undefended"), folder, str(task), "augmentation")
+            _save(paths, curves(part, f"{shorten(str(task), 100)}, undefended"), folder, str(task), "augmentation")
     return paths
 
 

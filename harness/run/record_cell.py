@@ -203,7 +203,7 @@ def _save_finding(store: Store, key: str, name: str, tensor: torch.Tensor) -> di
 
 def reason_of(error: BaseException) -> str:
     """The error in one line, or one of OUT_OF_MEMORY where that is what torch means."""
-    message = one_line(error, None)
+    message = one_line(error, 10_000)
     gpu = "CUDA error: out of memory" in message or "CUBLAS_STATUS_ALLOC_FAILED" in message
     if gpu or type(error).__name__ == "OutOfMemoryError":
         return "out of GPU memory"

@@ -14,6 +14,8 @@ GUARDS = ("__name__", "parent_process", "current_process")  # what the test of s
 def refuse_unguarded_script(jobs: int) -> None:
     """Raises BadGrid if this call would be made again in every worker, and theirs in every one of their own."""
     main = sys.modules["__main__"]
+    if str(getattr(getattr(main, "__spec__", None), "name", "")).endswith("__main__"):
+        return  # python -m package: workers do not run a package's __main__.py
     frame = sys._getframe()
     while frame.f_back and not (frame.f_code.co_name == "<module>" and frame.f_globals is vars(main)):
         frame = frame.f_back

@@ -29,8 +29,8 @@ def open_output(address: str | Path, field: str) -> Store:
     field: what names it, for the BadGrid of a file, of a folder that cannot be written, and of no name at all.
     """
     text = str(address)
-    if not text.strip():
-        raise BadGrid(f"{field}: is empty; name a folder, or leave it out")
+    if not text.strip() or "\0" in text:
+        raise BadGrid(f"{field}: {quote(text)} is no folder's name; name one, or leave it out")
     if is_url(text):
         return open_store(text)
     path = Path(os.path.expandvars(os.path.expanduser(text)))
