@@ -135,11 +135,13 @@ def class_fault(value: int | str, classes: Sequence[str]) -> str:
         return f"classes 0 to {len(classes) - 1}" if value >= len(classes) else ""
     if value in classes:
         return ""
-    near = get_close_matches(value, classes, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    number = f"for class number {value} leave the quotes out; " if value.isdecimal() else ""
+    hint = ""
+    if near := [] if value.isdecimal() else get_close_matches(value, classes, n=1, cutoff=0.5):
+        hint = f"did you mean {near[0]!r}? "
+    elif value.isdecimal() and len(value) < 10 and int(value) < len(classes):
+        hint = f"for class number {value} leave the quotes out; "
     shown = ", ".join(map(repr, classes[:SHOWN])) + ", ..." * (len(classes) > SHOWN)
-    return f"no class of that name; {hint}{number}valid: {shown}"
+    return f"no class of that name; {hint}valid: {shown}"
 
 
 def check_target(target: int, task: Task) -> int:

@@ -19,7 +19,8 @@ from harness.store.plain import as_plain_tree
 
 SCHEMA = 1
 Status = Literal["done", "failed", "not applicable", "timed out"]
-KEPT = ("key", "label", "task", "modality", "attack", "dose", "defense", "stage", "seed", "started", "clean_metric")
+KEPT = ("key", "label", "task", "attack", "dose", "defense", "seed")
+TEXTS = ("modality", "stage", "started", "clean_metric")  # some of them a plug-in writes
 SETTLED = ("done", "not applicable")  # a cell that is neither is run again on request
 
 
@@ -107,7 +108,8 @@ def storable(record: Record) -> Record:
         return Record.model_validate(tree)
     except ValidationError as error:
         reason = f"its record cannot be stored: {one_line(_first_problem(error))}"
-        return Record.model_validate({name: tree[name] for name in KEPT} | {"status": "failed", "reason": reason})
+        kept = {name: tree[name] for name in KEPT} | {name: one_line(tree[name]) for name in TEXTS}
+        return Record.model_validate(kept | {"status": "failed", "reason": reason})
 
 
 def load_all(store: Store) -> dict[str, Record]:

@@ -134,7 +134,10 @@ def test_bad_grids_are_refused_in_one_line(change: dict[str, Any], message: str)
             {"attacks": [{"name": "badnets", "target": "tree"}]},
             r"target='tree': digits has no class of that name",
         ),
-        ({"attacks": [{"name": "badnets", "target": "12"}]}, r"for class number 12 leave the quotes out"),
+        (
+            {"attacks": [{"name": "badnets", "target": "12"}]},
+            r"target='12': digits has no class of that name; valid",
+        ),
         ({"defenses": [{"name": "none", "share": 2}]}, r"defenses\.none has no options"),
         (
             {"tasks": ["digits", "fashion_mnist"], "attacks": [{"name": "badnets", "target": 99}]},
