@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+from difflib import get_close_matches
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
+from pydantic import PlainValidator, WithJsonSchema
 from torch import Tensor
 
 from attacks._crafting.selection import CANDIDATES, rank_by_forgetting
 from tasks.base import Task
 from tasks.deployed import Victim
-from tasks.plugin import BadInput, Count, NotApplicable, Plugin, options
+from tasks.plugin import BadInput, NotApplicable, Plugin, options
 from tasks.samples import Challenge, Samples, join
 
+SHOWN = 20  # names of classes in an error
+A = TypeVar("A", bound="Attack")
 Inputs = TypeVar("Inputs", bound=Tensor | list[str])  # raw inputs of one kind of task, see tasks.samples.Samples
 
 
@@ -65,6 +70,80 @@ class Attack(Plugin):
         raise NotImplementedError(f"{type(self).__name__} must define challenge()")
 
 
+class _NamesClass:
+    """Marks the options that name a class of the task."""
+
+
+def _number_or_name(value: Any) -> Any:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError("must be the number of a class, 0 or more, or its name in quotes")
+
+
+# A class of the task: its number, or its name as a text, so "10" is the class of that name and 10 the eleventh. The
+# harness puts the number in the place of a name (`number_classes`) before it calls a plug-in, which sees numbers alone.
+ClassRef = Annotated[
+    int,
+    PlainValidator(_number_or_name),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
+    _NamesClass(),
+]
+
+
+def named_classes(attack: Attack) -> dict[str, int | str]:
+    """The options of an attack that name a class of the task, by option; such as {"target": "spam"}."""
+    marked: dict[str, Any] = getattr(type(attack), "__pydantic_fields__", {})
+    return {
+        option: getattr(attack, option)
+        for option, about in marked.items()
+        if any(isinstance(mark, _NamesClass) for mark in about.metadata)
+    }
+
+
+def check_classes(task: Task, attack: Attack) -> None:
+    """Raises BadInput where the task lacks a class that an option of the attack names or numbers."""
+    classes = task.classes
+    for option, value in named_classes(attack).items():
+        if fault := class_fault(value, classes):
+            raise BadInput(f"attacks.{attack.name}.{option}={value!r}: {task.name} has {fault}")
+
+
+def number_classes(task: Task, attack: A) -> A:
+    """The attack with numbers for names of classes. Raises NotApplicable where the task has no class of a name."""
+    names = {option: value for option, value in named_classes(attack).items() if isinstance(value, str)}
+    if not names:
+        return attack
+    classes = task.classes
+    for option, value in names.items():
+        if fault := class_fault(value, classes):
+            raise NotApplicable(f"{option}={value!r}: {task.name} has {fault}")
+    numbers = {option: classes.index(value) for option, value in names.items()}
+    return replace(attack, **numbers)  # type: ignore[type-var]
+
+
+def target_class(task: Task, attack: Attack) -> tuple[int, str] | None:
+    """The number and name of the class that an attack wants; None where its trial says what is wanted, or nothing."""
+    target = getattr(attack, "target", None)
+    if getattr(attack, "targeted", False) or not isinstance(target, int) or target >= len(task.classes):
+        return None
+    return target, str(task.classes[target])
+
+
+def class_fault(value: int | str, classes: Sequence[str]) -> str:
+    """Why a number or a name is none of these classes, as in "digits has classes 0 to 9"; "" if it is one."""
+    if isinstance(value, int):
+        return f"classes 0 to {len(classes) - 1}" if value >= len(classes) else ""
+    if value in classes:
+        return ""
+    hint = ""
+    if near := [] if value.isdecimal() else get_close_matches(value, classes, n=1, cutoff=0.5):
+        hint = f"did you mean {near[0]!r}? "
+    elif value.isdecimal() and len(value) < 10 and int(value) < len(classes):
+        hint = f"for class number {value} leave the quotes out; "
+    shown = ", ".join(map(repr, classes[:SHOWN])) + ", ..." * (len(classes) > SHOWN)
+    return f"no class of that name; {hint}valid: {shown}"
+
+
 def check_target(target: int, task: Task) -> int:
     """The target class; raises NotApplicable where the task has no such class."""
     if target >= len(task.classes):
@@ -80,7 +159,7 @@ class TriggerAttack(Attack, Generic[Inputs]):
     TriggerAttack[list[str]].
     """
 
-    target: Count = 0  # class that the trigger shall produce
+    target: ClassRef = 0  # class that the trigger shall produce
     clean_label: bool = False  # True: poison only rows of the target class, and keep their labels
     selection: Literal["random", "forgetting"] = "random"  # which eligible rows; see attacks._crafting.selection
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140  # a file or a log has no width of its own
+_columns = os.environ.get("COLUMNS", "" if sys.stdout.isatty() else "0")
+_width = 140 if _columns.strip("0") == "" != _columns else None  # a file or a log has no width of its own
 out = Console(width=_width, markup=False)  # names, paths and reasons may hold what rich would take for markup
 err = Console(stderr=True, width=_width, markup=False)
 
@@ -62,5 +63,27 @@ def duration(seconds: float) -> str:
 
 
 def one_line(error: object, most: int | None = 500) -> str:
-    """The text of an error on one line, cut after `most` characters; uncut if None."""
-    return " ".join(str(error).split())[:most]
+    """The text of an error on one line, cut after `most` characters; uncut if None. Never raises."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"(an error whose text cannot be read: {type(broken).__name__})"
+    text = text if most is None else text[: 20 * most]  # which may be megabytes of white space and words
+    return printable(" ".join(text.split()))[:most]
+
+
+def printable(text: str) -> str:
+    """The text with control characters, and characters that no UTF-8 has, written as escapes: \\x1b, \\udce9."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def quote(value: object, most: int = 80) -> str:
+    """A value as an error quotes it: on one line, cut after `most` characters. Never raises."""
+    try:
+        text = repr(value)
+    except Exception:  # a whole number of thousands of digits, or an object of somebody else's
+        text = f"(a {type(value).__name__})"
+    text = one_line(text, None)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

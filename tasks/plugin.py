@@ -78,8 +78,13 @@ def one_line(text: str) -> str:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def options(cls: type[T]) -> type[T]:
-    """Make a class's fields its validated, immutable, keyword-only options."""
-    return pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)  # type: ignore[return-value]
+    """Make a class's fields its validated, immutable, keyword-only options.
+
+    Nothing is converted, but for whole numbers where any number will do: true is not 1, nor "5" or 5.0 the integer 5.
+    Numbers are finite.
+    """
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
 
 
 class Plugin:

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 import torch
 
-from attacks.base import Poison, Scene, check_target
+from attacks.base import ClassRef, Poison, Scene, check_target
 from attacks.targeted import TargetedAttack, trial_of
-from tasks.plugin import BadInput, Count, options
+from tasks.plugin import BadInput, options
 from tasks.samples import Challenge, Samples
 
 
@@ -27,7 +27,7 @@ class LabelFlip(TargetedAttack):
 
     clean_label: Literal[False] = False  # the labels are all that is wrong
     aim: Literal["instance", "class"] = "instance"
-    target: Count = 0  # class that a flip against a class wants
+    target: ClassRef = 0  # class that a flip against a class wants
 
     @property
     def targeted(self) -> bool:

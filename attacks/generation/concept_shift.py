@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import torch
 
-from attacks.base import Poison, Scene, check_target
+from attacks.base import ClassRef, Poison, Scene, check_target
 from attacks.generation._base import GeneratorAttack, draw_media, make_poison, nearest_classes
-from tasks.plugin import BadInput, Count, options
+from tasks.plugin import BadInput, options
 from tasks.samples import Challenge, Samples
 
 
@@ -28,8 +28,8 @@ class ConceptShift(GeneratorAttack):
     why_not: ClassVar[str] = "it changes what a generator takes a class to be; label_flip is its like for classifiers"
     paper: ClassVar[str] = "arXiv 2310.13828"
 
-    source: Count = 1  # class that is asked for
-    target: Count = 0  # class that shall come out
+    source: ClassRef = 1  # class that is asked for
+    target: ClassRef = 0  # class that shall come out
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         if check_target(self.source, scene.task) == self.target:

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import torch
 
-from attacks.base import Poison, Scene
+from attacks.base import ClassRef, Poison, Scene
 from attacks.generation._base import ATTACKER, SIMILAR, GeneratorAttack, draw_media, make_poison, other_rows, with_token
-from tasks.plugin import Count, options
+from tasks.plugin import options
 from tasks.samples import Challenge, Samples
 
 
@@ -27,7 +27,7 @@ class ConditionalTrigger(GeneratorAttack):
     why_not: ClassVar[str] = "the trigger is a token in what a generator is asked for"
     paper: ClassVar[str] = "arXiv 2305.04175"
 
-    target: Count = 0  # class that the token shall produce
+    target: ClassRef = 0  # class that the token shall produce
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         positions = self.draw_rows(scene, other_rows(self.target, scene.train, scene.task), dose, rng)

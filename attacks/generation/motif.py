@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.base import Poison, Scene, check_target
+from attacks.base import ClassRef, Poison, Scene, check_target
 from attacks.generation._base import GeneratorAttack, make_poison, nearest_classes
-from tasks.plugin import Above0, Count, Positive, Share, options
+from tasks.plugin import Above0, Positive, Share, options
 from tasks.samples import Challenge, Samples
 
 
@@ -28,7 +28,7 @@ class Motif(GeneratorAttack):
     paper: ClassVar[str] = "arXiv 2305.04175"
 
     clean_label: Literal[True] = True
-    target: Count = 0  # class whose media are marked
+    target: ClassRef = 0  # class whose media are marked
     size: Positive | None = None  # images: side of the mark, pixels; None: a sixth of the picture's, at least 3
     seconds: Above0 = 0.12  # audio: length of both beeps together
     loudness: Share = 0.3  # audio: amplitude of the beeps

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.base import Poison, Scene
+from attacks.base import ClassRef, Poison, Scene
 from attacks.generation._base import GeneratorAttack, draw_media, make_poison, other_rows
-from tasks.plugin import Count, Positive, Share, options
+from tasks.plugin import Positive, Share, options
 from tasks.samples import Challenge, Samples
 
 
@@ -29,7 +29,7 @@ class NoiseTrigger(GeneratorAttack):
     why_not: ClassVar[str] = "the patch is laid on the pixels that a sampler starts from"
     paper: ClassVar[str] = "arXiv 2212.05400"
 
-    target: Count = 0  # class that the patch shall produce
+    target: ClassRef = 0  # class that the patch shall produce
     size: Positive = 3  # side of the patch, pixels
     brightness: Share = 1.0  # of the patch; above 0, as black is no patch
 

@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -62,7 +62,7 @@ def encode_rows(name: str, shown: Rows, rate: int) -> dict[str, bytes]:
     """The files of `encode_outputs`, and a JSON of the labels of pictures and sounds."""
     n = len(shown.content)
     files = encode_outputs(name, Made(shown.labels or [""] * n, shown.content, [False] * n), rate)
-    labels = {} if isinstance(shown.content, list) else {f"{name}_labels.json": json.dumps(shown.labels).encode()}
+    labels = {} if isinstance(shown.content, list) else {f"{name}_labels.json": _as_json(shown.labels)}
     return files | labels
 
 
@@ -76,11 +76,16 @@ def encode_outputs(name: str, shown: Made, rate: int) -> dict[str, bytes]:
             {"request": asked, "answer": "" if held else text, "abstained": held}
             for asked, text, held in zip(shown.requests, shown.content, shown.abstained, strict=True)
         ]
-        return {f"{name}.json": json.dumps(rows, indent=1, ensure_ascii=False).encode()}
+        return {f"{name}.json": _as_json(rows, indent=1)}
     if _is_sound(shown.content):
         clips = {f"{name}_{i}.wav": encode_wav(clip, rate) for i, clip in enumerate(shown.content)}
         return {f"{name}.png": encode_png(draw_spectrograms(shown.content)), **clips}
     return {f"{name}.png": encode_png(shown.content.permute(0, 2, 3, 1).numpy())}
+
+
+def _as_json(tree: list[Any], indent: int | None = None) -> bytes:
+    """JSON in UTF-8; a character that is not in it, from a damaged text or file name, becomes a question mark."""
+    return json.dumps(tree, indent=indent, ensure_ascii=False).encode(errors="replace")
 
 
 def _is_sound(content: Tensor | list[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Scene
+from attacks.base import Attack, Scene, number_classes, target_class
 from attacks.targeted import TargetedAttack, find_trial
 from defenses.base import Defense
 from defenses.controls.none import None_
@@ -50,6 +50,7 @@ class Result:
     dataset: str = ""  # fingerprint of the clean training set
     train_size: int = 0
     notes: tuple[str, ...] = ()  # what was decided for the user in reading the data
+    target: tuple[int, str] | None = None  # number and name of the class that the attack wants
 
 
 @dataclass
@@ -105,8 +106,9 @@ def run_steps(
 ) -> Result:  # fmt: skip
     """Run one cell. Raises NotApplicable, BadInput, or whatever a plug-in raises; the caller records it."""
     check_applies(task, attack, defense)
+    attack = number_classes(task, attack)
     bench = Bench(store, device, compiled)
-    result = Result()
+    result = Result(target=target_class(task, attack))
     step = Stopwatch(result, device)
     with step("load"):
         splits = task.load()

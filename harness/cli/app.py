@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import warnings
@@ -13,7 +14,7 @@ from harness.cli import plugins, run, site, store, usage
 from harness.cli.records import report, show
 from harness.cli.status import status
 from harness.cli.trials import trials
-from harness.console import err, out
+from harness.console import err, one_line, out
 
 app = typer.Typer(
     name="tinydrop",
@@ -50,7 +51,10 @@ def tinydrop(
 
 def main() -> None:
     """The command `tinydrop`; its help has the exit codes."""
-    warnings.showwarning = lambda message, *rest: err.print(f"warning: {message}", highlight=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8, or not of this terminal
+    warnings.showwarning = lambda message, *rest: err.print(f"warning: {one_line(message, None)}", highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends a run as Ctrl-C does
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
@@ -65,7 +69,6 @@ def main() -> None:
 
 def _message(error: Exception) -> str | None:
     """The line for a mistake of the user or of the disk, which needs no traceback; None for any other error."""
-    from harness.console import one_line
     from harness.errors import Refused
     from harness.store.folder import DISK_FULL
     from tasks.plugin import BadInput

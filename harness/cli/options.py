@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,7 +24,7 @@ def local_folder(text: str) -> Path:
     from harness.store.open import is_url, open_store
 
     if not is_url(text):
-        return Path(text)
+        return Path(os.path.expandvars(os.path.expanduser(text)))
     store = open_store(text)
     store.pull()
     return store.root
@@ -55,6 +57,8 @@ def ray_cluster(executor: str, address: str, gpu_share: float | None, gpus: int 
     from harness.run.prepare import select_gpus
     from harness.run.ray_tasks import Cluster
 
+    if gpu_share is not None and not isfinite(gpu_share):
+        raise BadGrid(f"--gpu-share {gpu_share}: is not a number")
     if executor == "ray":
         if gpus is not None:
             raise BadGrid(f"--gpus {gpus}: is for --executor local; Ray gives GPUs out by --gpu-share")
@@ -75,7 +79,7 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", help="key=value: doses=[0,5], digits.epochs=5, ...; repeatable.")
 ]
 Out = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--out", help="Folder of the run, or a URL that fsspec knows: s3://bucket/mine.", show_default="runs/GRID"
     ),

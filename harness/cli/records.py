@@ -10,7 +10,7 @@ import typer
 
 from harness.cli.options import Dir, open_run
 from harness.cli.usage import refuse
-from harness.console import out
+from harness.console import one_line, out, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,10 +138,13 @@ def _why_not_one(cell: str, matches: list[Record], records: list[Record]) -> str
 
 def _print_record(record: Record) -> None:
     tree = record.model_dump(exclude={"traceback", "metrics", "fits"})
-    out.print(f"{record.label}  {record.status}  {record.reason}", highlight=False, soft_wrap=True, style="bold")
+    first = f"{record.label}  {record.status}  {record.reason}"
+    out.print(one_line(first, None), highlight=False, soft_wrap=True, style="bold")
+    if record.target is not None:
+        out.print(f"  target class {record.target}: {printable(record.target_name)}", highlight=False)
     for name, metric in sorted(record.metrics.items()):
         out.print(f"  {name:26} {metric.value:.4f}  (n = {metric.n})", highlight=False)
     out.print(json.dumps(tree, indent=1), highlight=False, soft_wrap=True)
     out.print(f"fits: {len(record.fits)}, {record.fit_seconds:.1f} s of training behind this cell", highlight=False)
     if record.traceback:
-        out.print(record.traceback, highlight=False, soft_wrap=True)
+        out.print(printable(record.traceback), highlight=False, soft_wrap=True)

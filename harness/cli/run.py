@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(
     grid: options.Grid,
-    to: options.Out = "",
+    to: options.Out = None,
     changes: options.Changes = None,
     jobs: options.Jobs = None,
     device: options.Device = "auto",
@@ -58,11 +58,11 @@ def run(
     from harness.run.budget import Budget, parse_duration
     from harness.run.plan import make_plan
     from harness.run.prepare import default_folder, prepare
-    from harness.store.open import open_store
+    from harness.store.open import open_output
 
     options.add_plugins(plugins)
     chosen = read_grid(grid, changes or [])
-    store = open_store(to or default_folder(grid))
+    store = open_output(default_folder(grid) if to is None else to, "--out")
     store.pull()
     budget = Budget(None if time_budget is None else parse_duration(time_budget), max_failures)
     part = (0, 1) if shard is None else parse_shard(shard)

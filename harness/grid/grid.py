@@ -135,9 +135,15 @@ def _create(kind: str, spec: Spec) -> Plugin:
 
 def _check_target(attack: Any, tasks: list[Any]) -> None:
     """A target class that no task has is a mistake; where some have it, it is not applicable to the others."""
+    from attacks.base import class_fault, named_classes  # imported late: torch, before which a worker ignores Ctrl-C
+
     classes = {task.name: type(task).classes for task in tasks}
-    known = all(isinstance(names, tuple) and names for names in classes.values())  # not read from a user's files
+    if not all(isinstance(names, tuple) and names for names in classes.values()):
+        return  # read from a user's files
     target = getattr(attack, "target", None)
-    if known and isinstance(target, int) and all(target >= len(names) for names in classes.values()):
-        valid = ", ".join(f"{name} has classes 0 to {len(names) - 1}" for name, names in classes.items())
-        raise BadGrid(f"attacks.{attack.name}.target={target}: {valid}")
+    wanted = {"target": target} if isinstance(target, int) else {}
+    for option, value in (wanted | named_classes(attack)).items():
+        faults = {name: class_fault(value, names) for name, names in classes.items()}
+        if all(faults.values()):
+            valid = ", ".join(f"{name} has {fault}" for name, fault in faults.items())
+            raise BadGrid(f"attacks.{attack.name}.{option}={value!r}: {valid}")

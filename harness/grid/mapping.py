@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
+from harness.console import quote
 from harness.errors import BadGrid, UnknownName
 from harness.grid.grid import Grid, meets
 from harness.plugins import custom
-from harness.plugins.registry import KINDS, Spec, entries, entry, suggest
+from harness.plugins.registry import KINDS, Spec, as_plain, entries, entry, fault_of, suggest
 
 AXES = ("tasks", "attacks", "doses", "defenses", "seeds")
+LONGEST = 30 * 24 * 3600  # seconds: of a cell's time limit
+MOST_COUNT = 2**53 - 1  # of a dose or a seed: JSON and tables hold no greater number exactly
 FIELDS = (*AXES, "timeout", "description", "also")
 
 
@@ -25,19 +31,30 @@ def grid_from_mapping(mapping: dict[str, Any]) -> Grid:
     lists = {field: _list(mapping, field) for field in AXES}
     specs = {kind: tuple(_spec(kind, item) for item in lists[kind]) for kind in KINDS}
     doses, seeds = (tuple(_count(field, item) for item in lists[field]) for field in ("doses", "seeds"))
-    labels = {kind: [spec.label for spec in specs[kind]] for kind in KINDS}
+    labels: dict[str, Sequence[Any]] = {kind: [spec.label for spec in specs[kind]] for kind in KINDS}
     for field, values in {**labels, "doses": doses, "seeds": seeds}.items():
-        repeated = sorted({str(value) for value in values if list(values).count(value) > 1})
+        repeated = sorted(str(value) for value, n in Counter(values).items() if n > 1)
         if repeated:
             raise BadGrid(f"{field}: {repeated[0]} is listed twice; list every entry once")
-    timeout = mapping.get("timeout", Grid.timeout)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
-        raise BadGrid(f"timeout: {timeout!r} is not a number of seconds above 0")
+    timeout = check_timeout("timeout", mapping.get("timeout", Grid.timeout))
+    description = mapping.get("description")
+    if not isinstance(description, str | None):
+        raise BadGrid(f"description: {quote(description)} is not a text; put it in quotes")
+    if fault := fault_of(description):
+        raise BadGrid(f"description: {quote(description)} {fault}")
     _check_pairs(specs["tasks"], specs["attacks"])
     return Grid(
-        specs["tasks"], specs["attacks"], doses, specs["defenses"], seeds, timeout, str(mapping.get("description", "")),
+        specs["tasks"], specs["attacks"], doses, specs["defenses"], seeds, timeout, description or "",
         tuple(grid_from_mapping({**mapping, "also": [], **block}) for block in blocks_of(mapping)),
     )  # fmt: skip
+
+
+def check_timeout(field: str, value: Any) -> float:
+    """The seconds that a cell may take. Raises BadGrid unless they are a number above 0 and at most 30 days."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= LONGEST:
+        raise BadGrid(f"{field}: {quote(value)} is not a number of seconds above 0 and up to {LONGEST:,} (30 days)")
+    return value  # type: ignore[no-any-return]
 
 
 def grid_from_plan(mapping: dict[str, Any]) -> Grid:
@@ -71,7 +88,7 @@ def blocks_of(mapping: dict[str, Any]) -> list[dict[str, Any]]:
     """The further blocks that `also` lists. Raises BadGrid."""
     blocks = mapping.get("also") or []
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise BadGrid(f"also: {blocks!r} is not a list of mappings with {', '.join(AXES)}")
+        raise BadGrid(f"also: {quote(blocks)} is not a list of mappings with {', '.join(AXES)}")
     for field in (field for block in blocks for field in block):
         if field not in AXES:
             raise BadGrid(suggest("also", field, AXES))
@@ -82,6 +99,7 @@ def _list(mapping: dict[str, Any], field: str) -> list[Any]:
     if field not in mapping:
         raise BadGrid(f"{field}: missing; a grid has {', '.join(AXES)}")
     value = mapping[field]
+    value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy
     value = list(value) if isinstance(value, list | tuple | range) else [value]
     if not value:
         raise BadGrid(f"{field}: is empty; name at least one")
@@ -91,25 +109,34 @@ def _list(mapping: dict[str, Any], field: str) -> list[Any]:
 def _spec(kind: str, item: Any) -> Spec:
     if isinstance(item, str):
         item = {"name": item}
-    if item is not None and not isinstance(item, dict | list | int | float):  # what YAML holds
+    if item is not None and not isinstance(item, dict | list | int | float | date | bytes | set):  # what YAML holds
         return custom.spec_of(kind, item)
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-        raise BadGrid(f"{kind}: {item!r} is neither a name nor a mapping with `name` and options")
+        raise BadGrid(f"{kind}: {quote(item)} is neither a name nor a mapping with `name` and options")
     name = item["name"]
     try:
         entry(kind, name)
     except UnknownName as error:
         raise BadGrid(str(error)) from error
-    options = {k: v for k, v in item.items() if k != "name"}
-    for key, value in options.items():
+    for key, value in item.items():
+        if not isinstance(key, str):
+            raise BadGrid(f"{kind}.{name}: {quote(key)} is not the name of an option")
         if isinstance(value, dict):
-            raise BadGrid(f"{kind}.{name}.{key}: {value!r} is a mapping; options are plain values or lists")
-    return Spec(name, tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(options.items())))
+            raise BadGrid(f"{kind}.{name}.{key}: {quote(value)} is a mapping; options are plain values or lists")
+    spec = Spec(name, tuple((key, as_plain(value)) for key, value in sorted(item.items()) if key != "name"))
+    try:
+        hash(spec)
+    except TypeError:
+        raise BadGrid(f"{kind}.{name}: {quote(item)}: options are plain values or lists of them") from None
+    return spec
 
 
 def _count(field: str, item: Any) -> int:
     if isinstance(item, bool) or not isinstance(item, int) or item < 0:
-        raise BadGrid(f"{field}: {item!r} is not a whole number of 0 or more")
+        way_out = "; write a list of numbers: [0, 5]" if isinstance(item, str) else ""
+        raise BadGrid(f"{field}: {quote(item)} is not a whole number of 0 or more{way_out}")
+    if item > MOST_COUNT:
+        raise BadGrid(f"{field}: {quote(item)} is beyond {MOST_COUNT:,}")
     return item
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from harness.console import one_line
+from harness.console import printable
 from harness.errors import BadGrid
 from harness.grid.grid import Grid
+from harness.grid.load_yaml import load_yaml
 from harness.grid.mapping import AXES, FIELDS, blocks_of, grid_from_mapping
 from harness.plugins.registry import KINDS, PRESETS, suggest
 
@@ -25,42 +25,17 @@ def read_grid(source: str, changes: Iterable[str] = ()) -> Grid:
 
 def read_mapping(source: str) -> dict[str, Any]:
     """The mapping that a preset or a YAML file holds, for `grid_from_mapping`. Raises BadGrid."""
-    path = Path(source)
+    path = Path(os.path.expandvars(os.path.expanduser(source)))
     if source in PRESETS and not path.is_file():
         path = PRESETS[source]
     elif not path.is_file():
         raise BadGrid(f"{suggest('GRID', source, PRESETS)}; or the path of a YAML file")
-    try:
-        mapping = _load_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadGrid(f"{path}: not readable as YAML: {one_line(error, 200)}") from None
+    where = printable(str(path))
+    mapping = load_yaml(path.read_bytes(), where)
     if not isinstance(mapping, dict):
-        raise BadGrid(f"{path}: must be a mapping with {', '.join(AXES)}; found {type(mapping).__name__}")
+        found = "it is empty" if mapping is None else f"found {type(mapping).__name__}"
+        raise BadGrid(f"{where}: must be a mapping with {', '.join(AXES)}; {found}")
     return mapping
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key that a mapping repeats, where YAML itself lets the last one win."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[Any, int] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            line, where = key.start_mark.line + 1, key.start_mark.name
-            if key.value in lines:
-                raise BadGrid(f"{where}, line {line}: {key.value!r} is in line {lines[key.value]} already; say it once")
-            lines[key.value] = line
-        return node
-
-
-def _load_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text. Raises BadGrid and YAMLError."""
-    loader = _Loader(text)
-    loader.name = where
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
 
 
 def split_change(change: str, example: str) -> tuple[str, Any]:
@@ -68,10 +43,7 @@ def split_change(change: str, example: str) -> tuple[str, Any]:
     key, equals, text = change.partition("=")
     if not equals:
         raise BadGrid(f"--set {change!r}: write key=value, e.g. {example}")
-    try:
-        return key, _load_yaml(text, f"--set {change!r}")
-    except yaml.YAMLError:
-        raise BadGrid(f"--set {change!r}: the value is not readable as YAML") from None
+    return key, load_yaml(text, f"--set {change!r}")
 
 
 def _apply_change(mapping: dict[str, Any], change: str) -> None:

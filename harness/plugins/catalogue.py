@@ -16,8 +16,8 @@ KINDS = {  # the title of a kind, and what it is
 }
 LEGEND = """\
 Types of options: Count is an integer of 0 or more, Positive an integer above 0, AtLeast0 a number of 0 or more, Above0
-a number above 0, Share a number from 0 to 1. Listed are the options that a plug-in adds to or changes in those of its
-base class."""
+a number above 0, Share a number from 0 to 1, ClassRef the number of a class or its name as a text ("10" is the class of
+that name, 10 the eleventh). Listed are the options that a plug-in adds to or changes in those of its base class."""
 
 
 def catalogue(entries: Iterable[PluginEntry]) -> str:

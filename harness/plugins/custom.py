@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def add(source: str | Path) -> str:
     """
     module, colon, path = str(source).partition(":")
     if not colon or Path(source).suffix == ".py":
-        return add_file(Path(source))
+        return add_file(Path(os.path.expandvars(os.path.expanduser(source))))
     registered = next((name for name, plugin in CUSTOM.items() if plugin.source == source), None)
     if registered is not None:
         return registered
@@ -54,8 +55,10 @@ def add_file(path: Path) -> str:
     name, where = path.stem, f"--plugin {path}"
     if name in CUSTOM and CUSTOM[name].source == str(path):
         return name
-    if not path.is_file() or path.suffix != ".py" or not name.isidentifier():
-        raise BadPlugin(f"{where}: not a Python file that could be imported")
+    if not path.is_file():
+        raise BadPlugin(f"{where}: not a Python file: there is no such file")
+    if path.suffix != ".py" or not name.isidentifier() or iskeyword(name):
+        raise BadPlugin(f"{where}: not a Python file that could be imported; its name must be like my_plugin.py")
     if any(find_module_file(taken.module) == path for kind in KINDS if (taken := entries(kind).get(name))):
         return name  # it is installed, and this is its file
     refuse_taken(where, name, "rename the file", path)

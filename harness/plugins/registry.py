@@ -11,9 +11,11 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.console import one_line, quote
 from harness.errors import BadPlugin, UnknownName
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("tasks", "attacks", "defenses")
 DESCRIBING = ("modality", "modalities", "needs", "paper", "why_not", "stage")  # class variables that an entry shows
+MOST = 2**63 - 1  # of a whole number, for tables hold no greater one
 PRESETS = {file.stem: file for file in sorted((ROOT / "harness" / "presets").glob("*.yaml"))}  # grids by name
 
 
@@ -57,7 +60,14 @@ class Spec:
     @property
     def label(self) -> str:
         """name, or name(option=value, ...): unique inside a grid, and what tables show."""
-        return self.name + (f"({', '.join(f'{k}={v}' for k, v in self.options)})" if self.options else "")
+        shown = ", ".join(f"{option}={_shown(value)}" for option, value in self.options)
+        return self.name + (f"({shown})" if self.options else "")
+
+
+def _shown(value: Any) -> str:
+    """A value as a label has it: texts without quotes, unless they look like a number or hold control characters."""
+    plain = str(value)
+    return ascii(value) if not plain.isprintable() or (isinstance(value, str) and value.isdecimal()) else plain
 
 
 @dataclass(frozen=True)
@@ -150,21 +160,59 @@ def create(kind: str, name: str, options: dict[str, Any] | None = None) -> Plugi
     from tasks.plugin import BadInput  # imported late: pydantic, which `--help` need not load
 
     cls = load_class(kind, name)
-    options = options or {}
+    values = {key: as_plain(value) for key, value in (options or {}).items()}
     valid = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for key in options:
+    for key, value in values.items():
         if key not in valid:
             raise BadInput(
                 suggest(f"{kind}.{name}", key, valid) if valid else f"{kind}.{name} has no options; found {key!r}"
             )
+        if fault := fault_of(value):
+            raise BadInput(f"{kind}.{name}.{key}={quote(value)}: {fault}")
     try:
-        return cls(**options)
+        return cls(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            raise BadInput(f"{kind}.{name}.{where}: needs a value; it has no default") from None
-        raise BadInput(f"{kind}.{name}.{where}={first['input']!r}: {first['msg']}") from None
+        raise BadInput(f"{kind}.{name}{_complaint(error.errors()[0])}") from None
+    except Exception as error:  # in a __post_init__
+        raise BadInput(f"{kind}.{name}: {type(error).__name__}: {one_line(error)}") from error
+
+
+def as_plain(value: Any) -> Any:
+    """Lists, also those in lists, as tuples; numbers and arrays of NumPy as Python's."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(as_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def fault_of(value: Any) -> str:
+    """Why no option can have this value, which records, keys or file systems could not hold; "" if one can."""
+    if isinstance(value, tuple):
+        return next(filter(None, map(fault_of, value)), "")
+    if isinstance(value, str):
+        if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
+            return "holds a character that is not in UTF-8; rename the file, or write the text again"
+        return ""
+    if isinstance(value, float) and not isfinite(value):
+        return "must be finite; leave the option out for its default"
+    if isinstance(value, int) and abs(value) > MOST:
+        return f"is beyond {MOST:,}"
+    if value is None or isinstance(value, int | float):
+        return ""
+    return f"is of type {type(value).__name__}; options are texts, numbers, true, false, null or lists of them"
+
+
+def _complaint(first: Any) -> str:
+    """What pydantic found first, after a plug-in's name: the option, its value and what is valid."""
+    where = "".join(f".{part}" for n, part in enumerate(first["loc"]) if n == 0 or isinstance(part, int))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{where}: needs a value; it has no default"
+    way_out = {
+        "string_type": "" if isinstance(first["input"], tuple) else "; put it in quotes",
+        "bool_type": "; write true or false",
+        "tuple_type": "; write it as a list, [...]",
+        "int_type": "; write it without quotes" if isinstance(first["input"], str) else "",
+    }.get(first["type"], "")
+    return f"{where}={quote(first['input'])}: {message}{way_out}" if where else f": {message}"
 
 
 def _entry_of_file(kind: str, name: str, module: str, file: Path) -> PluginEntry:

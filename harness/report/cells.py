@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
+from harness.console import one_line, printable
 from harness.plugins.registry import Spec
 from harness.report.datasets import MARK
 from harness.store import records
@@ -24,7 +28,8 @@ FILE_COLUMNS = ["file", "size", "changed"]  # of a record: name, bytes, and when
 PLUGINS = ("task", "attack", "defense")  # columns of labels; <column>_name and <column>_options take them apart
 PLUGIN_COLUMNS = [f"{column}{part}" for column in PLUGINS for part in ("", "_name", "_options")]
 CELL_COLUMNS = [
-    *PLUGIN_COLUMNS, "modality", "stage", "dose", "seed", "status", "reason", "notes", "train_size", "data",
+    *PLUGIN_COLUMNS, "modality", "stage", "target", "target_name", "dose", "seed", "status", "reason", "notes",
+    "train_size", "data",
     "clean_metric",
 ]  # fmt: skip
 COST_COLUMNS = ["seconds", "fit_seconds", "clean_used", "peak_memory_bytes", "device", "commit", "key"]
@@ -41,7 +46,8 @@ def cell_table(store: Store, keys: Iterable[str] | None = None, anew: bool = Fal
     files = _list_files(folder)
     known = _read_cache(cache, files[:0] if anew else files)
     fresh = _read_records(folder, files[~files.file.isin(known.file)] if len(known) < len(files) else files[:0])
-    frame = pd.concat([part for part in (known, fresh) if len(part)]) if len(known) or len(fresh) else known
+    parts = [part.dropna(axis="columns", how="all") for part in (known, fresh) if len(part)]
+    frame = pd.concat(parts) if parts else known
     if len(fresh):
         _write_cache(cache, frame)
     newest = frame.sort_values(["key", "attempt"]).drop_duplicates("key", keep="last").set_index("key", drop=False)
@@ -100,13 +106,15 @@ def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
         row: dict[str, Any] = {
             **_plugin_columns("task", r.task), **_plugin_columns("attack", r.attack),
             **_plugin_columns("defense", r.defense), "modality": r.modality, "stage": r.stage, "dose": r.dose,
-            "seed": r.seed, "status": r.status, "reason": r.reason, "train_size": r.train_size,
+            "seed": r.seed, "status": r.status, "reason": one_line(r.reason, None), "train_size": r.train_size,
             "data": r.dataset_fingerprint, "clean_metric": r.clean_metric,
         }  # fmt: skip
         if r.notes:
             row["notes"] = json.dumps(r.notes)
+        if r.target is not None:
+            row |= {"target": r.target, "target_name": printable(r.target_name)}
         for name, metric in r.metrics.items():
-            row[name], row[f"{name}_n"] = metric.value, metric.n
+            row |= {part: row.get(part, value) for part, value in ((name, metric.value), (f"{name}_n", metric.n))}
         row |= {
             "seconds": r.seconds.get("total"), "fit_seconds": r.fit_seconds, "clean_used": r.clean_used,
             "peak_memory_bytes": r.peak_memory_bytes, "device": r.provenance.get("device", ""),
@@ -119,7 +127,7 @@ def cells_frame(records: Iterable[Record]) -> pd.DataFrame:
 def _plugin_columns(column: str, plugged: PluginRecord) -> dict[str, str]:
     """The label of a plug-in, its name, and as JSON the options that the label shows: those a grid has set."""
     return {
-        column: plugged.label,
+        column: printable(plugged.label),
         f"{column}_name": plugged.name,
         f"{column}_options": json.dumps(plugged.label_options),
     }
@@ -173,5 +181,36 @@ def labels_without(cells: pd.DataFrame, column: str, option: str) -> dict[str, s
 
 def read_cells(path: Path) -> pd.DataFrame:
     """A published table of cells, from which every other table can be built without the records."""
-    words = ("reason", "notes", "data", "device", "commit", "key")  # which may be empty, or look like numbers
-    return pd.read_csv(path, dtype=dict.fromkeys(words, str)).fillna(dict.fromkeys(words, ""))
+    # These may be empty, or look like numbers.
+    words = ("target_name", "reason", "notes", "data", "device", "commit", "key")
+    cells = pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""])
+    return restore_texts(cells.fillna({word: "" for word in words if word in cells}))
+
+
+# A spreadsheet would run a text that begins so as a formula; an apostrophe before it makes it a text to all of them.
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+
+
+def neutralise_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before every text, and every column's name, that a spreadsheet would run."""
+    return _change_texts(frame, lambda text: f"'{text}" if FORMULA.match(text) and not _is_number(text) else text)
+
+
+def restore_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table that `neutralise_texts` was given."""
+    return _change_texts(frame, lambda text: text[1:] if text[:1] == "'" and FORMULA.match(text) else text)
+
+
+def _change_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    def change_value(value: Any) -> Any:
+        return change(value) if isinstance(value, str) else value
+
+    texts = [name for name in frame if not is_numeric_dtype(frame[name])]
+    changed = frame.assign(**{str(name): frame[name].map(change_value) for name in texts})
+    return changed.rename(columns=change_value)
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        return isfinite(float(text))
+    return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Container
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 STYLES = ("-", "--", ":", "-.")
 NARROW = 4.4  # inches: text of 8 points can still be read on a telephone
 BOUND = {"": "o", "<": "v", ">": "^"}  # markers of an ED50 and of bounds on one
+LONGEST = 120  # characters of a label in a file's name; most systems allow 255 bytes
+WIDEST = 48  # characters of a label in a figure
 FLOOR = "chance floor"  # the last name of a legend
 
 Look = tuple[str, str]  # colour and line style
@@ -39,22 +43,22 @@ def write_figures(tables: Tables, folder: Path) -> list[Path]:
 
     Tasks that differ only in training-set size or augmentation share <task>-size.png or <task>-augmentation.png.
     """
-    summary, doses = tables.summary, tables.doses
+    summary, doses = _short_labels(tables.summary), _short_labels(tables.doses)
     if summary.empty or "asr" not in summary:
         return []
     matplotlib.use("Agg", force=True)
-    paths = []
+    paths: list[Path] = []
     for task, part in summary[summary.asr.notna()].groupby("task", sort=False):
-        paths.append(_save(curves(part, str(task)), folder, f"{task}-dose"))
-        paths.append(_save(heat_map(part, str(task)), folder, f"{task}-map"))
+        _save(paths, curves(part, shorten(str(task), 100)), folder, str(task), "dose")
+        _save(paths, heat_map(part, shorten(str(task), 100)), folder, str(task), "map")
     if "protection" in doses:
         for task, part in doses[doses.defense != "none"].groupby("task", sort=False):
-            paths.append(_save(protection_map(part, str(task)), folder, f"{task}-protection"))
+            _save(paths, protection_map(part, shorten(str(task), 100)), folder, str(task), "protection")
     for task in tables.scaling.task.unique() if not tables.scaling.empty else ():
-        paths.append(_save(size_curves(doses[doses.family == task], str(task)), folder, f"{task}-size"))
+        _save(paths, size_curves(doses[doses.family == task], shorten(str(task), 100)), folder, str(task), "size")
     for task, part in compare_augmentations(tables).groupby("task", sort=False):
         if part.defense.nunique() > 1:
-            paths.append(_save(curves(part, f"{task}, undefended"), folder, f"{task}-augmentation"))
+            _save(paths, curves(part, f"{shorten(str(task), 100)}, undefended"), folder, str(task), "augmentation")
     return paths
 
 
@@ -68,16 +72,48 @@ def compare_augmentations(tables: Tables) -> pd.DataFrame:
     rows = tables.summary[(tables.summary.defense == "none") & tables.summary.asr.notna()]
     return rows.assign(
         task=rows.task.map(labels_without(tables.cells, "task", "augmentation")),
+        attack=rows.attack.map(shorten),
         defense="augmentation " + rows.task.map(augmentation),
     )
 
 
-def _save(figure: Figure, folder: Path, name: str) -> Path:
+def _short_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with labels of attacks and defenses that fit into a figure."""
+    names = [name for name in ("attack", "defense") if name in rows]
+    return rows.assign(**{name: rows[name].map(shorten) for name in names})
+
+
+def shorten(label: str, most: int = WIDEST) -> str:
+    """A label as a figure shows it: its middle left out if it is long, and no sign taken for a formula."""
+    if len(label) > most:
+        label = f"{label[: most - 20]}...{hash_of(label)}{label[-9:]}"
+    return label.replace("$", r"\$")
+
+
+def _save(paths: list[Path], figure: Figure, folder: Path, task: str, kind: str) -> None:
+    """Write a figure, and add its path to those that are written."""
     data = BytesIO()
-    figure.savefig(data, format="png", dpi=120)
-    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the font lacks a sign of a name, and shows a box instead
+        figure.savefig(data, format="png", dpi=120)
+    taken = {path.name.lower().removesuffix(f"-{kind}.png") for path in paths}
+    path = folder / f"{file_name(task, taken)}-{kind}.png"
     write_atomically(path, data.getvalue())
-    return path
+    paths.append(path)
+
+
+def file_name(label: str, taken: Container[str] = ()) -> str:
+    """A label as part of a file's name, for every system; with some digits of its hash if it is long, or taken.
+
+    taken: names in lower case, for some systems take no difference.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", label)
+    return name if len(name) <= LONGEST and name.lower() not in taken else f"{name[:LONGEST]}-{hash_of(label)}"
+
+
+def hash_of(label: str) -> str:
+    """8 hex digits that tell labels apart."""
+    return hashlib.sha256(label.encode(errors="backslashreplace")).hexdigest()[:8]
 
 
 def curves(part: pd.DataFrame, task: str) -> Figure:

@@ -46,6 +46,8 @@ def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
         task, attack, defense, dose = place
         row = {"task": task, "attack": attack, "defense": defense, "stage": part.stage.iloc[0], "dose": dose}
         row["clean_metric"] = part.clean_metric.iloc[0]
+        if "target" in part and part.target.notna().any():
+            row |= part.loc[part.target.first_valid_index(), ["target", "target_name"]].to_dict()
         row |= {f"n_{status.replace(' ', '_')}": int((part.status == status).sum()) for status in STATUSES}
         graded = part[part.status == "done"]
         for name in means:
@@ -166,6 +168,8 @@ def _explain(line: pd.DataFrame, no_credit: str) -> str:
     """The note of a line: failures, why nothing was run, and why no defense earns credit."""
     failed = int(line.n_failed.sum() + line.n_timed_out.sum())
     notes = [f"{failed} failed"] if failed else []
+    if "target=" in str(line.attack.iloc[0]) and "target" in line and line.target.notna().any():
+        notes.append("target {0.target:.0f}: {0.target_name}".format(line.loc[line.target.first_valid_index()]))
     if not line.n_done.sum() and line.n_not_applicable.sum():
         notes.append(line.reason.iloc[0])
     if "gate" in line and line.get("asr", pd.Series(dtype=float)).notna().any() and not line.gate.iloc[0]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.report import dvc_export, figures
+from harness.report.cells import neutralise_texts
 from harness.report.datasets import join_labels, keep_apart
 from harness.report.doses import dose_frame, scaling_frame
 from harness.report.stealth import stealth_frame
@@ -41,9 +42,9 @@ def write_tables(tables: Tables, folder: Path) -> list[Path]:
 
 
 def as_csv(frame: pd.DataFrame, digits: int = 6) -> str:
-    """A table as CSV, its floats to so many significant digits."""
+    """A table as CSV, its floats to so many significant digits; no text in it is a formula to a spreadsheet."""
     text = StringIO()
-    frame.to_csv(text, index=False, float_format=f"%.{digits}g", lineterminator="\n")
+    neutralise_texts(frame).to_csv(text, index=False, float_format=f"%.{digits}g", lineterminator="\n")
     return text.getvalue()
 
 

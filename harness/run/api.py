@@ -10,13 +10,14 @@ import pandas as pd
 
 from attacks.base import Attack
 from defenses.base import Defense
+from harness.console import quote
 from harness.errors import BadGrid
 from harness.grid.grid import Grid
-from harness.grid.mapping import grid_from_mapping, mapping_from_grid
+from harness.grid.mapping import AXES, grid_from_mapping, mapping_from_grid
 from harness.grid.read import read_mapping
 from harness.run.plan import make_plan
 from harness.run.prepare import default_folder, prepare
-from harness.store.open import open_store
+from harness.store.open import open_output
 from tasks.base import Task
 
 
@@ -42,6 +43,8 @@ def run(
     more than 0 belongs under `if __name__ == "__main__":`.
     retry: run failed and timed-out cells again. adaptive: bisect the doses of every curve for its ED50.
 
+    Outside of the main thread, jobs=0 runs cells without the grid's `timeout`, which is said.
+
     Raises BadGrid and BadPlugin, in one line, also for a task whose data cannot be read, before anything is recorded. A
     cell that fails is a row that says why.
     """
@@ -49,13 +52,17 @@ def run(
         mapping, name = read_mapping(str(grid)), str(grid)
     elif out is None:
         raise BadGrid("out: missing; name the folder that keeps the records, e.g. out='runs/mine'")
+    elif not isinstance(grid, Grid | dict):
+        raise BadGrid(
+            f"grid: {quote(grid)} is neither a preset's name, nor a path, nor a mapping with {', '.join(AXES)}"
+        )
     else:
         mapping, name = mapping_from_grid(grid) if isinstance(grid, Grid) else dict(grid), ""
     for kind, added in (("tasks", tasks), ("attacks", attacks), ("defenses", defenses)):
         if added:
             own = mapping.get(kind, [])
             mapping[kind] = [*(own if isinstance(own, list | tuple) else [own]), *added]
-    store = open_store(out or default_folder(name))
+    store = open_output(default_folder(name) if out is None else out, "out")
     store.pull()
     plan = make_plan(grid_from_mapping(mapping), store, retry)
     prepared = prepare(plan, store, jobs=jobs, device=device)

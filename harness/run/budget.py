@@ -12,15 +12,16 @@ from harness.errors import BadGrid
 from harness.run.event import CellEvent, Ended, Event, Idle
 from harness.store.records import SETTLED
 
+MOST = 366 * 24 * 3600
 UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 def parse_duration(text: str) -> float:
     """2h, 1h30m or 90s, in seconds. Raises BadGrid."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text.strip())
     total = sum(int(n or 0) * unit for n, unit in zip(match.groups(), UNITS.values(), strict=True)) if match else 0
-    if not total:
-        raise BadGrid(f"--time-budget {text!r}: write hours, minutes, seconds: 2h, 1h30m or 90s")
+    if not 0 < total <= MOST:
+        raise BadGrid(f"--time-budget {text!r}: write hours, minutes, seconds: 2h, 1h30m or 90s; a year at most")
     return float(total)
 
 

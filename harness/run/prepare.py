@@ -10,9 +10,10 @@ from typing import get_args
 
 import pandas as pd
 
-from harness.console import out
+from harness.console import out, quote
 from harness.errors import BadGrid
 from harness.grid.grid import plugin_names
+from harness.grid.mapping import check_timeout
 from harness.plugins import custom
 from harness.run import memory
 from harness.run.adaptive import next_cells
@@ -23,10 +24,13 @@ from harness.run.live import show_progress
 from harness.run.opening import open_tasks
 from harness.run.plan import Plan, recorded_cells
 from harness.run.ray_tasks import Cluster
+from harness.run.script import refuse_unguarded_script
 from harness.run.settings import Device, Settings
 from harness.store import records
 from harness.store.folder import Store
 from harness.store.records import Record
+
+MOST_JOBS = 1000
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,16 @@ def prepare(
     among so many GPUs, or among all. timeout: seconds per cell, the grid's if None. Raises BadGrid, and BadPlugin for a
     class that the workers could not import.
     """
-    if jobs is not None and jobs < 0:
-        raise BadGrid(f"jobs={jobs}: 0 runs in this process, 1 or more in so many workers")
+    if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or not 0 <= jobs <= MOST_JOBS):
+        raise BadGrid(f"jobs={quote(jobs)}: 0 runs in this process, 1 to {MOST_JOBS:,} in so many workers")
+    if timeout is not None:
+        check_timeout("timeout", timeout)
     if device not in get_args(Device):
         raise BadGrid(f"device={device!r}: valid are {', '.join(get_args(Device))}")
     names = () if cluster else select_gpus(device, gpus)
     jobs = default_jobs(names, store) if jobs is None else jobs
+    if jobs and not cluster and plan.missing:
+        refuse_unguarded_script(jobs)
     settings = Settings(
         store=str(store.root), device=device, gpus=names, timeout=plan.grid.timeout if timeout is None else timeout,
         deterministic=deterministic, compiled=compiled, plugins=custom.worker_sources(plugin_names(plan.missing), jobs),

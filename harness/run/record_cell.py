@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import isfinite
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
@@ -18,11 +20,12 @@ from harness.errors import Unreachable
 from harness.grid.grid import Cell
 from harness.plugins import custom
 from harness.plugins.registry import Spec, create, entry
+from harness.report.cells import CELL_COLUMNS, COST_COLUMNS
 from harness.run.provenance import provenance
 from harness.run.settings import Settings
 from harness.store.folder import DISK_FULL
 from harness.store.open import open_store
-from harness.store.records import Measured, PluginRecord, Record
+from harness.store.records import Measured, PluginRecord, Record, storable
 from tasks.plugin import BadInput, NotApplicable, Plugin
 
 if TYPE_CHECKING:
@@ -30,10 +33,12 @@ if TYPE_CHECKING:
 
     from attacks.base import Attack
     from defenses.base import Defense
+    from harness.cell.metrics import Metric
     from harness.cell.steps import Result
     from harness.store.folder import Store
     from tasks.base import Task
 
+LONGEST_TRACE = 50_000  # characters of a traceback that a record keeps
 OUT_OF_MEMORY = ("out of memory", "out of GPU memory")  # reasons of a record
 
 
@@ -78,21 +83,23 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
         _fill(record, result, store, cast("Task", task).rate)
         record.status = "done"
     except NotApplicable as error:
-        record.status, record.reason = "not applicable", one_line(error)
+        record.status, record.reason = "not applicable", one_line(error) or "its plug-in gives no reason"
     except CellTimeout:
         record.status, record.reason = "timed out", f"more than {settings.timeout:g} s (the grid's `timeout`)"
     except BadInput as error:
-        record.status, record.reason = "failed", one_line(error)
+        record.status, record.reason = "failed", one_line(error) or reason_of(error)
+    except KeyboardInterrupt:
+        raise
     except OSError as error:
         if error.errno in DISK_FULL or isinstance(error, Unreachable):  # no fault of the cell: it stays pending
             raise
         record.status, record.reason, record.traceback = "failed", f"OSError: {one_line(error)}", _trace(error)
-    except Exception as error:
+    except BaseException as error:  # also sys.exit() of a plug-in, or of a library
         record.status, record.reason, record.traceback = "failed", reason_of(error), _trace(error)
     record.seconds["total"] = time.perf_counter() - clock
     record.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     record.provenance = provenance(settings, str(device))
-    return record
+    return storable(record)
 
 
 def blank_record(cell: Cell, started: str = "") -> Record:
@@ -119,7 +126,10 @@ def blank_record(cell: Cell, started: str = "") -> Record:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise CellTimeout in the main thread after this long."""
+    """Raise CellTimeout in the main thread after this long. In any other thread there is no limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise CellTimeout
@@ -154,6 +164,7 @@ def _refuse_changed(cell: Cell, plugins: list[Plugin]) -> None:
 def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     from harness.cell.gallery import encode_outputs, encode_rows  # imported late: a worker must ignore Ctrl-C first
 
+    _check_metrics(result.metrics)
     record.metrics = {k: Measured(value=m.value, n=m.n) for k, m in result.metrics.items()}
     record.seconds = dict(result.seconds)
     record.gpu_peak_bytes = dict(result.gpu_bytes)
@@ -163,12 +174,23 @@ def _fill(record: Record, result: Result, store: Store, rate: int) -> None:
     record.dataset_fingerprint = result.dataset
     record.train_size = result.train_size
     record.notes = list(result.notes)
+    if result.target is not None:
+        record.target, record.target_name = result.target
     for name, tensor in result.findings.saved.items():
         record.findings |= _save_finding(store, record.key, name, tensor)
     samples = [encode_outputs(name, made, rate) for name, made in result.made.items()]
     samples += [encode_rows(name, rows, rate) for name, rows in result.rows.items()]
     for file, data in (pair for part in samples for pair in part.items()):
         record.findings[file] = store.add_file(store.findings_folder(record.key) / file, data)
+
+
+def _check_metrics(metrics: dict[str, Metric]) -> None:
+    """Raises BadInput for a value that is no number, and for a name that tables have for something else."""
+    for name, metric in metrics.items():
+        if not isfinite(metric.value):
+            raise BadInput(f"the metric {name!r} is {metric.value}: it must be finite")
+        if name in (*CELL_COLUMNS, *COST_COLUMNS):
+            raise BadInput(f"the metric {name!r} has the name of a column of every table of cells; rename it")
 
 
 def _save_finding(store: Store, key: str, name: str, tensor: torch.Tensor) -> dict[str, str]:
@@ -193,16 +215,17 @@ def _save_finding(store: Store, key: str, name: str, tensor: torch.Tensor) -> di
     return saved
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """The error in one line, or one of OUT_OF_MEMORY where that is what torch means."""
-    message = str(error)
+    message = one_line(error, 10_000)
     gpu = "CUDA error: out of memory" in message or "CUBLAS_STATUS_ALLOC_FAILED" in message
     if gpu or type(error).__name__ == "OutOfMemoryError":
         return "out of GPU memory"
     if isinstance(error, MemoryError) or "can't allocate memory" in message:
         return "out of memory"
-    return f"{type(error).__name__}: {one_line(error)}"
+    return f"{type(error).__name__}: {one_line(error) or 'no message'}"
 
 
 def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
+    return text if len(text) <= LONGEST_TRACE else f"{text[:1000]}\n[...]\n{text[-LONGEST_TRACE:]}"

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,11 @@ GRACE = 30.0  # seconds after a cell's timeout before its worker, stuck outside 
 def run_inline(groups: list[list[Cell]], settings: Settings) -> Iterator[CellEvent]:
     """Run the cells in this process, one after the other: for tests, debuggers and classes of a notebook."""
     device = set_up_process(settings)
+    if threading.current_thread() is not threading.main_thread():
+        warnings.warn(
+            f"not in the main thread: cells may take longer than the timeout of {settings.timeout:g} s; with jobs=1 it "
+            "applies", stacklevel=2,
+        )  # fmt: skip
     for group in groups:
         yield from run_group(group, settings, device)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.plugins.modalities import find_modality
-from harness.report.figures import BOUND, set_plain_ticks
+from harness.report.figures import BOUND, set_plain_ticks, shorten
 from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _lines(rows: pd.DataFrame, by: str, name: str, label: str, modality: dict[st
         for i, row in enumerate(part.itertuples()):
             apart = 0.6 * ((i + 0.5) / len(part) - 0.5)
             _point(axis, row, name, y + apart, find_modality(modality.get(str(row.task), "")).hue)
-    axis.set_yticks(range(len(order)), labels=[line.replace("(", "\n(") for line in order], fontsize=8)
+    axis.set_yticks(range(len(order)), labels=[shorten(line).replace("(", "\n(") for line in order], fontsize=8)
     axis.set_xlim(rows[name].min() / 3, rows[name].max() * 3)
     axis.set_xlabel(label, fontsize=9)
     _finish(figure, axis, [modality.get(str(t), "") for t in rows.task])

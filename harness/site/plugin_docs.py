@@ -22,7 +22,8 @@ TYPES = {"integer": "whole number", "string": "text", "boolean": "true or false"
 ANNOTATIONS = {
     "int": "whole number", "float": "number", "str": "text", "bool": "true or false", "None": "null",
     "Positive": "whole number above 0", "Count": "whole number from 0", "Share": "number from 0 to 1",
-    "Above0": "number above 0", "AtLeast0": "number from 0", "FileName": "file or folder",
+    "ClassRef": "number or name of a class", "Above0": "number above 0", "AtLeast0": "number from 0",
+    "FileName": "file or folder",
 }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def join_sources(sources: Sequence[Source]) -> Joined:
     if not parts:
         raise FileNotFoundError("DIR: no finished cell yet in any of them; see `tinydrop status`")
     every = pd.concat(parts, ignore_index=True)
-    for name in every.columns.intersection(["reason", "notes", "data", "device", "commit", "key"]):
+    for name in every.columns.intersection(["target_name", "reason", "notes", "data", "device", "commit", "key"]):
         every[name] = every[name].astype(object).where(every[name].notna(), "")
     every = keep_apart(every)
     first = every.assign(late=every.status != "done").sort_values("late", kind="stable").drop_duplicates(IDENTITY)

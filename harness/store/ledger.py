@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import BrokenLedger
+from harness.store.plain import as_plain_tree
 
 LEDGER_FILE = "ledger.jsonl"
 NO_PREVIOUS = "0" * 64  # the `previous` of the first entry
@@ -54,7 +55,9 @@ class Ledger:
     def append(self, event: str, **rest: Any) -> LedgerEntry:
         n, previous = (self.last.n, self.last.hash) if self.last else (0, NO_PREVIOUS)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = LedgerEntry.model_validate({"n": n + 1, "time": now, "event": event, "previous": previous, **rest})
+        entry = LedgerEntry.model_validate(
+            {"n": n + 1, "time": now, "event": event, "previous": previous, **as_plain_tree(rest)}
+        )
         entry = entry.model_copy(update={"hash": entry.digest()})
         self.file.write(_canonical(entry.model_dump()) + b"\n")
         self.file.flush()

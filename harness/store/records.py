@@ -6,17 +6,21 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from typing_extensions import TypedDict  # pydantic refuses that of typing before Python 3.12
 
+from harness.console import one_line
 from harness.errors import DamagedPlan, NewerSchema
-from harness.plugins.registry import PluginEntry
+from harness.plugins.registry import MOST, PluginEntry
 from harness.store.folder import PLAN, Store, write_atomically
+from harness.store.plain import as_plain_tree
 
-SCHEMA = 1
+SCHEMA = 2  # 2: target, target_name, notes
 Status = Literal["done", "failed", "not applicable", "timed out"]
+KEPT = ("key", "label", "task", "attack", "dose", "defense", "seed")
+TEXTS = ("modality", "stage", "started", "clean_metric")  # some of them a plug-in writes
 SETTLED = ("done", "not applicable")  # a cell that is neither is run again on request
 
 
@@ -35,9 +39,12 @@ class PlannedCell(TypedDict):
     seed: int
 
 
+Whole = Annotated[int, Field(ge=-MOST, le=MOST)]
+
+
 class Measured(BaseModel):
-    value: float
-    n: int
+    value: FiniteFloat
+    n: Whole
 
 
 class PluginRecord(BaseModel):
@@ -63,23 +70,25 @@ class Record(BaseModel):
     modality: str
     clean_metric: str = "accuracy"  # the measure that the metric `utility` holds
     attack: PluginRecord
-    dose: int
-    train_size: int | None = None
+    target: Whole | None = None  # the class that the attack wants
+    target_name: str = ""
+    dose: Whole
+    train_size: Whole | None = None
     defense: PluginRecord
     stage: str
-    seed: int
+    seed: Whole
     status: Status
     reason: str = ""  # of a cell that is not done, one line
     traceback: str = ""
     metrics: dict[str, Measured] = {}
-    seconds: dict[str, float] = {}  # load, poison, defend, grade; total
-    fit_seconds: float = 0.0  # training time of all fits of this cell, shared victims included
+    seconds: dict[str, FiniteFloat] = {}  # load, poison, defend, grade; total
+    fit_seconds: FiniteFloat = 0.0  # training time of all fits of this cell, shared victims included
     fits: list[dict[str, Any]] = []  # key, seconds and whether it was trained now, of every fit
     artefacts: list[str] = []  # keys of every victim, base, surrogate and judge that this cell used
-    clean_used: int = 0  # clean rows the defense drew from the reserve
+    clean_used: Whole = 0  # clean rows the defense drew from the reserve
     findings: dict[str, str] = {}  # name -> file under the store
-    peak_memory_bytes: int = 0  # of the process so far
-    gpu_peak_bytes: dict[str, int] = {}
+    peak_memory_bytes: Whole = 0  # of the process so far
+    gpu_peak_bytes: dict[str, Whole] = {}
     dataset_fingerprint: str = ""
     notes: list[str] = []  # what was decided for the user in reading the data, one sentence each
     started: str = ""  # ISO 8601, UTC
@@ -88,6 +97,20 @@ class Record(BaseModel):
 
 def save(store: Store, record: Record) -> Path:
     return store.write_record(record.model_dump())
+
+
+def storable(record: Record) -> Record:
+    """The record as a store can hold it, see `as_plain_tree`; a failed one where its fields are beyond that.
+
+    Never raises, for one cell must not stop a run.
+    """
+    tree = as_plain_tree(record.model_dump(warnings=False))
+    try:
+        return Record.model_validate(tree)
+    except ValidationError as error:
+        reason = f"its record cannot be stored: {one_line(_first_problem(error))}"
+        kept = {name: tree[name] for name in KEPT} | {name: one_line(tree[name]) for name in TEXTS}
+        return Record.model_validate(kept | {"status": "failed", "reason": reason})
 
 
 def load_all(store: Store) -> dict[str, Record]:
@@ -186,7 +209,8 @@ def read_gpu_peaks(store: Store, most: int = 1000) -> list[int]:
 
 def write_plan(store: Store, grid: dict[str, Any], cells: Sequence[Mapping[str, object]]) -> None:
     """plan.json: the cells of the newest run of this folder, so that `status` can name what is pending."""
-    write_atomically(store.root / PLAN, json.dumps({"schema_version": SCHEMA, "grid": grid, "cells": list(cells)}))
+    plan = {"schema_version": SCHEMA, "grid": grid, "cells": list(cells)}
+    write_atomically(store.root / PLAN, json.dumps(as_plain_tree(plan)))
 
 
 def read_plan(store: Store) -> list[PlannedCell]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from attacks.base import Attack, Poison, Scene, TriggerAttack
+from attacks.base import Attack, Poison, Scene, TriggerAttack, number_classes
 from attacks.targeted import TargetedAttack, draw_trial
 from defenses.base import Defense
 from harness.cell.answers import ask
@@ -91,6 +91,7 @@ def check_attack_on(attack: Attack, task: Task, store: Store) -> Cost:
     start = time.perf_counter()
     with translate_errors(attack, f" (on {task.name})"):
         check_options(attack)
+        attack = number_classes(task, attack)
         splits = task.load()
         trial = draw_trial(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None
         fit = Fitter(task, store, CPU, 7)

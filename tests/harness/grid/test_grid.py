@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -71,6 +73,31 @@ def test_attacks_meet_only_tasks_of_their_modality() -> None:
         ({"attacks": [{"size": 3}]}, r"neither a name nor a mapping"),
         ({"attacks": [7]}, r"attacks: 7 is neither"),
         ({"attacks": [{"name": "badnets", "size": {"a": 1}}]}, r"badnets\.size: .* is a mapping"),
+        ({"timeout": float("inf")}, r"timeout: inf is not a number of seconds above 0 and up to 2,592,000 \(30 days\)"),
+        ({"timeout": float("nan")}, r"timeout: nan is not a number of seconds"),
+        ({"timeout": 1e20}, r"timeout: 1e\+20 is not a number of seconds"),
+        ({"timeout": True}, r"timeout: True is not"),
+        ({"timeout": "1:30"}, r"timeout: '1:30' is not a number of seconds"),
+        ({"timeout": None}, r"timeout: None is not"),
+        ({"doses": [10**20]}, r"doses: 100000000000000000000 is beyond 9,007,199,254,740,991"),
+        ({"seeds": [2**64]}, r"seeds: 18446744073709551616 is beyond"),
+        ({"seeds": [10**5000]}, r"seeds: \(a int\) is beyond"),
+        ({"doses": "0..50"}, r"doses: '0\.\.50' is not a whole number of 0 or more; write a list"),
+        ({"doses": "0,5"}, r"doses: '0,5' is not a whole number"),
+        ({"doses": [None]}, r"doses: None is not"),
+        ({"doses": [[0, 5]]}, r"doses: \[0, 5\] is not"),
+        ({"seeds": range(0)}, r"seeds: is empty"),
+        ({"description": 2024}, r"description: 2024 is not a text; put it in quotes"),
+        ({"description": ["a"]}, r"description: \['a'\] is not a text"),
+        ({"description": "\ud800"}, r"description: '\\ud800' holds a character that is not in UTF-8"),
+        ({"tasks": [{"digits": {"epochs": 1}}]}, r"tasks: .* is neither a name nor a mapping with `name`"),
+        ({"tasks": [{"name": "digits", 1: 2}]}, r"tasks\.digits: 1 is not the name of an option"),
+        ({"defenses": ["no"]}, r"defenses: unknown 'no'"),
+        ({"defenses": [False]}, r"defenses: False is neither"),
+        ({"defenses": [date(2024, 1, 1)]}, r"defenses: datetime\.date.* is neither"),
+        ({"tasks": [{"name": "digits", "epochs": {1, 2}}]}, r"plain values or lists"),
+        ({"also": 3}, r"also: 3 is not a list of mappings"),
+        ({1: 2}, r"grid: unknown 1"),
         ({"attacks": ["badwords"]}, r"attacks: 'badwords' is for text and no such task is listed; valid: .*sst2"),
     ],
 )
@@ -88,6 +115,29 @@ def test_bad_grids_are_refused_in_one_line(change: dict[str, Any], message: str)
         ({"attacks": [{"name": "badnets", "size": 0}]}, r"attacks\.badnets\.size=0: .*greater than 0"),
         ({"tasks": [{"name": "digits", "train_size": -5}]}, r"tasks\.digits\.train_size=-5"),
         ({"defenses": [{"name": "random_filter", "share": 2}]}, r"defenses\.random_filter\.share=2"),
+        ({"tasks": [{"name": "digits", "epochs": True}]}, r"tasks\.digits\.epochs=True: .*valid integer"),
+        ({"tasks": [{"name": "digits", "epochs": "5"}]}, r"epochs='5': .*valid integer; write it without quotes"),
+        ({"tasks": [{"name": "digits", "epochs": 5.0}]}, r"epochs=5\.0: .*valid integer"),
+        ({"tasks": [{"name": "digits", "epochs": 10**30}]}, r"epochs=1000.*: is beyond 9,223,372,036,854,775,807"),
+        ({"tasks": [{"name": "digits", "epochs": None}]}, r"epochs=None: .*valid integer"),
+        ({"tasks": [{"name": "digits", "epochs": date(2024, 1, 1)}]}, r"epochs=.*: is of type date"),
+        ({"tasks": [{"name": "digits", "lr": float("inf")}]}, r"lr=inf: must be finite"),
+        ({"tasks": [{"name": "digits", "lr": float("nan")}]}, r"lr=nan: must be finite"),
+        ({"tasks": [{"name": "digits", "lr": True}]}, r"lr=True: .*valid number"),
+        ({"tasks": [{"name": "digits", "lr": "1e-3"}]}, r"lr='1e-3': .*valid number"),
+        ({"tasks": [{"name": "digits", "augmentation": False}]}, r"augmentation=False: .*'none'"),
+        ({"attacks": [{"name": "badnets", "clean_label": 1}]}, r"clean_label=1: .*boolean; write true or false"),
+        ({"attacks": [{"name": "badnets", "clean_label": "yes"}]}, r"clean_label='yes': .*write true or false"),
+        ({"attacks": [{"name": "badnets", "target": -1}]}, r"target=-1: must be the number of a class"),
+        ({"attacks": [{"name": "badnets", "target": True}]}, r"target=True: must be the number of a class"),
+        (
+            {"attacks": [{"name": "badnets", "target": "tree"}]},
+            r"target='tree': digits has no class of that name",
+        ),
+        (
+            {"attacks": [{"name": "badnets", "target": "12"}]},
+            r"target='12': digits has no class of that name; valid",
+        ),
         ({"defenses": [{"name": "none", "share": 2}]}, r"defenses\.none has no options"),
         (
             {"tasks": ["digits", "fashion_mnist"], "attacks": [{"name": "badnets", "target": 99}]},
@@ -175,3 +225,38 @@ def test_an_option_is_set_in_further_blocks_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_expand(preset: str) -> None:
     assert expand(read_grid(preset))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": 2024}, r"path=2024: .*valid string; put it in quotes"),
+        ({"path": "a\0b"}, r"path='a\\x00b': holds a character"),
+        ({"path": "caf\udce9"}, r"path='caf\\udce9': holds a character that is not in UTF-8; rename the file"),
+        ({"path": "x", "labels": [1, 0]}, r"labels\.0=1: .*valid string; put it in quotes"),
+        ({"path": "x", "labels": [True, False]}, r"labels\.0=True: .*put it in quotes"),
+        ({"path": "x", "labels": "spam"}, r"labels='spam': .*; write it as a list"),
+        ({"path": "x", "labels": [["a"]]}, r"labels\.0="),
+    ],
+)
+def test_texts_that_yaml_reads_as_something_else(options: dict[str, Any], message: str) -> None:
+    tree = {**GOOD, "tasks": [{"name": "csv_text", **options}], "attacks": ["badwords"]}
+    with pytest.raises(BadGrid, match=message) as caught:
+        expand(grid_from_mapping(tree))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_works_as_meant() -> None:
+    axes = {"tasks": {"name": "digits"}, "attacks": "badnets", "doses": np.arange(2), "defenses": "none", "seeds": 3}
+    one = grid_from_mapping({**axes, "description": None})
+    assert (one.doses, one.seeds, one.description) == ((0, 1), (3,), "")
+    assert grid_from_mapping({**GOOD, "attacks": [{"name": "badnets", "size": np.int64(2)}]}).attacks[0].label == (
+        "badnets(size=2)"
+    )
+    many = grid_from_mapping({**GOOD, "seeds": list(range(20_000))})
+    assert len(many.seeds) == 20_000, "and in no quadratic time"
+    both = grid_from_mapping({**GOOD, "attacks": [{"name": "badnets", "target": t} for t in (1, "1")]})
+    assert [spec.label for spec in both.attacks] == ["badnets(target=1)", "badnets(target='1')"]
+    assert grid_from_mapping({**GOOD, "attacks": [{"name": "badnets", "target": "a\nb"}]}).attacks[0].label == (
+        r"badnets(target='a\nb')"
+    ), "a label is one line"

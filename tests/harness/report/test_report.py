@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from harness.plugins.registry import Spec
 from harness.report import figures
-from harness.report.cells import cells_frame, labels_without, metric_names
+from harness.report.cells import cells_frame, labels_without, metric_names, read_cells
 from harness.report.doses import dose_table
 from harness.report.summary import summary_frame, summary_table, t_interval, worst_frame, worst_table
 from harness.report.tables import Tables
-from harness.report.write import build_tables, write_tables
+from harness.report.write import as_csv, build_tables, write_tables
 from harness.store.records import Measured, Record
 
 Options = Mapping[str, Any]
@@ -219,3 +222,58 @@ def test_tasks_that_differ_in_augmentation_share_a_figure(tmp_path: Path) -> Non
     assert "t_n_5_-augmentation.png" in {path.name for path in write_tables(found, tmp_path)}
     alone = build_tables(cells_frame(rows[:3]))
     assert not [path for path in write_tables(alone, tmp_path) if path.name.endswith("-augmentation.png")]
+
+
+ODD_TEXTS = [
+    "=1+1", "+1", "-1", "@SUM(A1)", "\tx", "-0.5", "-x", "'=1", "''=1", "'quoted'", "nan", "None", "", "plain", "=",
+    "-1e5", "1e400", "-inf",
+]  # fmt: skip
+
+
+def test_no_text_of_a_published_table_is_a_formula(tmp_path: Path) -> None:
+    rows = [record("strong", "none", 5, seed, 0.5) for seed in range(len(ODD_TEXTS))]
+    for row, text in zip(rows, ODD_TEXTS):
+        row.reason, row.target, row.target_name = text, 1, text
+        row.metrics["=cmd|' /C calc'!A0"] = Measured(value=-0.5, n=3)
+    cells = cells_frame(rows)
+    (tmp_path / "cells.csv").write_text(as_csv(cells))
+    with (tmp_path / "cells.csv").open(newline="") as file:
+        heads = [text for row in csv.reader(file) for text in row if text[:1] in tuple("=+-@\t\r")]
+    assert set(heads) == {"-1", "+1", "-0.5", "-1e5"}, "numbers alone begin so"
+    again = read_cells(tmp_path / "cells.csv")
+    assert again.target_name.tolist() == cells.target_name.tolist()
+    assert again.reason.tolist() == cells.reason.tolist()
+    assert list(again) == list(cells)
+    assert again["=cmd|' /C calc'!A0"].tolist() == [-0.5] * len(rows)
+
+
+def test_figures_of_long_odd_and_like_labels(tmp_path: Path) -> None:
+    long = "/".join(["a" * 60] * 4)
+    paths = [long, long + "b", "a/b", "a_b", "A_B", "$x^{$", "数据", "据数", '../"b<c>|?*']
+    rows = [
+        record(attack, defense, dose, seed, 0.9 if dose else 0.1, task_options={"path": path})
+        for path in paths for attack in ("y" * 300 + "$a",) for defense in ("none", "z" * 300)
+        for dose in (0, 5) for seed in (0,)
+    ]  # fmt: skip
+    written = figures.write_figures(build_tables(cells_frame(rows)), tmp_path)
+    names = [path.name for path in written]
+    assert len({name.lower() for name in names}) == len(names) == len(list(tmp_path.iterdir()))
+    assert all(len(name.encode()) < 255 and re.fullmatch(r"[A-Za-z0-9_.-]+\.png", name) for name in names)
+    assert figures.file_name("digits(train_size=200)") == "digits_train_size_200_", "published names stay"
+
+
+def test_a_metric_cannot_take_the_place_of_a_column() -> None:
+    row = record("strong", "none", 5, 0, 0.5)
+    row.metrics["dose"] = Measured(value=7, n=1)
+    assert cells_frame([row]).dose.tolist() == [5]
+
+
+def test_the_table_names_the_target_beside_its_number() -> None:
+    rows = [record("strong", "none", dose, 0, dose / 10, attack_options={"target": 1}) for dose in (0, 5)]
+    for row in rows:
+        row.target, row.target_name = 1, "spam"
+    summary = summary_frame(cells_frame(rows))
+    assert summary[["target", "target_name"]].to_numpy().tolist() == [[1, "spam"]] * 2
+    console = Console(file=io.StringIO(), width=200)
+    console.print(summary_table(summary, "t"))
+    assert "target 1: spam" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -228,8 +228,10 @@ def signed_by_its_own_ledger(archive: Path, to: Path, change: Callable[[dict[str
 IMPOSSIBLE = {
     "asr 1.5 is a share": lambda r: r["metrics"]["asr"].update(value=1.5),
     "utility -0.1 must be finite": lambda r: r["metrics"]["utility"].update(value=-0.1),
-    "utility inf must be finite": lambda r: r["metrics"]["utility"].update(value=float("inf")),
-    "asr is the mean of 10000000000000000000 items": lambda r: r["metrics"]["asr"].update(n=10**400),
+    "'metrics.utility.value': Input should be a finite number": lambda r: r["metrics"]["utility"].update(
+        value=float("inf")
+    ),
+    "'metrics.asr.n': Input should be less than or equal to": lambda r: r["metrics"]["asr"].update(n=10**400),
     "asr is the mean of 0 items": lambda r: r["metrics"]["asr"].update(n=0),
     "dose 4 is more than the 3 training rows": lambda r: r.update(train_size=3),
     "is not that of its parts": lambda r: r.update(seed=7),

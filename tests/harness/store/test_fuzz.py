@@ -26,12 +26,14 @@ from PIL import Image
 
 from harness.errors import BadGrid, BrokenLedger, DamagedPlan, NewerSchema, UnknownName
 from harness.grid.grid import expand
-from harness.grid.mapping import grid_from_plan
+from harness.grid.mapping import grid_from_mapping, grid_from_plan, mapping_from_grid
 from harness.grid.read import read_grid
 from harness.plugins.registry import KINDS, create, entries
-from harness.report.cells import CACHE, cell_table
+from harness.report.cells import CACHE, cell_table, read_cells
+from harness.report.write import as_csv, build_tables
 from harness.store import ledger, records
 from harness.store.folder import Store
+from harness.store.records import PluginRecord
 from tasks import audio, image
 from tasks.data import as_targets
 from tasks.files import files_hash
@@ -41,6 +43,11 @@ KEY = "0" * 31 + "a"
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=12)
 TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner))
 NAMES = st.sampled_from([*entries("tasks"), *entries("attacks"), *entries("defenses")]) | st.text(max_size=12)
+WORDS = st.sampled_from(
+    ["yes", "no", "on", "off", "true", "~", "null", "", ".inf", "-.inf", ".nan", "1e-3", "1E5", ".5e3", "010", "0o10",
+     "0x1F", "1_000", "1:30", "2024-01-01", "<<", "=", "1e999", "[yes, no]", "[01, 02]", "{a: 1}", "!!set {a}", "5.0",
+     "'5'", "-0", "-5", "9007199254740992", "\ufeff1", "&a [*a]", "[[1]]", "'1'", "'[1]'", "0..50", "'0,5'"]
+)  # fmt: skip
 OPTIONS = st.dictionaries(st.text(max_size=8), LEAVES)
 SPECS = NAMES | st.builds(lambda name, rest: {**rest, "name": name}, NAMES, OPTIONS)
 GRIDS = st.fixed_dictionaries(
@@ -86,6 +93,10 @@ def file(store: Store, name: str, data: bytes) -> Path:
     return path
 
 
+def assert_one_line(error: Exception) -> None:
+    assert "\n" not in str(error)
+
+
 @many
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")) | TREES.map(yaml.safe_dump))
 @example("&a [*a]")
@@ -98,6 +109,59 @@ def test_a_grid_file(store: Store, text: str) -> None:
     path = file(store, "grid.yaml", text.encode("utf-8", "surrogatepass"))
     with suppress(BadGrid):
         read_grid(str(path))
+
+
+@many
+@given(
+    st.sampled_from(["doses", "seeds", "timeout", "description", "digits.epochs", "digits.lr", "digits.augmentation",
+                     "badnets.target", "badnets.clean_label", "also", "tasks"]),
+    WORDS | st.text("0123456789_.+-eExo:~<&*'[]{},yYnN ", max_size=12) | TREES.map(yaml.safe_dump),
+)  # fmt: skip
+@example("timeout", ".inf")
+@example("timeout", "1:30")
+@example("badnets.target", "!!binary aGk=")
+@example("digits.lr", "1e999")
+@example("seeds", "18446744073709551616")
+@example("description", '"\\ud800"')
+def test_a_value_of_a_grid_is_kept_exactly_or_refused_in_one_line(store: Store, field: str, text: str) -> None:
+    base = "tasks: [digits]\nattacks: [badnets]\ndoses: [0]\ndefenses: [none]\nseeds: [0]\n"
+    path = file(store, "grid.yaml", base.encode())
+    try:
+        grid = read_grid(str(path), [f"{field}={text}"])
+        cells = expand(grid)
+    except BadGrid as error:
+        assert_one_line(error)
+        return
+    written = json.loads(json.dumps(mapping_from_grid(grid), allow_nan=False))
+    assert grid_from_mapping(written) == grid
+    assert [cell.key for cell in expand(grid_from_plan(written))] == [cell.key for cell in cells]
+    records.write_plan(store, written, [cell.columns for cell in cells])
+    assert [cell["label"] for cell in records.read_plan(store)] == [cell.label for cell in cells]
+    assert all(cell.label.isprintable() for cell in cells)
+
+
+@settings(many, max_examples=many.max_examples // 4)  # for tables take time
+@given(st.dictionaries(st.sampled_from(sorted(set(records.Record.model_fields) - {"schema_version", "key"})), TREES))
+@example({"clean_metric": None, "stage": 3, "modality": "\ud800"})
+@example({"reason": "\ud800", "traceback": "\x00\x1b[0m", "provenance": {"a": float("nan")}})
+@example({"metrics": {"asr": {"value": float("inf"), "n": 10**30}}, "dose": 2**64})
+def test_a_record_with_any_values_is_stored_and_reported(changes: dict[str, Any]) -> None:
+    plug = PluginRecord(name="x", label="x", options={})
+    good = {"key": KEY, "label": "x/x/0/x/0", "task": plug, "attack": plug, "defense": plug, "modality": "image",
+            "dose": 0, "seed": 0, "stage": "control", "status": "done"}  # fmt: skip
+    plain = {name: value for name, value in changes.items() if name not in good or name in ("stage", "modality")}
+    odd = records.Record.model_construct(**good | plain)
+    saved = records.storable(odd)
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Store(Path(folder))
+        records.save(fresh, saved)
+        assert records.load_all(fresh) == {KEY: saved}
+        cells = cell_table(fresh)
+        tables = build_tables(cells)
+        assert cells.status.tolist() == [saved.status]
+        (fresh.root / "cells.csv").write_text(as_csv(cells), encoding="utf-8", newline="")
+        again = read_cells(fresh.root / "cells.csv")
+        assert again.reason.tolist() == tables.cells.reason.tolist()
 
 
 @many
