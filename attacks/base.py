@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ class Poison:
 
 class Attack(Plugin):
     """One poisoning method. Doses are nested: the first 5 poisons of dose 10 are the 5 poisons of dose 5."""
+
+    # What of it the victim must read otherwise than clean rows: the harness refuses a cell where it does not. An attack
+    # that leaves its challenge as it is names "poison" alone, one that changes labels only nothing.
+    alters: ClassVar[tuple[str, ...]] = ("poison", "challenge")
 
     clean_label: bool = False  # the harness then checks that no label was changed
 

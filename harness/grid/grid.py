@@ -15,7 +15,7 @@ from tasks.plugin import BadInput, Plugin
 # The code of every cell, beside that of its plug-ins: a key covers these files and all that they import from attacks/,
 # defenses/ and tasks/. What else they import from the harness stores, shows or looks up, and changes no number.
 GRADING = (
-    *(f"harness.cell.{name}" for name in ("steps", "case", "metrics", "stealth", "poison", "train", "dp")),
+    *(f"harness.cell.{name}" for name in ("steps", "case", "metrics", "stealth", "reach", "poison", "train", "dp")),
     "harness.keys.seeds",
 )
 

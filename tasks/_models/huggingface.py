@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +41,15 @@ def tokenizer(name: str) -> Any:
     return load_pretrained(AutoTokenizer, name)
 
 
+@lru_cache(maxsize=4)
+def longest_text(name: str) -> int:
+    """The most tokens that a checkpoint reads."""
+    from transformers import AutoConfig
+
+    positions = getattr(load_pretrained(AutoConfig, name), "max_position_embeddings", None)
+    return min(int(tokenizer(name).model_max_length), positions or sys.maxsize)
+
+
 class HuggingFaceNet(Net):
     """A pretrained classifier, cut in three: its last linear layer is the head, what that layer reads the features.
 
@@ -54,8 +64,7 @@ class HuggingFaceNet(Net):
             AutoModelForSequenceClassification, name, num_labels=classes, ignore_mismatched_sizes=True,
             attn_implementation="eager",  # the fused kernels have no second derivative
         )  # fmt: skip
-        longest = min(tokenizer(name).model_max_length, getattr(model.config, "max_position_embeddings", max_length))
-        if max_length > longest:
+        if max_length > (longest := longest_text(name)):
             raise BadInput(f"max_length={max_length}: {name} reads at most {longest} tokens")
         at, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
         self.attach_head(last.in_features, classes)

@@ -11,7 +11,7 @@ import torch
 
 from tasks.data import make_samples
 from tasks.own_files import TEST_SHARE, bad_option
-from tasks.plugin import options
+from tasks.plugin import Positive, options
 from tasks.samples import Samples
 from tasks.text import TextTask, draw_test_texts
 
@@ -30,6 +30,7 @@ class CsvText(TextTask):
     test_path: str = ""  # the same columns
     text_column: str = "text"
     label_column: str = "label"
+    max_length: Positive | None = None  # tokens; longer texts lose their end; None: fits most training texts
     labels: tuple[str, ...] = ()  # the classes, in the order of their numbers, instead of those found
 
     @property
