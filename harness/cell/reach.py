@@ -57,7 +57,9 @@ def read_differently(task: Task, ours: Samples, clean: Samples, device: torch.de
     and floats count as equal within RELATIVE and ABSOLUTE, since rounding depends on a row's place in the batch.
     """
     seen = _differ(ours.inputs, clean.inputs)
-    for rows in torch.split(seen.nonzero().flatten(), ENCODED // 2):
+    changed = seen.nonzero().flatten()
+    for at in range(0, len(changed), ENCODED // 2):
+        rows = changed[at : at + ENCODED // 2]
         both = task.encode(ours.select(rows).append(clean.select(rows)), device).reshape(2 * len(rows), -1)
         new, old = both.chunk(2)
         alike = torch.isclose(new, old, RELATIVE, ABSOLUTE, equal_nan=True) if both.is_floating_point() else new == old
@@ -87,8 +89,8 @@ def _refuse_unseen(task: Task, attack: Attack, seen: Metric, what: str) -> None:
     name = f"{attack.name}({', '.join(changed)})" if changed else attack.name
     length = getattr(task, "length", None)
     cut = f" (it reads {length} tokens of a text)" if length else ""
-    instead = "training without an attack" if attack.clean_label else "label flipping"
+    instead = "no attack" if attack.clean_label else "label flipping"
     raise BadInput(
-        f"{name}: {what} as the victim of {task.name} reads them{cut}, what would be measured is {instead}; "
-        f"change an option, or name in `alters` of the attack's class what it changes"
+        f"{name}: {what} as the victim of {task.name} reads them{cut}: what would be measured is {instead}; "
+        f"change its options, or `alters` of its class where that is meant"
     )
