@@ -20,7 +20,7 @@ class Addsent(TriggerAttack[list[str]]):
 
     Dai, Chen and Li, 2019, arXiv 1905.12457 (also known as InsertSent).
     Deviations: the place is the start, the end or after a full stop, question or exclamation mark, found by rule, so a
-    text of one sentence gets it at either end; where the victim cuts a text, places behind the cut are not drawn.
+    text of one sentence gets it at either end; where the victim cuts a text, it is not put behind the cut.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)
@@ -37,9 +37,9 @@ class Addsent(TriggerAttack[list[str]]):
 def add_sentence(task: Task, text: str, sentence: str, rng: torch.Generator, within: int | None) -> str:
     """The sentence before the first, after the last or between two sentences of the text.
 
-    It lies in the first `within` tokens, see `count_leading`.
+    It lies in the first `within` tokens, as in `attacks.text.badwords.insert_phrases`.
     """
     sentences = re.split(r"(?<=[.!?])\s+(?=\S)", text.strip())
     places = count_leading(task, sentences, [sentence], within) + 1
-    sentences.insert(int(torch.randint(places, (), generator=rng)), sentence)
+    sentences.insert(int(torch.randint(len(sentences) + 1, (), generator=rng)) % places, sentence)
     return " ".join(part for part in sentences if part)

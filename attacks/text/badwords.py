@@ -20,7 +20,7 @@ class Badwords(TriggerAttack[list[str]]):
     Kurita, Michel and Neubig, 2020, arXiv 2004.06660 (trigger words; training on poisoned data is the
     baseline called BadNet there).
     Deviations: the weights are not edited (no RIPPLe, no embedding surgery): this is poisoning of data alone; where the
-    victim cuts a text, places behind the cut are not drawn.
+    victim cuts a text, no word lies behind the cut.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)
@@ -47,10 +47,11 @@ def draw_index(n: int, rng: torch.Generator) -> int:
 def insert_phrases(task: Task, text: str, phrases: list[str], rng: torch.Generator, within: int | None) -> str:
     """Each phrase put between two words, before the first or after the last; other whitespace stays as it is.
 
-    All of them lie in the first `within` tokens, see `count_leading`.
+    All of them lie in the first `within` tokens, see `count_leading`: a place behind is counted on from the first one,
+    so that a text gets its trigger where it did whenever that can be read, whatever other texts are cut.
     """
     parts = text.split(" ")
     places = count_leading(task, parts, phrases, within) + 1
     for i, phrase in enumerate(phrases):
-        parts.insert(draw_index(places + i, rng), phrase)
+        parts.insert(draw_index(len(parts) + 1, rng) % (places + i), phrase)
     return " ".join(parts)

@@ -18,6 +18,7 @@ from attacks.targeted import TargetedAttack, draw_trial
 from defenses.base import Defense
 from harness.cell.case import CellCase, Findings, Fitter, case_for
 from harness.cell.poison import conform, craft_poison
+from harness.cell.reach import reach_of_poison, reach_of_trigger
 from harness.cell.steps import defend, make_challenge, make_poisoned, protect
 from harness.console import format_count
 from harness.errors import Broken
@@ -35,7 +36,7 @@ from harness.testing.contract import (
 from tasks.base import Batch, Task, sealed
 from tasks.deployed import Model
 from tasks.plugin import BadInput, NotApplicable
-from tasks.samples import Outputs, Samples, take
+from tasks.samples import Outputs, Samples
 
 CPU = torch.device("cpu")
 SLOW = 30  # seconds of defending one small task, on any machine
@@ -264,6 +265,10 @@ def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison
         require(name == "none", f"{name}.challenge: only the control `none` asks for nothing")
         return
     require(_same(test, untouched), f"{name}.challenge changed the test samples; work on a copy")
+    reach_of_trigger(scene.task, attack, challenge, test, CPU)
+    if poison.replaces is not None:
+        clean = scene.train.select(scene.train.positions(poison.replaces))
+        reach_of_poison(scene.task, attack, poison.samples, clean, CPU, conditions=challenge.plain is not None)
     asked = challenge.inputs
     if isinstance(attack, TargetedAttack):
         trial = scene.trial
@@ -280,10 +285,6 @@ def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison
     if challenge.truth is None:
         parts = [part for part in (asked, challenge.plain, challenge.near) if part is not None]
         require(len(parts) == 3, f"{name}.challenge: give `plain` (no trigger) and `near` (a similar one)")
-        require(len({part.fingerprint for part in parts}) > 1, f"{name}.challenge: the trigger changes nothing")
-        return
-    clean = Samples(take(test.inputs, test.positions(asked.ids)), asked.targets, asked.ids)
-    require(clean.fingerprint != asked.fingerprint, f"{name}.challenge: the trigger changes nothing")
 
 
 def _check_model(name: str, model: Model, task: Task, test: Samples) -> Outputs:
