@@ -175,7 +175,7 @@ def explain_reach(line: pd.DataFrame) -> str:
     for name, words in REACH.items():
         if name in line and line[name].min() < 1:
             least = line.loc[line[name].idxmin()]
-            percent = max(0.1, math.floor(1000 * least[name]) / 10)  # never 0 or 100, which it is not
+            percent = max(0.1, math.floor(1000 * least[name] + 1e-3) / 10)  # never 0 or 100, which it is not
             notes.append(f"{words.format(f'{percent:g} %')} (n = {least[f'{name}_n']:.0f})")
     return "; ".join(notes)
 

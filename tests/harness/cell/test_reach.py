@@ -148,6 +148,7 @@ VANISHING = [
     ("digits", "wanet", {"s": 1e-3}, r"wanet\(s=0.001\)"),
     ("synthetic_tones", "tone_clip", {"amplitude": 1e-5}, r"tone_clip\(amplitude=1e-05\)"),
     ("synthetic_tones", "tone_clip", {"seconds": 1e-5}, "seconds=1e-05"),
+    ("synthetic_tones", "tone_clip", {"seconds": 1e9}, r"tone_clip.seconds=1e\+09: .* fit clips of 0.5 sec"),
     ("synthetic_tones", "ultrasonic", {"seconds": 0.0002}, "seconds=0.0002"),
     ("synthetic_tones", "ultrasonic", {"amplitude": 0}, "amplitude=0"),
     ("synthetic_tones", "ambient", {"snr": 100}, "snr=100"),
@@ -171,7 +172,7 @@ def test_a_trigger_that_is_not_there_is_refused_in_one_line(task: str, attack: s
 FAINT = [
     ("digits", "badnets", {"size": 1, "margin": 0}), ("digits", "badnets", {"size": 8, "margin": 0}),
     ("digits", "sig", {"delta": 0.6, "test_delta": 0.6}), ("digits", "one_poison", {}),
-    ("synthetic_tones", "tone_clip", {"amplitude": 1e-4}), ("synthetic_tones", "tone_clip", {"seconds": 9}),
+    ("synthetic_tones", "tone_clip", {"amplitude": 1e-4}), ("synthetic_tones", "tone_clip", {"seconds": 0.02}),
     ("synthetic_tones", "ultrasonic", {"seconds": 9, "position": "end"}), ("synthetic_tones", "ambient", {"snr": -100}),
     ("synthetic_tones", "pitch_shift", {"semitones": 0.1}), ("synthetic_reviews", "homoglyph", {"letters": 1}),
     ("synthetic_reviews", "badwords", {"within": 3}), ("synthetic_reviews", "addsent", {"within": 20}),
