@@ -18,7 +18,7 @@ from attacks.targeted import TargetedAttack, draw_trial
 from defenses.base import Defense
 from harness.cell.case import CellCase, Findings, Fitter, case_for
 from harness.cell.poison import conform, craft_poison
-from harness.cell.reach import reach_of_poison, reach_of_trigger
+from harness.cell.reach import reach_of_trigger
 from harness.cell.steps import defend, make_challenge, make_poisoned, protect
 from harness.console import format_count
 from harness.errors import Broken
@@ -266,9 +266,6 @@ def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison
         return
     require(_same(test, untouched), f"{name}.challenge changed the test samples; work on a copy")
     reach_of_trigger(scene.task, attack, challenge, test, CPU)
-    if poison.replaces is not None:
-        clean = scene.train.select(scene.train.positions(poison.replaces))
-        reach_of_poison(scene.task, attack, poison.samples, clean, CPU, conditions=challenge.plain is not None)
     asked = challenge.inputs
     if isinstance(attack, TargetedAttack):
         trial = scene.trial
