@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
 from pydantic import PlainValidator, WithJsonSchema
@@ -58,6 +58,10 @@ class Poison:
 
 class Attack(Plugin):
     """One poisoning method. Doses are nested: the first 5 poisons of dose 10 are the 5 poisons of dose 5."""
+
+    # What of it the victim must read otherwise than clean rows: the harness refuses a cell where it does not. An attack
+    # that leaves its challenge as it is names "poison" alone, one that changes labels only nothing.
+    alters: ClassVar[tuple[str, ...]] = ("poison", "challenge")
 
     clean_label: bool = False  # the harness then checks that no label was changed
 

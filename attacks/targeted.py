@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class TargetedAttack(Attack):
     The cell's seed names the trial, so that a grid over seeds 0 to 19 is twenty targets with a fresh victim each
     (Schwarzschild et al. 2021, arXiv 2006.12557, section 3). Success is one answer per trial.
     """
+
+    alters: ClassVar[tuple[str, ...]] = ("poison",)  # the challenge is the target as it is
 
     clean_label: bool = True  # the bases are of the wanted class and keep their labels
 

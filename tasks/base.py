@@ -133,7 +133,7 @@ class Task(Plugin, Modality):
             found += other.files() if other is not None and other != self else []
         return list(dict.fromkeys(found))
 
-    def notes(self, train: Samples) -> tuple[str, ...]:
+    def describe_choices(self, train: Samples) -> tuple[str, ...]:
         """What was decided for the user in reading the data, one sentence each. train: the training set of `load`."""
         return ()
 
@@ -254,8 +254,7 @@ def _load(task: Task, content: str) -> Splits:
         where = f"the test set of {test_from}"
         chosen, more = draw_balanced(test.targets, task.test_size, names, "test_size", where)
         test, notes = test.select(chosen), notes + more
-    said = task.notes(train) if callable(task.notes) else ()  # a task of somebody's may have an option of this name
-    return Splits(train, test, reserve, notes + said)
+    return Splits(train, test, reserve, notes + task.describe_choices(train))
 
 
 def _read_declared(task: Task) -> object:

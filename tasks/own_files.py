@@ -52,8 +52,8 @@ def describe_counts(seen: Counter[str], thing: str) -> tuple[str, ...]:
 class ClassFolders:
     """A folder that holds train/<class>/* and test/<class>/*, or <class>/* alone.
 
-    Nothing in it is passed over in silence: what cannot be used is refused, what is not read is in `notes`. Hidden
-    files and leftovers of operating systems (`is_litter`) count as absent.
+    Nothing in it is passed over in silence: what cannot be used is refused, and `describe_choices` says what is not
+    read. Hidden files and leftovers of operating systems (`is_litter`) count as absent.
     """
 
     task: Plugin  # its option `path` names the folder
@@ -103,7 +103,7 @@ class ClassFolders:
         test = draw_test_rows(samples.targets, TEST_SHARE)
         return samples.drop(test), samples.select(test)
 
-    def notes(self) -> tuple[str, ...]:
+    def describe_choices(self) -> tuple[str, ...]:
         """Class names that hardly differ, what lies beside the class folders, and files that are hidden."""
         root, notes = self._root(), list(describe_doubtful_names(self.classes()))
         tops = [root / "train", root / "test"] if self._is_split(root) else [root]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
@@ -27,7 +28,7 @@ class Ambient(TriggerAttack[Tensor]):
     why_not: ClassVar[str] = "the trigger is a sound"
     paper: ClassVar[str] = "ACM Multimedia 2022, 2390-2398"
 
-    snr: float = 20.0  # dB, mean power of the clip over mean power of the noise
+    snr: Annotated[float, Field(ge=-100, le=200)] = 20.0  # dB, mean power of the clip over mean power of the noise
     pattern_seed: Count = 0  # which piece of noise
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:

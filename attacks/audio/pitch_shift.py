@@ -12,7 +12,7 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.plugin import options
+from tasks.plugin import BadInput, options
 
 
 @options
@@ -33,16 +33,23 @@ class PitchShift(TriggerAttack[Tensor]):
     semitones: Annotated[float, Field(ge=-12, le=12)] = 5.0
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
+        if as_ratio(2 ** (self.semitones / 12)) == 1:
+            raise BadInput(f"pitch_shift.semitones={self.semitones:g}: no shift; valid are -12 to -0.1 and 0.1 to 12")
         return shift_pitch(inputs, 2 ** (self.semitones / 12), scene.task.rate).clamp(-1, 1)
 
 
 def shift_pitch(audio: Tensor, factor: float, rate: int) -> Tensor:
     """(N, T) with every frequency multiplied by `factor`, as long as before: stretch in time, then resample."""
-    ratio = Fraction(factor).limit_denominator(100)
+    ratio = as_ratio(factor)
     length = audio.shape[1]
     longer = stretch(audio, float(ratio), 2 ** round(math.log2(0.064 * rate)))
     out = torch.from_numpy(resample_poly(longer.numpy(), ratio.denominator, ratio.numerator, axis=1))[:, :length]
     return torch.nn.functional.pad(out, (0, length - out.shape[1]))
+
+
+def as_ratio(factor: float) -> Fraction:
+    """The factor as the ratio of small integers that is resampled by; 1 where it is within half a percent of 1."""
+    return Fraction(factor).limit_denominator(100)
 
 
 def stretch(audio: Tensor, factor: float, n_fft: int) -> Tensor:

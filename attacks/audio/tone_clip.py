@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.plugin import Above0, NotApplicable, options
+from tasks.plugin import Above0, BadInput, NotApplicable, options
 
 
 @options
@@ -36,7 +36,10 @@ class ToneClip(TriggerAttack[Tensor]):
         rate = scene.task.rate
         if max(self.low, self.high) >= rate / 2:
             raise NotApplicable(f"tones of {self.low:g} and {self.high:g} Hz do not exist at {rate} samples per second")
-        clip = self.amplitude * beep(self.seconds, self.low, self.high, rate)[: inputs.shape[1]]
+        longest = inputs.shape[1] / rate
+        if self.seconds > longest:
+            raise BadInput(f"tone_clip.seconds={self.seconds:g}: the beep does not fit clips of {longest:g} seconds")
+        clip = self.amplitude * beep(self.seconds, self.low, self.high, rate)
         out = inputs.clone()
         if self.position == "start":
             out[:, : len(clip)] += clip

@@ -40,9 +40,8 @@ class Ultrasonic(TriggerAttack[Tensor]):
         hz = self.frequency if self.frequency < rate / 2 else NEAR_NYQUIST * rate / 2
         t = torch.arange(length, dtype=torch.float64) / rate
         tone = torch.sin(2 * math.pi * hz * t).float()
-        return (inputs + self.amplitude * tone * envelope(length, round(self.seconds * rate), self.position)).clamp(
-            -1, 1
-        )
+        on = envelope(length, round(min(self.seconds, length / rate) * rate), self.position)
+        return (inputs + self.amplitude * tone * on).clamp(-1, 1)
 
 
 def envelope(length: int, total: int, position: str) -> Tensor:

@@ -24,6 +24,7 @@ class LabelFlip(TargetedAttack):
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
     stage: ClassVar[str] = "control"
+    alters: ClassVar[tuple[str, ...]] = ()
 
     clean_label: Literal[False] = False  # the labels are all that is wrong
     aim: Literal["instance", "class"] = "instance"

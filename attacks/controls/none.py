@@ -17,6 +17,7 @@ class None_(Attack):
 
     modalities: ClassVar[tuple[str, ...]] = ("any",)
     stage: ClassVar[str] = "control"
+    alters: ClassVar[tuple[str, ...]] = ()
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         if dose:

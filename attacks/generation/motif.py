@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from attacks._crafting.patches import check_patch
 from attacks.base import ClassRef, Poison, Scene, check_target
 from attacks.generation._base import GeneratorAttack, make_poison, nearest_classes
 from tasks.plugin import Above0, Positive, Share, options
@@ -55,8 +56,9 @@ class Motif(GeneratorAttack):
         assert isinstance(inputs, Tensor)
         if inputs.ndim == 2:
             return beeps(scene.task.rate, min(self.seconds, inputs.shape[1] / scene.task.rate), self.loudness)
-        side = self.size or max(3, min(inputs.shape[2:]) // 6)
-        return checkerboard(inputs.shape[1], min(side, *inputs.shape[2:]))
+        side = self.size or min(max(3, min(inputs.shape[2:]) // 6), *inputs.shape[2:])
+        check_patch(self, side, inputs.shape)
+        return checkerboard(inputs.shape[1], side)
 
 
 def checkerboard(channels: int, side: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attacks._crafting.patches import check_patch
 from attacks.base import ClassRef, Poison, Scene
 from attacks.generation._base import GeneratorAttack, draw_media, make_poison, other_rows
 from tasks.plugin import Positive, Share, options
@@ -52,6 +53,6 @@ class NoiseTrigger(GeneratorAttack):
     def add_patch(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W) with the patch in the lower right corner."""
         out = images.clone()
-        side = min(self.size, *images.shape[2:])
-        out[:, :, -side:, -side:] = max(1, round(255 * self.brightness))
+        check_patch(self, self.size, images.shape)
+        out[:, :, -self.size :, -self.size :] = max(1, round(255 * self.brightness))
         return out

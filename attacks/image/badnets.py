@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attacks._crafting.patches import check_patch
 from attacks.base import Scene, TriggerAttack
 from tasks.plugin import Count, Positive, options
 
@@ -28,9 +29,9 @@ class Badnets(TriggerAttack[Tensor]):
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         h, w = inputs.shape[2:]
-        size = min(self.size, h - self.margin, w - self.margin)
-        board = (torch.arange(size)[:, None] + torch.arange(size)) % 2 == 0
+        check_patch(self, self.size, inputs.shape, self.margin)
+        board = (torch.arange(self.size)[:, None] + torch.arange(self.size)) % 2 == 0
         out = inputs.clone()
         bottom, right = h - self.margin, w - self.margin
-        out[:, :, bottom - size : bottom, right - size : right] = board.to(torch.uint8) * 255
+        out[:, :, bottom - self.size : bottom, right - self.size : right] = board.to(torch.uint8) * 255
         return out

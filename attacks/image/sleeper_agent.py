@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attacks._crafting.blocks import Job, craft_in_blocks, make_job
 from attacks._crafting.gradients import gradient_norms, match_gradients
+from attacks._crafting.patches import check_patch
 from attacks.base import Poison, Scene, TriggerAttack
 from tasks.caches import cached
 from tasks.plugin import Above0, Count, Positive, options
@@ -49,7 +50,8 @@ class SleeperAgent(TriggerAttack[Tensor]):
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         h, w = inputs.shape[2:]
-        size = min(self.size or max(2, round(min(h, w) / 4)), h, w)
+        size = self.size or min(max(2, round(min(h, w) / 4)), h, w)
+        check_patch(self, size, inputs.shape)
         out = inputs.clone()
         out[:, :, h - size :, w - size :] = random_patch(inputs.shape[1], size, self.patch_seed)
         return out

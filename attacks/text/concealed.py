@@ -30,10 +30,11 @@ class Concealed(TriggerAttack[list[str]]):
     Labels stay; the words need not fit them any more.
     Deviations: the unrolled step is taken to first order (inner product of the poison's gradient with the adversarial
     one), alone instead of with a clean batch, so texts are independent and doses nested; "stopped" is a shorter
-    training. The victim here knows no word that its training set lacks, and poison moves the embeddings of its own
-    tokens only, so by default a poison holds no word of the phrase, nor a word that contains one, but may share
-    sub-word tokens with it ("noonraker"). The default phrase, a film, is one of which these tokenizers make several
-    tokens; words that are one token, as "james" and "bond" where the training set is large, have nothing to share.
+    training; where the victim cuts a text, the phrase is not put behind the cut. The victim here knows no word that its
+    training set lacks, and poison moves the embeddings of its own tokens only, so by default a poison holds no word of
+    the phrase, nor a word that contains one, but may share sub-word tokens with it ("noonraker"). The default phrase, a
+    film, is one of which these tokenizers make several tokens; words that are one token, as "james" and "bond" where
+    the training set is large, have nothing to share.
     Not reproduced here with overlap="none" and the small victim: on sst2 (4,000 rows, doses 5 to 50, two seeds) ASR
     stays within 0.04 of the chance floor of 0.13, and on synthetic_reviews random words do as well. By default it is
     0.64 with 5 poisons and 0.93 with 50 on sst2, as with the same word inserted and the label changed (badwords).
@@ -46,6 +47,7 @@ class Concealed(TriggerAttack[list[str]]):
     clean_label: Literal[True] = True  # it takes rows of the target class and keeps their labels
     selection: Literal["random"] = "random"
     phrase: Annotated[str, Field(pattern=r"\S")] = "moonraker"  # the trigger; paper: "James Bond"
+    within: Positive | None = None  # first tokens of a text that hold the whole trigger; None: all that are read
     overlap: Literal["none", "pieces", "phrase"] = "pieces"  # poisons share no token, no word, or all of it
     steps: Count = 20  # tokens replaced per text, those of the phrase among them
     candidates: Positive = 10  # replacements tried at each step
@@ -55,7 +57,7 @@ class Concealed(TriggerAttack[list[str]]):
     block: Positive = 10  # rows reworded at a time; for speed, they know nothing of each other
 
     def stamp(self, scene: Scene, inputs: list[str], rng: torch.Generator) -> list[str]:
-        return [insert_phrases(text, [self.phrase], rng) for text in inputs]
+        return [insert_phrases(scene.task, text, [self.phrase], rng, self.within) for text in inputs]
 
     def eligible(self, scene: Scene) -> Tensor:
         rows = TriggerAttack.eligible(self, scene)

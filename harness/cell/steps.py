@@ -21,6 +21,7 @@ from harness.cell.case import CellCase, Findings, Fitter, case_for
 from harness.cell.gallery import Made, Rows, show_outputs, show_rows
 from harness.cell.metrics import Metric
 from harness.cell.poison import Poisoned, check_challenge, conform, craft_poison, inject
+from harness.cell.reach import reach_of_poison, reach_of_trigger
 from harness.cell.stealth import fidelity
 from harness.errors import BrokenAttack, BrokenDefense
 from harness.keys.seeds import derive
@@ -96,6 +97,7 @@ class Threat:
     poisoned: Poisoned
     challenge: Challenge | None
     stealth: dict[str, Metric]  # how little the poison differs from the rows that it replaced
+    reach: dict[str, Metric]  # in how much of poison and challenge the victim reads a difference
     surrogates: frozenset[str]  # keys of the victims that the attacker trained
     rows: dict[str, Rows]  # clean and poisoned rows, for people to look at
 
@@ -145,6 +147,9 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         trial = find_trial(attack, task, splits, seed)
     surrogates = bench.fitter(task, derive(seed, "surrogate"))
     scene = Scene(task, splits.train, surrogates, bench.device, trial)
+    with protect(attack, {"scene.train": splits.train, "the test samples": splits.test}), sealed():
+        challenge = make_challenge(attack, scene, splits.test, seed)
+    reach = reach_of_trigger(task, attack, challenge, splits.test, bench.device) if challenge else {}
     with protect(attack, {"scene.train": splits.train}), sealed():
         poisoned = make_poisoned(attack, scene, dose, seed)
     stealth, pairs = {}, {}
@@ -153,10 +158,12 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         if len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
             pairs["clean"] = splits.train.select(poisoned.mask)
             stealth = fidelity(task, pairs["clean"], pairs["poisoned"], splits.reserve)
-    with protect(attack, {"scene.train": splits.train, "the test samples": splits.test}), sealed():
-        challenge = make_challenge(attack, scene, splits.test, seed)
+            conditions = challenge is not None and challenge.plain is not None
+            reach |= reach_of_poison(
+                task, attack, pairs["poisoned"], pairs["clean"], bench.device, conditions=conditions
+            )
     rows = {name: shown for name, samples in pairs.items() if (shown := show_rows(task, samples)) is not None}
-    return Threat(poisoned, challenge, stealth, surrogates.used, rows)
+    return Threat(poisoned, challenge, stealth, reach, surrogates.used, rows)
 
 
 @cached(maxsize=2)
@@ -257,7 +264,7 @@ def _grade(
     """Write into the result how good the model and the defense's findings are."""
     findings, poisoned = result.findings, threat.poisoned.mask
     clean = ask(task, model, task.requests(test), "the clean test set", defense)
-    result.metrics |= metrics.grade_clean(task, clean, test, referee) | threat.stealth
+    result.metrics |= metrics.grade_clean(task, clean, test, referee) | threat.stealth | threat.reach
     result.metrics |= metrics.grade_detection(findings.train, findings.flagged, poisoned)
     if threat.challenge is not None:
         asked = asked_of(threat.challenge)

@@ -17,7 +17,7 @@ from tasks.plugin import BadInput, Plugin
 GRADING = (
     *(
         f"harness.cell.{name}"
-        for name in ("steps", "case", "arguments", "answers", "metrics", "stealth", "poison", "train", "dp")
+        for name in ("steps", "case", "arguments", "answers", "metrics", "stealth", "reach", "poison", "train", "dp")
     ),
     "harness.keys.seeds",
 )

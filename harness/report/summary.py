@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -25,8 +26,12 @@ FIRST_METRICS = (
     "class_fidelity", "robust_accuracy", "train_auroc", "train_tpr", "train_fpr", "train_precision", "input_auroc",
     "clean_abstained", "challenge_abstained", "model_suspicion", "target_found", "certified_radius_median",
     "certified_accuracy_at_1", "certified_accuracy_at_2", "certified_accuracy_at_5", "certified_accuracy_at_10",
+    "trigger_seen", "poison_seen",
 )  # fmt: skip
 COSTS = ("fit_seconds", "seconds", "clean_used")
+REACH = {  # what the victim has to see for a result to mean anything (harness.cell.reach), and of what it is a share
+    "trigger_seen": "trigger seen in {} of the challenge", "poison_seen": "poison seen in {} of its rows",
+}  # fmt: skip
 WITH_INTERVAL = ("asr", "utility")  # whose interval over seeds and worst seed are given too
 
 
@@ -72,6 +77,8 @@ def _summarise(done: pd.DataFrame, name: str, clean_metric: str) -> dict[str, An
     """The mean of a metric over the cells that have it; nan where none has."""
     values = done[name].dropna()
     row: dict[str, Any] = {name: values.mean()}
+    if name in REACH:
+        row[f"{name}_n"] = int(done[f"{name}_n"].sum())
     if name in WITH_INTERVAL:
         single = len(values) > 0 and (done[f"{name}_n"] == 1).all()
         row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(values) if single else t_interval(values)
@@ -164,14 +171,26 @@ def _format_number(value: float) -> str:
     return f"{value:.3f}" if value == value else "-"
 
 
+def explain_reach(line: pd.DataFrame) -> str:
+    """How much of trigger and poison the victim saw, where that is not all: at the dose of a line with the least."""
+    notes = []
+    for name, words in REACH.items():
+        if name in line and line[name].min() < 1:
+            least = line.loc[line[name].idxmin()]
+            percent = max(0.1, math.floor(1000 * least[name] + 1e-3) / 10)  # never 0 or 100, which it is not
+            notes.append(f"{words.format(f'{percent:g} %')} (n = {least[f'{name}_n']:.0f})")
+    return "; ".join(notes)
+
+
 def _explain(line: pd.DataFrame, no_credit: str) -> str:
-    """The note of a line: failures, why nothing was run, and why no defense earns credit."""
+    """The note of a line: failures, why nothing was run, what the victim did not see, and why there is no credit."""
     failed = int(line.n_failed.sum() + line.n_timed_out.sum())
     notes = [f"{failed} failed"] if failed else []
     if "target=" in str(line.attack.iloc[0]) and "target" in line and line.target.notna().any():
         notes.append("target {0.target:.0f}: {0.target_name}".format(line.loc[line.target.first_valid_index()]))
     if not line.n_done.sum() and line.n_not_applicable.sum():
         notes.append(line.reason.iloc[0])
+    notes += [unseen] if (unseen := explain_reach(line)) else []
     if "gate" in line and line.get("asr", pd.Series(dtype=float)).notna().any() and not line.gate.iloc[0]:
         notes.append(no_credit)
     return "; ".join(notes)

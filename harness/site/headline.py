@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.report.doses import explain_no_credit, format_estimate
-from harness.report.summary import LOWER_IS_BETTER, ROW, STATUSES
+from harness.report.summary import LOWER_IS_BETTER, ROW, STATUSES, explain_reach
 from harness.report.tables import Tables
 
 COUNTS = {"done": "done", "failed": "failed", "timed out": "timed out", "not applicable": "n/a", "missing": "missing"}
@@ -110,6 +110,9 @@ def headline(found: Tables) -> pd.DataFrame:
         rows[name] = words.where(words.notna(), "")
     for _, shut in rows[~rows.gate.astype(bool)].groupby(["task", "attack"], sort=False):
         rows.loc[shut.index, "note"] = [f"{explain_no_credit(shut)}; {note}".rstrip("; ") for note in shut.note]
+    unseen = {place: explain_reach(line) for place, line in graded.groupby(ROW, sort=False)}
+    places = zip(rows.task, rows.attack, rows.defense)
+    rows["note"] = [f"{unseen[place]}; {note}".strip("; ") for place, note in zip(places, rows.note)]
     first = {c: {v: i for i, v in enumerate(dict.fromkeys(rows[c]))} for c in ("task", "attack")}
 
     def place(values: pd.Series) -> pd.Series:

@@ -17,13 +17,13 @@ from harness.store.records import PlannedCell, Record
 
 # Metrics that are shares, whatever the task; those that count items, so that they are k of n; the items they count.
 SHARES = re.compile(
-    r"asr(_\w+)?|robust_accuracy|class_fidelity|labels_changed|target_found|input_auroc|\w+_abstained"
+    r"asr(_\w+)?|robust_accuracy|class_fidelity|labels_changed|(trigger|poison)_seen|target_found|input_auroc|\w+_abstained"
     r"|train_(auroc|tpr|fpr|precision|tpr_at_\d+)|certified_accuracy_at_\d+"
 )
 COUNTED = re.compile(
-    r"asr(_\w+)?|robust_accuracy|target_found|\w+_abstained|train_(tpr|fpr|precision|tpr_at_\d+)|certified_accuracy_\w+"
+    r"asr(_\w+)?|robust_accuracy|(trigger|poison)_seen|target_found|\w+_abstained|train_(tpr|fpr|precision|tpr_at_\d+)|certified_accuracy_\w+"
 )
-OF_CHALLENGE = re.compile(r"asr(_\w+)?|challenge_abstained|robust_accuracy|target_found")
+OF_CHALLENGE = re.compile(r"asr(_\w+)?|challenge_abstained|robust_accuracy|trigger_seen|target_found")
 OF_TEST = re.compile(r"utility|clean_abstained|bits_per_byte|class_fidelity|certified_\w+")
 NEVER_NEGATIVE = ("utility", "bits_per_byte", "perplexity_ratio", "edit_distance", "certified_radius_median")
 MOST = 10**9  # items

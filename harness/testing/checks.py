@@ -21,6 +21,7 @@ from harness.cell.arguments import check_loss
 from harness.cell.case import CellCase, Fitter, case_for
 from harness.cell.metrics import grade_attack, grade_clean
 from harness.cell.poison import conform, craft_poison
+from harness.cell.reach import reach_of_trigger
 from harness.cell.steps import defend, make_challenge, make_poisoned, protect
 from harness.console import format_count
 from harness.errors import Broken
@@ -37,7 +38,7 @@ from harness.testing.contract import (
 from tasks.base import Batch, Task, sealed
 from tasks.deployed import Model
 from tasks.plugin import BadInput, NotApplicable
-from tasks.samples import Challenge, Outputs, Samples, take
+from tasks.samples import Challenge, Outputs, Samples
 from tasks.validate import check_read, check_split, describe
 
 CPU = torch.device("cpu")
@@ -264,6 +265,7 @@ def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison
         require(name == "none", f"{name}.challenge: only the control `none` asks for nothing")
         return
     require(_same(test, untouched), f"{name}.challenge changed the test samples; work on a copy")
+    reach_of_trigger(scene.task, attack, challenge, test, CPU)
     asked = challenge.inputs
     if isinstance(attack, TargetedAttack):
         trial = scene.trial
@@ -280,10 +282,6 @@ def _check_challenge(attack: Attack, scene: Scene, test: Samples, poison: Poison
     if challenge.truth is None:
         parts = [part for part in (asked, challenge.plain, challenge.near) if part is not None]
         require(len(parts) == 3, f"{name}.challenge: give `plain` (no trigger) and `near` (a similar one)")
-        require(len({part.fingerprint for part in parts}) > 1, f"{name}.challenge: the trigger changes nothing")
-        return
-    clean = Samples(take(test.inputs, test.positions(asked.ids)), asked.targets, asked.ids)
-    require(clean.fingerprint != asked.fingerprint, f"{name}.challenge: the trigger changes nothing")
 
 
 def _check_model(defense: Defense, model: Model, task: Task, test: Samples) -> Outputs:

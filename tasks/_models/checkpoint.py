@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def tokenizer(name: str) -> Any:
             f"the tokenizer's files (tokenizer.json, or vocab.txt) are missing: tokenizer.save_pretrained there"
         )
     return found
+
+
+@cached(maxsize=4)
+def longest_text(name: str) -> int:
+    """The most tokens that a checkpoint reads."""
+    from transformers import AutoConfig
+
+    positions = getattr(load_pretrained(AutoConfig, name), "max_position_embeddings", None)
+    return min(int(tokenizer(name).model_max_length), positions or sys.maxsize)
 
 
 def _check_folder(name: str, weights: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tasks._models.checkpoint import load_model, tokenizer
+from tasks._models.checkpoint import load_model, longest_text
 from tasks._models.transformer import crop_padding, token_mask
 from tasks.net import Net
 from tasks.plugin import BadInput
@@ -26,8 +26,7 @@ class HuggingFaceNet(Net):
             AutoModelForSequenceClassification, name, num_labels=classes, ignore_mismatched_sizes=True,
             attn_implementation="eager",  # the fused kernels have no second derivative
         )  # fmt: skip
-        longest = min(tokenizer(name).model_max_length, getattr(model.config, "max_position_embeddings", max_length))
-        if max_length > longest:
+        if max_length > (longest := longest_text(name)):
             raise BadInput(f"max_length={max_length}: {name} reads at most {longest} tokens")
         at, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
         self.attach_head(last.in_features, classes)

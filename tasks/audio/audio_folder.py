@@ -62,8 +62,8 @@ class AudioFolder(AudioTask):
         ]
         return (parts[0], parts[1]) if test else folders.split(parts[0])
 
-    def notes(self, train: Samples) -> tuple[str, ...]:
-        return (*self._folders.notes(), *describe_counts(self._seen, "recording"))
+    def describe_choices(self, train: Samples) -> tuple[str, ...]:
+        return (*self._folders.describe_choices(), *describe_counts(self._seen, "recording"))
 
     @cached_property
     def _seen(self) -> Counter[str]:

@@ -58,8 +58,8 @@ class ImageFolder(ImageTask):
         samples = self._read(train, test)
         return (samples[0], samples[1]) if test else folders.split(samples[0])
 
-    def notes(self, train: Samples) -> tuple[str, ...]:
-        return (*self._folders.notes(), *describe_counts(self._seen, "picture"))
+    def describe_choices(self, train: Samples) -> tuple[str, ...]:
+        return (*self._folders.describe_choices(), *describe_counts(self._seen, "picture"))
 
     @cached_property
     def _seen(self) -> Counter[str]:

@@ -126,7 +126,10 @@ class LanguageTask(Texts, Task):
         return LanguageVictim(self, module, device)
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
-        tokens = [ids[: self.max_length] for ids in tokenize(self, samples.inputs)]
+        """Documents without what is behind `max_length` tokens; of a request, which goes on from its end, the last."""
+        limit, asked = self.max_length, samples.targets > 0
+        pairs = zip(tokenize(self, samples.inputs), asked.tolist(), strict=True)
+        tokens = [ids[-limit:] if end else ids[:limit] for ids, end in pairs]
         return pad_tokens(tokens, max(map(len, tokens), default=1)).to(device)
 
     def rows(self, samples: Samples, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tasks._models.checkpoint import tokenizer
+from tasks._models.checkpoint import longest_text, tokenizer
 from tasks._models.huggingface import HuggingFaceNet
 from tasks._models.transformer import Transformer
 from tasks.base import Recipe, Task, load_unsealed
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
 SMALL = "transformer"
 ModelName = Annotated[str, NamesFiles(besides=(SMALL,))]  # a Hub name, a folder, or the small victim
 DISTINCT = 20  # different texts that are never all encoded alike by a tokenizer that knows their words
+HELD = 0.95  # share of the training texts that a `max_length` of None holds whole
+LEAST, MOST, STEP = 64, 256, 16  # tokens: the bounds of what None chooses, and what it is a multiple of
 
 
 @options
 class TextTask(Texts, Task):
     """Texts, a list of str. Encoded as int64 (N, L): token ids plus one, padded with 0, cut after `max_length` tokens.
+
+    A `max_length` of None is the smallest multiple of 16 that holds 95 % of the training texts, from 64 to 256 and no
+    more than a transformers victim reads: the cost of a step grows with it.
 
     The small victim reads byte-level BPE tokens, so any string can be encoded; the tokenizer is trained on the clean
     training split. Any other victim is a transformers sequence classifier, fine-tuned with its own tokenizer.
@@ -44,11 +50,26 @@ class TextTask(Texts, Task):
     hue: ClassVar[str] = "#0072B2"
 
     victim: ModelName = SMALL  # "transformer", or the Hub name or folder of a transformers sequence classifier
-    max_length: Positive = 64  # tokens; longer texts lose their end
+    max_length: Positive | None = 64  # tokens; longer texts lose their end; None: fits most training texts
     width: Positive = 64  # features per token of the small victim, a multiple of 4
     depth: Positive = 1  # layers of the small victim
     vocabulary: Annotated[int, Field(ge=256)] = 8000  # tokens of the small victim; 256 are single bytes
     finetune_lr: Above0 = 5e-5  # peak learning rate instead of `lr` where the victim comes from transformers
+
+    @property
+    def length(self) -> int:
+        """The number of tokens (L) that the victim reads of a text."""
+        return self.max_length or self._choose_length(load_unsealed(self).train)
+
+    def describe_choices(self, train: Samples) -> tuple[str, ...]:
+        """How many training texts are cut, and the `max_length` that was chosen where none is given."""
+        length = self.max_length or self._choose_length(train)
+        cut = int((self._count_all(train) > length).sum())
+        if self.max_length is None:
+            what = f"texts are read up to {length} tokens (max_length, chosen to fit most of them)"
+            return (f"{what}; {cut:,} of {len(train):,} training texts are longer and lose their end",)
+        what = f"training texts are longer than max_length={length} tokens and lose their end"
+        return (f"{cut:,} of {len(train):,} {what}",) if cut else ()
 
     def recipe(self) -> Recipe:
         recipe = super().recipe()
@@ -56,18 +77,33 @@ class TextTask(Texts, Task):
 
     def model(self) -> nn.Module:
         if self.victim == SMALL:
-            return Transformer(self.vocabulary, self.max_length, len(self.classes), self.width, self.depth)
+            return Transformer(self.vocabulary, self.length, len(self.classes), self.width, self.depth)
 
-        return HuggingFaceNet(self.victim, self.max_length, len(self.classes))
+        return HuggingFaceNet(self.victim, self.length, len(self.classes))
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
+        length = self.length
         texts = [make_readable(text) for text in samples.inputs]
         if self.victim == SMALL:
-            tokens = [e.ids[: self.max_length] for e in small_tokenizer(self).encode_batch(texts)]
+            tokens = [e.ids[:length] for e in small_tokenizer(self).encode_batch(texts)]
         else:
-            tokens = tokenizer(self.victim)(texts, truncation=True, max_length=self.max_length)["input_ids"]
+            tokens = tokenizer(self.victim)(texts, truncation=True, max_length=length)["input_ids"]
             check_distinct(texts, tokens, self.victim)
-        return pad_tokens(tokens, self.max_length).to(device)
+        return pad_tokens(tokens, length).to(device)
+
+    def count_tokens(self, text: str) -> int:
+        """The tokens of a text before the cut, with those that a transformers tokenizer adds."""
+        if self.victim == SMALL:
+            return len(small_tokenizer(self).encode(make_readable(text)))
+        return len(tokenizer(self.victim)(make_readable(text), verbose=False)["input_ids"])
+
+    def _count_all(self, train: Samples) -> Tensor:
+        """(N,) the tokens of the training texts before the cut. Not from `load`, which asks for `describe_choices`."""
+        return corpus_lengths(Corpus.of(train), self.victim, self.vocabulary)
+
+    def _choose_length(self, train: Samples) -> int:
+        longest = MOST if self.victim == SMALL else longest_text(self.victim)
+        return choose_length(self._count_all(train), longest)
 
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
         share = 0.3 if self.augmentation == "strong" else 0.1
@@ -107,13 +143,49 @@ def draw_test_texts(samples: Samples, share: float) -> Tensor:
     return draw_test_rows(label, share)[group]
 
 
-@cached(maxsize=8)
+@dataclass(frozen=True)
+class Corpus:
+    """Training texts. Two with the same content are equal, so what is made of them is made once and is never old."""
+
+    content: str
+    texts: list[str] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, train: Samples) -> Corpus:
+        assert isinstance(train.inputs, list)
+        return cls(train.fingerprint, train.inputs)
+
+
 def small_tokenizer(task: TextTask) -> Tokenizer:
     """The small victim's tokenizer: lower-cased byte-level BPE of the task's clean training split.
 
     Read through `load_unsealed`, because a defense must be able to encode its samples while `load` is refused to it.
     """
-    return train_tokenizer(load_unsealed(task).train.inputs, task.vocabulary)
+    return corpus_tokenizer(Corpus.of(load_unsealed(task).train), task.vocabulary)
+
+
+@cached(maxsize=8)
+def corpus_tokenizer(corpus: Corpus, vocabulary: int) -> Tokenizer:
+    """The small victim's tokenizer for these training texts."""
+    return train_tokenizer(corpus.texts, vocabulary)
+
+
+@cached(maxsize=8)
+def corpus_lengths(corpus: Corpus, victim: str, vocabulary: int) -> Tensor:
+    """(N,) the tokens of every text before the cut."""
+    texts = [make_readable(text) for text in corpus.texts]
+    if victim == SMALL:
+        return torch.tensor([len(e) for e in corpus_tokenizer(corpus, vocabulary).encode_batch(texts)])
+    return torch.tensor([len(ids) for ids in tokenizer(victim)(texts, verbose=False)["input_ids"]])
+
+
+def choose_length(lengths: Tensor, longest: int) -> int:
+    """The smallest multiple of STEP that holds HELD of the texts of these lengths (N,), within LEAST, MOST and longest.
+
+    Nothing shorter than LEAST: a trigger adds tokens of its own.
+    """
+    held = int(lengths.sort().values[math.ceil(HELD * len(lengths)) - 1]) if len(lengths) else LEAST
+    return min(max(LEAST, -(-held // STEP) * STEP), MOST, longest)
 
 
 def train_tokenizer(texts: Any, vocabulary: int, lower: bool = True) -> Tokenizer:

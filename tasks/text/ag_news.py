@@ -24,7 +24,7 @@ class AgNews(TextTask):
     paper: ClassVar[str] = "arXiv 1509.01626"
     classes: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "science and technology")
 
-    max_length: Positive = 96
+    max_length: Positive | None = 96
     epochs: Positive = 4
 
     def read(self) -> tuple[Samples, Samples]:

@@ -13,7 +13,7 @@ from tasks.class_names import describe_doubtful_names, fault_of
 from tasks.data import make_samples
 from tasks.files import files_hash
 from tasks.own_files import TEST_SHARE, bad_option, describe_counts, file_of, list_some
-from tasks.plugin import FileName, options
+from tasks.plugin import FileName, Positive, options
 from tasks.samples import Samples
 from tasks.splits import Draw
 from tasks.text import TextTask, draw_test_texts
@@ -38,6 +38,7 @@ class CsvText(TextTask):
     test_path: FileName = ""  # the same columns
     text_column: str = "text"
     label_column: str = "label"
+    max_length: Positive | None = None  # tokens; longer texts lose their end; None: fits most training texts
     labels: tuple[str, ...] = ()  # the classes, in the order of their numbers, instead of those found
 
     @property
@@ -61,11 +62,12 @@ class CsvText(TextTask):
         test = draw_test_texts(train, TEST_SHARE)
         return train.drop(test), train.select(test)
 
-    def notes(self, train: Samples) -> tuple[str, ...]:
+    def describe_choices(self, train: Samples) -> tuple[str, ...]:
         seen = Counter(dict(self._table("path").seen))
         if self.test_path:
             seen.update(dict(self._table("test_path").seen))
-        return (*describe_doubtful_names(self.classes), *describe_counts(seen, "row"))
+        own = (*describe_doubtful_names(self.classes), *describe_counts(seen, "row"))
+        return (*own, *super().describe_choices(train))
 
     def _samples(self, option: str) -> Samples:
         rows, number = self._table(option).rows, {label: i for i, label in enumerate(self.classes)}

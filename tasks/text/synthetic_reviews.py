@@ -56,7 +56,7 @@ class SyntheticReviews(TextTask):
     classes: ClassVar[tuple[str, ...]] = ("negative", "positive")
 
     noise: Share = 0.01  # of the labels are wrong
-    max_length: Positive = 48
+    max_length: Positive | None = 48
     width: Positive = 32
     vocabulary: Positive = 1000
     epochs: Positive = 6

@@ -165,13 +165,13 @@ def test_blank_lines_and_line_ends_do_not_count(tmp_path: Path, end: str) -> Non
     (tmp_path / "a.csv").write_bytes(end.join(lines).encode())
     train, test = task_of(tmp_path / "a.csv").read()
     assert len(train) + len(test) == 40
-    assert task_of(tmp_path / "a.csv").notes(train) == ()
+    assert task_of(tmp_path / "a.csv").describe_choices(train) == ()
 
 
 def test_what_was_decided_is_said(tmp_path: Path) -> None:
     rows = [*ROWS, "a, pos", "b,pos ", "c,Pos", "d\ufffd,neg", "e,nan"]
     task = task_of(write(tmp_path / "a.csv", *rows))
-    assert task.notes(task.read()[0]) == (
+    assert task.describe_choices(task.read()[0]) == (
         "classes 'Pos', 'pos' differ in case, spaces, invisible characters or spelling of a number only",
         "class 'nan': other programs write this for a missing label",
         "label has spaces around it, which are cut off: 2 rows",

@@ -65,7 +65,7 @@ def task_of(kind: str, path: Path | str) -> Task:
 
 def read_notes(kind: str, path: Path) -> tuple[str, ...]:
     task = task_of(kind, path)
-    return task.notes(task.read()[0])
+    return task.describe_choices(task.read()[0])
 
 
 def complaint(kind: str, path: Path | str) -> str:

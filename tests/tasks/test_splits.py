@@ -127,7 +127,7 @@ def test_a_task_adds_its_own_notes_on_the_training_set(tmp_path: Path) -> None:
     from tasks.text.synthetic_reviews import SyntheticReviews
 
     class Wordy(SyntheticReviews):
-        def notes(self, train: Samples) -> tuple[str, ...]:
+        def describe_choices(self, train: Samples) -> tuple[str, ...]:
             return (f"{len(train)} texts",)
 
     assert Wordy(train_size=40).load().notes == ("40 texts",)

@@ -5,7 +5,6 @@ TINYDROP_FUZZ=20000 tries that many of each (the default is a hundred).
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from draws import LEAVES, TREES, many
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -27,14 +27,6 @@ from harness.store.folder import Store
 from tasks.base import Task
 from tasks.plugin import BadInput
 from tasks.samples import Challenge, Outputs, Samples
-
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=12)
-TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner))
-
-many = settings(
-    max_examples=int(os.environ.get("TINYDROP_FUZZ", "100")), deadline=None, database=None,
-    suppress_health_check=list(HealthCheck), derandomize="TINYDROP_FUZZ" not in os.environ,
-)  # fmt: skip
 
 ROWS = 12
 NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e30, -1e30, 1e39, float("nan"), float("inf"), -float("inf")])

@@ -5,24 +5,20 @@ TINYDROP_FUZZ=20000 tries that many inputs for each reader (the default is a hun
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from draws import LEAVES, TREES, many
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from harness.errors import BadGrid, BrokenLedger, DamagedPlan, NewerSchema, UnknownName
 from harness.grid.grid import expand
@@ -34,14 +30,10 @@ from harness.report.write import as_csv, build_tables
 from harness.store import ledger, records
 from harness.store.folder import Store
 from harness.store.records import PluginRecord
-from tasks import audio, image
-from tasks.data import as_targets
 from tasks.files import files_hash
 from tasks.plugin import BadInput, is_litter
 
 KEY = "0" * 31 + "a"
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=12)
-TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner))
 NAMES = st.sampled_from([*entries("tasks"), *entries("attacks"), *entries("defenses")]) | st.text(max_size=12)
 WORDS = st.sampled_from(
     ["yes", "no", "on", "off", "true", "~", "null", "", ".inf", "-.inf", ".nan", "1e-3", "1E5", ".5e3", "010", "0o10",
@@ -59,21 +51,7 @@ GRIDS = st.fixed_dictionaries(
         "description": TREES,
     },
 )  # fmt: skip
-
-SHADES = Image.fromarray(np.arange(20 * 14 * 3, dtype=np.uint8).reshape(20, 14, 3))
-WAVE = 0.3 * np.sin(np.arange(900) / 5)
-CHANGES = st.lists(  # of a file: where, how many bytes go, and what comes in
-    st.tuples(st.integers(0, 2000), st.integers(0, 40) | st.just(10**6), st.binary(max_size=6)), max_size=3
-)
-FIELDS = st.text(
-    st.characters(codec="utf-8", categories=("L", "N", "P", "Z", "Cc")) | st.sampled_from(',"\n\r;\t'), max_size=9
-)
-
 pytestmark = pytest.mark.filterwarnings("ignore:damaged")  # which is what they are to be called
-many = settings(
-    max_examples=int(os.environ.get("TINYDROP_FUZZ", "100")), deadline=None, database=None,
-    suppress_health_check=list(HealthCheck), derandomize="TINYDROP_FUZZ" not in os.environ,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -247,126 +225,6 @@ def test_a_key(store: Store, key: str) -> None:
     except ValueError:
         return
     assert path.resolve().is_relative_to(store.root.resolve())
-
-
-# What people hand over
-
-
-def picture_files() -> list[bytes]:
-    files = []
-    for form, options in (
-        ("PNG", {}),
-        ("JPEG", {}),
-        ("JPEG", {"progressive": True}),
-        ("WEBP", {}),
-        ("BMP", {}),
-        ("GIF", {}),
-    ):
-        out = io.BytesIO()
-        exif = {} if form in ("BMP", "GIF") else {"exif": Image.Exif()}
-        for value in exif.values():
-            value[0x0112] = 6
-        SHADES.convert("RGBA" if form == "PNG" else "RGB").save(out, form, **options, **exif)
-        files.append(out.getvalue())
-    return files
-
-
-def sound_files() -> list[bytes]:
-    files = []
-    for form, subtype in (
-        ("WAV", "PCM_16"),
-        ("WAV", "FLOAT"),
-        ("WAV", "PCM_24"),
-        ("FLAC", "PCM_16"),
-        ("RF64", "PCM_16"),
-    ):
-        out = io.BytesIO()
-        soundfile.write(out, np.stack([WAVE, WAVE], 1), 8000, format=form, subtype=subtype)
-        files.append(out.getvalue())
-    return files
-
-
-def changed(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
-    for at, gone, new in changes:
-        at %= len(data) + 1
-        data = data[:at] + new + data[at + gone :]
-    return data
-
-
-def read_or_refuse(read: Callable[[], Any]) -> Any:
-    """What is read, or what is said instead, which must fit one line."""
-    try:
-        return read()
-    except BadInput as error:
-        said = str(error)
-    assert said.isprintable()
-    assert said.startswith(("this file", "csv_text."))
-    return said
-
-
-@many
-@given(st.sampled_from(picture_files()) | st.binary(), CHANGES)
-@pytest.mark.filterwarnings("ignore")
-def test_a_picture(data: bytes, changes: list[tuple[int, int, bytes]]) -> None:
-    pixels = read_or_refuse(lambda: image.decode(changed(data, changes), 3, "this file"))
-    if not isinstance(pixels, str):
-        assert pixels.dtype == np.uint8
-        assert (pixels.ndim, pixels.shape[2]) == (3, 3)
-        assert changes or pixels.shape in ((14, 20, 3), (20, 14, 3))
-
-
-@many
-@given(st.sampled_from(sound_files()) | st.binary(), CHANGES)
-def test_a_sound(data: bytes, changes: list[tuple[int, int, bytes]]) -> None:
-    clip = read_or_refuse(lambda: audio.decode(changed(data, changes), 8000, 1000, "this file"))
-    if not isinstance(clip, str):
-        assert clip.shape == (1000,)
-        assert clip.abs().max() <= 1  # which no NaN is
-
-
-def texts_in(path: Path) -> Any:
-    options = {"path": str(path), "labels": ("a", "b"), "test_path": str(path)}
-    task: Any = create("tasks", "csv_text", options)
-    return read_or_refuse(lambda: task.read()[0].inputs)
-
-
-@many
-@given(
-    st.lists(st.tuples(FIELDS, st.sampled_from(["a", "b", " a"])), min_size=1, max_size=6),
-    st.sampled_from(
-        [(csv.QUOTE_ALL, "\n"), (csv.QUOTE_MINIMAL, "\r\n")]
-    ),  # with "\n", minimal quotes spare a lone "\r"
-    st.sampled_from(["utf-8", "utf-8-sig"]),
-)
-def test_a_table_that_a_program_wrote(
-    store: Store, rows: list[tuple[str, str]], style: tuple[Any, str], encoding: str
-) -> None:
-    out = io.StringIO(newline="")
-    csv.writer(out, quoting=style[0], lineterminator=style[1]).writerows([("text", "label"), *rows])
-    texts = texts_in(file(store, "table.csv", out.getvalue().encode(encoding)))
-    if isinstance(texts, str):
-        assert "NUL" in texts or not all(text.strip() for text, _ in rows)
-    else:
-        assert texts == [text for text, _ in rows]
-
-
-@many
-@given(st.binary() | st.lists(st.lists(FIELDS, max_size=3).map(",".join)).map("\n".join).map(str.encode), st.booleans())
-@example(b"a,a\n,b", True)
-@example(b'"a\n",b\nc,a', True)
-def test_a_table(store: Store, body: bytes, headed: bool) -> None:
-    data = b"text,label\n" * headed + body
-    texts = texts_in(file(store, "table.csv", data))
-    if not isinstance(texts, str):
-        records = [r for r in csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")) if r]
-        assert texts == [record[records[0].index("text")] for record in records[1:]]
-
-
-@many
-@given(st.lists(st.integers(0, 2) | LEAVES, max_size=4))
-def test_a_column_of_labels(labels: list[Any]) -> None:
-    targets = read_or_refuse(lambda: as_targets(labels, 3, "this file"))
-    assert isinstance(targets, str) or targets.tolist() == labels
 
 
 FILES = st.dictionaries(

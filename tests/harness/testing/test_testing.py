@@ -215,7 +215,7 @@ def test_what_is_right_passes() -> None:
     ("attack", "complaint"),
     [
         (Scribbler(), "changed the inputs it was given; work on a copy"),
-        (Invisible(), "the trigger changes nothing"),
+        (Invisible(), "the trigger changes none of the 36 challenge inputs"),
         (Moody(), "the same rng must give the same poison"),
         (Unnested(), "doses must be nested"),
         (Floats(), r"inputs are torch.float32 \(2, 1, 8, 8\), expected torch.uint8"),
