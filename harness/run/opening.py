@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from attacks.base import Attack, check_target
+from attacks.base import Attack, check_classes
 from attacks.targeted import TargetedAttack, find_trial
 from harness.console import duration, format_count, one_line, out
 from harness.errors import BadGrid
@@ -87,18 +87,16 @@ def _check_attacks(cells: Iterable[Cell], opened: dict[Spec, Task]) -> None:
         attack = cast(Attack, create("attacks", spec.name, dict(spec.options)))
         reasons = [_find_obstacle(attack, opened[task], seeds[spec, task]) for task in tasks]
         if all(reasons):
-            raise BadGrid(f"attacks.{spec.label}: {reasons[0]}")
+            raise BadGrid(reasons[0] if reasons[0].startswith("attacks.") else f"attacks.{spec.label}: {reasons[0]}")
 
 
 def _find_obstacle(attack: Attack, task: Task, seeds: Iterable[int]) -> str:
     """Why this attack cannot be run on this task with any of these seeds; nothing where it can."""
-    target = getattr(attack, "target", None)
-    try:
-        if target is not None and task.classes:
-            check_target(target, task)
-    except (BadInput, NotApplicable) as error:
-        return one_line(error)
     if not (isinstance(attack, TargetedAttack) and attack.targeted):
+        try:
+            check_classes(task, attack)
+        except BadInput as error:
+            return one_line(error)
         return ""
     reasons = []
     for seed in dict.fromkeys(seeds):
