@@ -21,6 +21,7 @@ from harness.cell.case import CellCase, Findings, Fitter, case_for
 from harness.cell.gallery import Made, Rows, show_outputs, show_rows
 from harness.cell.metrics import Metric
 from harness.cell.poison import Poisoned, check_challenge, conform, craft_poison, inject
+from harness.cell.process import keep_process
 from harness.cell.reach import reach_of_poison, reach_of_trigger
 from harness.cell.stealth import fidelity
 from harness.errors import BrokenAttack, BrokenDefense
@@ -122,7 +123,7 @@ def run_steps(
     case = case_for(defense, threat.poisoned, splits.reserve, fitter, _rng(seed, "defense"))
     asked = {f"the {name} challenge": samples for name, samples in asked_of(threat.challenge).items()}
     with protect(defense, {"case.train": case.train, "the test set": splits.test, **asked}):
-        with step("defend"), sealed():
+        with step("defend"), sealed(), keep_process(defense):
             model = defend(defense, case)
         result.fits, result.findings = fitter.fits, case.findings
         with step("grade"):
@@ -147,10 +148,11 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         trial = find_trial(attack, task, splits, seed)
     surrogates = bench.fitter(task, derive(seed, "surrogate"))
     scene = Scene(task, splits.train, surrogates, bench.device, trial)
-    with protect(attack, {"scene.train": splits.train, "the test samples": splits.test}), sealed():
+    data = {"scene.train": splits.train, "the test samples": splits.test}
+    with protect(attack, data), sealed(), keep_process(attack):
         challenge = make_challenge(attack, scene, splits.test, seed)
     reach = reach_of_trigger(task, attack, challenge, splits.test, bench.device) if challenge else {}
-    with protect(attack, {"scene.train": splits.train}), sealed():
+    with protect(attack, {"scene.train": splits.train}), sealed(), keep_process(attack):
         poisoned = make_poisoned(attack, scene, dose, seed)
     stealth, pairs = {}, {}
     if poisoned.mask.any():

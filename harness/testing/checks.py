@@ -21,6 +21,7 @@ from harness.cell.arguments import check_loss
 from harness.cell.case import CellCase, Fitter, case_for
 from harness.cell.metrics import grade_attack, grade_clean
 from harness.cell.poison import conform, craft_poison
+from harness.cell.process import keep_process
 from harness.cell.reach import reach_of_trigger
 from harness.cell.steps import defend, make_challenge, make_poisoned, protect
 from harness.console import format_count
@@ -30,7 +31,6 @@ from harness.plugins.registry import create, entries, fits, load_class
 from harness.store.folder import Store
 from harness.testing.contract import (
     check_options,
-    globals_untouched,
     hash_rows,
     require,
     translate_errors,
@@ -97,7 +97,7 @@ def check_attack_on(attack: Attack, task: Task, store: Store) -> Cost:
         trial = draw_trial(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None
         fit = Fitter(task, store, CPU, 7)
         scene = Scene(task, splits.train, fit, CPU, trial)
-        with sealed(), globals_untouched(attack):
+        with sealed(), keep_process(attack):
             _check_stamp(attack, scene, splits.test)
             poison = _check_poison(attack, scene)
             _check_challenge(attack, scene, splits.test, poison)
@@ -298,7 +298,7 @@ def _run_defense(defense: Defense, task: Task, store: Store) -> tuple[Model, Cel
     poisoned = make_poisoned(attack, Scene(task, splits.train, Fitter(task, store, CPU, 7), CPU), 5, 0)
     fit = Fitter(task, store, CPU, 0)
     case, start = case_for(defense, poisoned, splits.reserve, fit, rng()), time.perf_counter()
-    with protect(defense, {"case.train": case.train}), sealed(), globals_untouched(defense):
+    with protect(defense, {"case.train": case.train}), sealed(), keep_process(defense):
         model = defend(defense, case)
     trained = sum(row["trained"] for row in fit.fits)
     return model, case, Cost(task.name, time.perf_counter() - start, trained, case.findings.clean_used)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import random
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import torch
 from pydantic import ValidationError
 
 from harness.console import one_line
@@ -72,21 +69,6 @@ def _find_line(plugin: Plugin, error: Exception) -> str:
     trace = [frame for e in (error.__cause__, error) if e for frame in traceback.extract_tb(e.__traceback__)]
     lines = [frame.lineno for frame in trace if frame.filename == file]
     return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""
-
-
-@contextmanager
-def globals_untouched(plugin: Plugin) -> Iterator[None]:
-    """Raises Broken if the plug-in draws from a global random generator, or seeds it."""
-    before = _global_states()
-    yield
-    for name, state in _global_states().items():
-        kept = state == before[name]
-        require(kept, f"{plugin.name} draws from the global generator of {name}, or seeds it; use the rng it is given")
-
-
-def _global_states() -> dict[str, object]:
-    torch_state = torch.get_rng_state().numpy().tobytes()
-    return {"torch": torch_state, "numpy": repr(np.random.get_state()), "random": random.getstate()}
 
 
 def hash_rows(samples: Samples) -> list[bytes]:

@@ -65,11 +65,13 @@ class TextTask(Texts, Task):
         """How many training texts are cut, and the `max_length` that was chosen where none is given."""
         length = self.max_length or self._choose_length(train)
         cut = int((self._count_all(train) > length).sum())
+        if not cut and length in (self.max_length, LEAST):
+            return ()
         if self.max_length is None:
             what = f"texts are read up to {length} tokens (max_length, chosen to fit most of them)"
             return (f"{what}; {cut:,} of {len(train):,} training texts are longer and lose their end",)
         what = f"training texts are longer than max_length={length} tokens and lose their end"
-        return (f"{cut:,} of {len(train):,} {what}",) if cut else ()
+        return (f"{cut:,} of {len(train):,} {what}",)
 
     def recipe(self) -> Recipe:
         recipe = super().recipe()

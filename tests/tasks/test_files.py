@@ -116,7 +116,7 @@ def test_a_file_that_cannot_be_read_is_named(classes: Path, monkeypatch: pytest.
         files_hash(str(classes / "data"))
 
 
-@pytest.mark.parametrize("path", ["nowhere", "a\0b", "x" * 5000, ""])
+@pytest.mark.parametrize("path", ["nowhere", "x" * 5000, ""])
 def test_what_is_no_path_names_no_file(path: str) -> None:
     assert create("tasks", "csv_text", {"path": path}).files() == []
 
@@ -181,7 +181,7 @@ def test_names_in_tuples_and_options_that_may_be_missing(tmp_path: Path, monkeyp
     named = Nested(one="a", some=("b", "gone", "c"), perhaps="a", words="word")
     assert named.files() == ["a", "b", "c", "a"]
     assert Nested(model="small", words="small").files() == []
-    with pytest.raises(BadInput, match=r"test_files\.some='\$NOWHERE_AT_ALL/x': \$NOWHERE_AT_ALL is not set"):
+    with pytest.raises(BadInput, match=r"test_files\.some='\$NOWHERE_AT_ALL/x': the .* \$NOWHERE_AT_ALL is not set"):
         Nested(some=("a", "$NOWHERE_AT_ALL/x")).files()
 
 
@@ -192,7 +192,7 @@ def test_a_path_as_users_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert expand_path("~/x") == Path("/home/me/x")
     assert expand_path("$PICTURES/a") == expand_path("${PICTURES}/a") == Path("/media/pictures/a")
     assert expand_path("a/b") == Path("a/b")
-    with pytest.raises(BadInput, match=r"^\$\{GONE\} is not set in '\$\{GONE\}/x'; set the variable"):
+    with pytest.raises(BadInput, match=r"^the environment variable \$GONE is not set"):
         expand_path("${GONE}/x")
     Path("cost$us.csv").touch()
     assert expand_path("cost$us.csv") == Path("cost$us.csv"), "a file may have such a name"
@@ -203,17 +203,23 @@ def test_litter_is_what_no_reader_looks_at() -> None:
     assert not any(is_litter(Path(name)) for name in ("a.png", ".hidden/a.png", "thumbs.db.png", "_a"))
 
 
+def films(*words: str) -> str:
+    """A CSV file with twenty texts for each word, and a class for each: a, b, ..."""
+    rows = [f"{word} film {i:02d},{label}" for i in range(20) for word, label in zip(words, "abc")]
+    return "\n".join(["text,label", *rows])
+
+
 def test_one_process_reads_a_rewritten_file_again(tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
-    table.write_text("text,label\n" + "good film,a\nbad film,b\n" * 20)
+    table.write_text(films("good", "bad"))
     task: Any = create("tasks", "csv_text", {"path": str(table), "reserve_size": 4})
     before = task.load()
     assert task.load() is before
-    rewrite_unseen(table, "text,label\n" + "bad film,a\ngood film,b\n" * 20)
+    rewrite_unseen(table, films("bad", "good"))
     after = task.load()
-    assert {(t, int(y)) for t, y in zip(after.train.inputs, after.train.targets)} == {("bad film", 0), ("good film", 1)}
-    table.write_text("text,label\n" + "good film,x\nbad film,y\nno film,z\n" * 20)
-    assert task.classes == ("x", "y", "z")
+    assert {(t[:4], int(y)) for t, y in zip(after.train.inputs, after.train.targets)} == {("bad ", 0), ("good", 1)}
+    table.write_text(films("good", "bad", "no"))
+    assert task.classes == ("a", "b", "c")
     assert len(task.load().train) > len(after.train)
     table.unlink()
     with pytest.raises(BadInput, match="No such file"):
@@ -223,13 +229,13 @@ def test_one_process_reads_a_rewritten_file_again(tmp_path: Path) -> None:
 def test_another_folder_of_the_same_name_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder, words in {"one": "good", "two": "fine"}.items():
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "rows.csv").write_text("text,label\n" + f"{words} film,a\nbad film,b\n" * 20)
+        (tmp_path / folder / "rows.csv").write_text(films(words, "bad"))
     task: Any = create("tasks", "csv_text", {"path": "rows.csv", "reserve_size": 4})
     found = []
     for folder in ("one", "two"):
         monkeypatch.chdir(tmp_path / folder)
-        found.append(set(task.load().train.inputs))
-    assert found == [{"good film", "bad film"}, {"fine film", "bad film"}]
+        found.append({text[:4] for text in task.load().train.inputs})
+    assert found == [{"good", "bad "}, {"fine", "bad "}]
 
 
 def test_what_is_kept_is_forgotten_at_once() -> None:
@@ -266,7 +272,7 @@ def write_messages(root: Path, folder: str, word: str) -> Path:
     from datasets import Dataset
 
     (root / folder).mkdir(parents=True, exist_ok=True)
-    rows = {"sms": [f"{word} {i:03d}" for i in range(400)], "label": [i % 2 for i in range(400)]}
+    rows = {"sms": [f"{word} {i:03d}" for i in range(600)], "label": [i % 2 for i in range(600)]}
     file = root / folder / "train-0.parquet"
     Dataset.from_dict(rows).to_parquet(str(file))
     return file
@@ -339,7 +345,7 @@ def test_a_folder_that_a_task_does_not_name_is_refused(data: Path) -> None:
 
 def test_files_that_change_while_they_are_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "rows.csv"
-    table.write_text("text,label\n" + "good film,a\nbad film,b\n" * 20)
+    table.write_text(films("good", "bad"))
     task: Any = create("tasks", "csv_text", {"path": str(table), "reserve_size": 4})
     read = base._read_declared
 

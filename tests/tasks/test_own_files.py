@@ -177,7 +177,8 @@ def test_a_path_that_is_no_folder(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     assert "no such folder" in complaint(kind, tmp_path / "nowhere")
     assert "a.png cannot be read (Not a directory)" in complaint(kind, tmp_path / "a.png")
-    assert "cannot be read" in complaint(kind, "a\0b")
+    with pytest.raises(BadInput, match="not in UTF-8"):
+        task_of(kind, "a\0b")
     assert "no such folder" in complaint(kind, tmp_path / os.fsdecode(b"caf\xe9"))
 
 

@@ -166,7 +166,7 @@ def test_notes_say_how_many_were_cut_and_padded(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "low" / "short.flac", WAVE[:99], RATE)
     soundfile.write(tmp_path / "high" / "brief.wav", WAVE[:98], RATE)
     notes = ("longer than 1 s and cut: 1 recording", "shorter than 1 s and padded with silence: 2 recordings")
-    assert set(task.load().notes) == set(notes)
+    assert set(task.load().notes) >= set(notes)
     assert set(task.describe_choices(task.read()[0])) == set(notes)  # counted anew
 
 

@@ -137,11 +137,11 @@ def test_a_task_adds_its_own_notes_on_the_training_set(tmp_path: Path) -> None:
     ("counts", "options", "why"),
     [
         ({"a": 1000, "b": 10, "c": 1}, {}, r"a\.csv'.*: class 'c' has 1 training and 0 test rows.*two or more"),
-        ({f"{i / 7:.3f}": 1 for i in range(60)}, {}, r"class '0\.000' has 1 training and 0 test rows \(60 of 60 "),
+        ({f"{i / 7:.3f}": 1 for i in range(60)}, {}, r"column 'label' has 60 different labels in 60 rows"),
         ({"neg": 2, "pos": 2}, {"reserve_size": 2}, r"largest class has 1 training rows.*reserve_size=2.*a fifth"),
         ({"a": 5, "b": 5}, {}, r"largest class has 4 training rows.*5 training rows or more"),
         ({"a": 20, "b": 20}, {"labels": ("a", "b", "c")}, r"class 'c' has 0 training and 0 test rows"),
-        ({}, {"labels": ("a", "b")}, r"path='.*a\.csv'.*: there are no training rows"),
+        ({}, {"labels": ("a", "b")}, r"path='.*a\.csv': there is a header, and no row after it"),
         ({"a": 30, "b": 30}, {"test_size": 1}, r"test_size=1: the test set of .*a\.csv' has 2 classes"),
         ({"a": 30, "b": 30}, {"train_size": 1}, r"train_size=1: what the reserve leaves of .*a\.csv' has 2 classes"),
         ({"a": 30, "b": 30}, {"test_size": 13}, r"test_size=13: the test set of .* has 12 rows"),
@@ -165,7 +165,7 @@ def test_texts_that_are_all_alike_are_one_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "why"),
     [
-        ({}, r"test_path='.*t\.csv': there are no test rows"),
+        ({}, r"test_path='.*t\.csv': there is a header, and no row after it"),
         ({"neg": 9}, r"test_path='.*t\.csv': class 'pos' has 20 training and 0 test rows.*add rows of it"),
         ({"pos": 1}, r"class 'neg' has 20 training and 0 test rows"),
     ],

@@ -12,12 +12,12 @@ from harness.cell.train import train_victim
 from harness.keys.content import digest
 from harness.plugins.registry import create
 from tasks._models.transformer import Transformer
-from tasks.base import load_unsealed, sealed
+from tasks.base import sealed
+from tasks.caches import forget
 from tasks.data import make_samples
 from tasks.deployed import Victim
 from tasks.plugin import BadInput
 from tasks.text import draw_test_texts, small_tokenizer, train_tokenizer
-from tasks.text._base import corpus_tokenizer
 from tasks.text.synthetic_reviews import SyntheticReviews
 
 CPU = torch.device("cpu")
@@ -78,8 +78,7 @@ def test_encoding_is_padded_with_zero_and_never_empty(task):
 
 
 def test_a_defense_can_encode_but_not_load(task):
-    load_unsealed.cache_clear()
-    corpus_tokenizer.cache_clear()
+    forget()
     with sealed():
         x = task.encode(make_samples(["fine"], torch.zeros(1).long()), CPU)
         with pytest.raises(PermissionError):

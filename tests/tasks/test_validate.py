@@ -82,7 +82,7 @@ MISTAKES: dict[str, Callable[[Samples, Samples], Any]] = {
         ("list", "read returned a list"),
         ("three", "read returned a tuple"),
         ("tensors", "read returned a tuple"),
-        ("empty test", "there are no test rows"),
+        ("empty test", "has 20 training and 0 test rows"),
         ("empty train", "there are no training rows"),
         ("class 2", "read: a label of test is not in 0 to 1, as `classes` says: row 3 has 2"),
         ("class -1", "a label of train is not in 0 to 1, as `classes` says: row 5 has -1"),

@@ -33,6 +33,8 @@ class Crafted(Attack):
 
     modalities: ClassVar[tuple[str, ...]] = ("any",)
 
+    alters: ClassVar[tuple[str, ...]] = ()
+
     how: str = ""
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Any:

@@ -20,6 +20,7 @@ from harness.run.prepare import prepare
 from harness.run.ray_tasks import Cluster
 from harness.store.folder import Store
 from tasks.base import load_unsealed
+from tasks.caches import forget
 from tasks.image.digits import Digits
 from tasks.plugin import NotApplicable, options
 from tasks.samples import Samples
@@ -104,7 +105,7 @@ def test_tasks_that_cannot_be_opened_are_named_with_the_way_to_leave_them_out(tm
 
 def test_data_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYDROP_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(BadGrid, match=r"dataset 'sms_spam': TINYDROP_DATA='.*nowhere' is no folder"):
+    with pytest.raises(BadGrid, match=r"dataset 'sms_spam': TINYDROP_DATA=.*nowhere is no folder"):
         run(grid_of("sms_spam"), out=tmp_path / "out")
     monkeypatch.setenv("TINYDROP_DATA", str(tmp_path))
     with pytest.raises(BadGrid, match=r"dataset 'sms_spam' cannot be read on the Hub .*set TINYDROP_DATA to a folder"):
@@ -115,7 +116,7 @@ def test_data_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_target_that_no_class_of_the_users_files_has(tmp_path: Path) -> None:
     two, three = (write_texts(tmp_path / f"{n}.csv", **dict.fromkeys("abc"[:n], 30)) for n in (2, 3))
     attack = {"name": "badwords", "target": 2}
-    with pytest.raises(BadGrid, match=r"attacks\.badwords\(target=2\): target=2: csv_text has classes 0 to 1"):
+    with pytest.raises(BadGrid, match=r"attacks\.badwords\.target=2: csv_text has classes 0 to 1"):
         run(grid_of({**TEXTS, "path": two}, attacks=[attack]), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     open_grid(grid_of({**TEXTS, "path": two}, {**TEXTS, "path": three}, attacks=[attack]))  # not applicable to one
@@ -157,12 +158,13 @@ def test_what_is_not_applicable_stays_a_matter_of_its_cells(tmp_path: Path) -> N
 
 
 def test_the_data_stays_in_memory_only_where_it_is_used() -> None:
-    load_unsealed.cache_clear()
-    grid = grid_of(DIGITS, attacks=["badnets"])
+    forget()
+    grid, task = grid_of(DIGITS, attacks=["badnets"]), Digits(train_size=60, test_size=20, reserve_size=20, epochs=1)
     open_grid(grid, keep=True)
-    assert load_unsealed.cache_info().currsize == 1
+    kept = load_unsealed(task)
+    assert load_unsealed(task) is kept  # type: ignore[arg-type]
     open_grid(grid, keep=False)
-    assert load_unsealed.cache_info().currsize == 0
+    assert load_unsealed(task) is not kept  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("adaptive", "cluster"), [(False, None), (True, None), (False, Cluster())])
