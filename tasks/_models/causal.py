@@ -30,7 +30,7 @@ class CausalNet(Net):
     @property
     def positions(self) -> int:
         """The most tokens that it reads, those that it adds included."""
-        return getattr(self.lm.config, "max_position_embeddings", None) or sys.maxsize  # type: ignore[arg-type]
+        return getattr(self.lm.config, "max_position_embeddings", None) or sys.maxsize
 
     @property
     def head(self) -> nn.Linear:  # type: ignore[override]  # a property, so that no weight is registered twice

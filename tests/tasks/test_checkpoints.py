@@ -325,5 +325,5 @@ def test_long_texts_are_counted_without_a_warning(tmp_path: Path, caplog: pytest
 
 
 def test_a_victim_without_a_name_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"^victim='' names no model; leave it out for the small one, or give a Hub name"):
+    with pytest.raises(BadInput, match=r"^victim='' names no model; leave it out for the small one, or give a Hub"):
         use("")
