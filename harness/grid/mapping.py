@@ -141,6 +141,11 @@ def _count(field: str, item: Any) -> int:
 
 
 def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
+    """Raises BadGrid for an attack that meets no task, and for a task that meets no attack."""
+    for task in tasks:
+        if not any(meets(task, attack) for attack in attacks):
+            kind = entry("tasks", task.name).modalities[0]
+            raise BadGrid(f"tasks: {task.name!r} is of {kind}, and no attack for that is listed; add one, e.g. `none`")
     for attack in attacks:
         if not any(meets(task, attack) for task in tasks):
             kinds = ", ".join(entry("attacks", attack.name).modalities)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+import torch
+
 from attacks.base import Attack, check_classes
 from attacks.targeted import TargetedAttack, find_trial
 from harness.console import duration, format_count, one_line, out
@@ -53,7 +55,10 @@ def open_tasks(missing: Sequence[Cell], cells: Sequence[Cell], keep: bool) -> No
 
 
 def _open(spec: Spec) -> Task:
-    """The task with its data read, and that of the tasks which its victims start from."""
+    """The task with its data read, and that of the tasks which its victims start from; its victim can be built.
+
+    That is tried for one of the user's own choice: a checkpoint may hold what is none.
+    """
     task = cast(Task, create("tasks", spec.name, dict(spec.options)))
     for note in task.load().notes:
         _say(f"{spec.label}: {note}")
@@ -61,6 +66,9 @@ def _open(spec: Spec) -> Task:
     while source is not None:
         source.load()
         source = source.source()
+    if getattr(task, "victim", None) != getattr(type(task), "victim", None):
+        with torch.random.fork_rng(devices=[]):  # a new head takes random numbers
+            task.model()
     return task
 
 

@@ -151,7 +151,13 @@ class Store:
 
         from harness.keys.content import digest  # imported late: torch, which `tinydrop status` need not load
 
-        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        plain: dict[str, Tensor] = {}
+        storages = set()
+        for name, tensor in tensors.items():
+            ready = tensor.detach().cpu().contiguous()
+            # safetensors refuses shared memory, as that of an output layer that is tied to the embedding
+            plain[name] = ready.clone() if ready.untyped_storage().data_ptr() in storages else ready
+            storages.add(ready.untyped_storage().data_ptr())
         self.add_file(self.artefact_path(key), save(plain, {DIGEST: digest(plain)}))
 
     def load_tensors(self, key: str) -> dict[str, Tensor] | None:

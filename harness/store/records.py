@@ -131,37 +131,36 @@ def load(path: Path) -> Record | None:
     try:
         data = path.read_bytes()
     except OSError as error:
-        _warn(path.name, error)
+        _warn(path.name, str(error).splitlines()[0])
         return None
     return parse_record(str(path), data)
 
 
 def parse_record(where: str, data: bytes) -> Record | None:
     """The record in a file's content, or None with a warning when it is damaged. Raises NewerSchema."""
-    try:
-        record = Record.model_validate_json(data)
-    except ValidationError as error:
-        _check_schema(where, data)
-        _warn(Path(where).name, error)
-        return None
-    if record.schema_version > SCHEMA:
-        _check_schema(where, data)
+    record, fault = _parse(where, data)
+    if fault:
+        _warn(Path(where).name, fault)
     return record
 
 
 def find_fault(where: str, data: bytes) -> str:
     """What is wrong with the content of this record's file, in a few words; "" if nothing is. Raises NewerSchema."""
-    key = Path(where).name.partition(".")[0]
+    return _parse(where, data)[1]
+
+
+def _parse(where: str, data: bytes) -> tuple[Record | None, str]:
+    """The record of a file, or else what is wrong with it."""
     try:
         record = Record.model_validate_json(data)
     except ValidationError as error:
         _check_schema(where, data)
-        return f"is no record ({_first_problem(error)})"
+        return None, f"is no record ({_first_problem(error)})"
     if record.schema_version > SCHEMA:
         _check_schema(where, data)
-    if record.key != key:
-        return f"is the record of another cell: its key is {record.key[:40]!r}"
-    return ""
+    if record.key != Path(where).name.partition(".")[0]:
+        return None, f"is the record of another cell: its key is {record.key[:40]!r}"
+    return record, ""
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -175,8 +174,8 @@ def is_sound(where: str, data: bytes) -> bool:
     return not find_fault(where, data)
 
 
-def _warn(name: str, error: Exception) -> None:
-    warnings.warn(f"damaged record {name} ({str(error).splitlines()[0]}): it counts as missing", stacklevel=4)
+def _warn(name: str, fault: str) -> None:
+    warnings.warn(f"damaged record {name} ({fault}): it counts as missing", stacklevel=4)
 
 
 def _check_schema(where: str, data: bytes) -> None:

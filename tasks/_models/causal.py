@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tasks._models.checkpoint import load_model
+from tasks._models.checkpoint import NOT_FINITE, load_model
 from tasks.net import Net
 from tasks.plugin import BadInput
 
@@ -25,6 +26,11 @@ class CausalNet(Net):
         takes = inspect.signature(lm.base_model.forward).parameters  # type: ignore[union-attr]
         self.cache = "cache" if "cache" in takes else "past_key_values"  # transformers renamed it in 5.24
         self.register_buffer("keep", torch.ones(lm.config.hidden_size))  # type: ignore[union-attr, arg-type]
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that it reads, those that it adds included."""
+        return getattr(self.lm.config, "max_position_embeddings", None) or sys.maxsize
 
     @property
     def head(self) -> nn.Linear:  # type: ignore[override]  # a property, so that no weight is registered twice
@@ -81,12 +87,21 @@ def small_llama(vocabulary: int, width: int, depth: int, heads: int) -> CausalNe
     return CausalNet(LlamaForCausalLM(config))
 
 
-def load_causal(name: str) -> CausalNet:
-    """A causal language model by Hub name or folder. Raises BadInput if it cannot be loaded, or reads ahead."""
+def load_causal(name: str, **lengths: int) -> CausalNet:
+    """A causal language model by Hub name or folder. Raises BadInput if it cannot be loaded, or reads ahead.
+
+    lengths: options with the tokens that they ask it to read, also refused where they are too many.
+    """
     from transformers import AutoModelForCausalLM
 
     net = CausalNet(load_model(AutoModelForCausalLM, name).float())
-    if reads_ahead(net):
+    long = [f"{option}={tokens}" for option, tokens in lengths.items() if tokens > net.positions]
+    if long:
+        raise BadInput(f"{', '.join(long)}: victim={name!r} reads at most {net.positions} tokens; lower what is more")
+    first = answers(net)
+    if not first.isfinite().all():
+        raise BadInput(f"victim={name!r} {NOT_FINITE}")
+    if reads_ahead(first):
         raise BadInput(
             f"victim={name!r} is no decoder: what it says of a token depends on the tokens after it, so its "
             "perplexity means nothing; use a causal language model such as GPT-2 or Llama"
@@ -95,10 +110,15 @@ def load_causal(name: str) -> CausalNet:
 
 
 @torch.no_grad()
-def reads_ahead(net: CausalNet) -> bool:
-    """Whether what is said of the first tokens changes with those that follow."""
+def answers(net: CausalNet) -> Tensor:
+    """(2, 4, V) logits of the first of eight tokens (of all that it reads, if fewer), which different ones follow."""
     rows = net.lm.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    x = (torch.arange(8) % rows + 1).repeat(2, 1)
+    x = (torch.arange(min(8, net.positions)) % rows + 1).repeat(2, 1)
     x[1, 4:] = 1
-    one, other = net(x)[:, :4]
+    return net(x)[:, :4]  # type: ignore[no-any-return]
+
+
+def reads_ahead(first: Tensor) -> bool:
+    """Whether what is said of the first tokens, one of `answers`, changes with those that follow."""
+    one, other = first
     return not torch.allclose(one, other, rtol=1e-3, atol=1e-4)

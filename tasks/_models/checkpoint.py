@@ -11,6 +11,7 @@ from tasks.caches import cached
 from tasks.plugin import BadInput, find_model
 
 WORDS = 50  # words of a vocabulary that must not all be encoded alike
+NOT_FINITE = "answers with infinite numbers or NaN, as its weights are too large for float32; use another checkpoint"
 
 
 def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
@@ -20,6 +21,8 @@ def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
     """
     from transformers.utils import logging
 
+    if not name:
+        raise BadInput("victim='' names no model; leave it out for the small one, or give a Hub name or a folder")
     _check_folder(name, weights="Tokenizer" not in loader.__name__)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # a new head on an old body is what is asked for, not news
@@ -29,7 +32,7 @@ def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
     except Exception as error:  # OSError, ValueError, KeyError, ImportError: all mean the same to the user
         raise BadInput(
             f"victim={name!r} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0][:120]}); "
-            f"use 'transformer' (the small one), go online once so that transformers can fetch it from the Hub, "
+            f"leave it out for the small one, go online once so that transformers can fetch it from the Hub, "
             f"or give a folder that save_pretrained wrote (model and tokenizer)"
         ) from error
     finally:
@@ -39,7 +42,7 @@ def load_pretrained(loader: Any, name: str, **kwargs: Any) -> Any:
 def load_model(loader: Any, name: str, **kwargs: Any) -> Any:
     """A model whose body comes from the checkpoint, all of it, and can read every token of its tokenizer.
 
-    Its head may be new. Raises BadInput.
+    Its weights are finite; its head may be new. Raises BadInput.
     """
     model, info = load_pretrained(loader, name, use_safetensors=True, output_loading_info=True, **kwargs)
     body = f"{model.base_model_prefix}."
@@ -49,6 +52,12 @@ def load_model(loader: Any, name: str, **kwargs: Any) -> Any:
         raise BadInput(
             f"victim={name!r}: its config.json is for other weights than it holds: {len(absent)} tensors of the body, "
             f"such as {absent[0]}, are absent or of another shape; save model and config together by save_pretrained"
+        )
+    poor = [key for key, weight in model.named_parameters() if not weight.isfinite().all()]
+    if poor:
+        raise BadInput(
+            f"victim={name!r}: {len(poor)} of its tensors, such as {poor[0]}, hold infinite numbers or NaN; "
+            "use a checkpoint from before its training failed"
         )
     largest, rows = max(tokenizer(name).get_vocab().values()), model.get_input_embeddings().num_embeddings
     if largest >= rows:
@@ -64,7 +73,7 @@ def tokenizer(name: str) -> Any:
     """The tokenizer that belongs to a checkpoint. Raises BadInput if it knows no words, as without its files."""
     from transformers import AutoTokenizer
 
-    found = load_pretrained(AutoTokenizer, name)
+    found = load_pretrained(AutoTokenizer, name, truncation_side="right")  # whose texts lose their end, always
     special = set(found.all_special_tokens)
     words = [found.convert_tokens_to_string([word]) for word in sorted(set(found.get_vocab()) - special)[-WORDS:]]
     if len({tuple(ids) for ids in found(words)["input_ids"]} if words else ()) < 2:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tasks._models.checkpoint import load_model, longest_text
+from tasks._models.checkpoint import NOT_FINITE, load_model, longest_text
 from tasks._models.transformer import crop_padding, token_mask
 from tasks.net import Net
 from tasks.plugin import BadInput
+
+WAY_OUT = "lower max_length, or use an encoder like BERT, a decoder like GPT-2"
 
 
 class HuggingFaceNet(Net):
@@ -25,7 +27,7 @@ class HuggingFaceNet(Net):
         model = load_model(
             AutoModelForSequenceClassification, name, num_labels=classes, ignore_mismatched_sizes=True,
             attn_implementation="eager",  # the fused kernels have no second derivative
-        )  # fmt: skip
+        ).float()  # fmt: skip  # all of it, before the head is taken out
         if max_length > (longest := longest_text(name)):
             raise BadInput(f"max_length={max_length}: {name} reads at most {longest} tokens")
         at, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
@@ -33,12 +35,10 @@ class HuggingFaceNet(Net):
         self.head = last
         self.decoder = at == "score"
         model.set_submodule(at, nn.Identity())  # so that the model's "logits" are the features
-        self.model = model.float()
+        self.model = model
         flaw = find_flaw(self, max_length)
         if flaw:
-            raise BadInput(
-                f"victim={name!r} {flaw}; lower max_length, or use an encoder like BERT, a decoder like GPT-2"
-            )
+            raise BadInput(f"victim={name!r} {flaw}")
 
     @property
     def stages(self) -> nn.ModuleList:  # type: ignore[override]  # a property, so that no weight is registered twice
@@ -63,7 +63,7 @@ class HuggingFaceNet(Net):
 
 @torch.no_grad()
 def find_flaw(net: HuggingFaceNet, length: int) -> str:
-    """Why the network cannot be a victim, in words; "" if it can: it reads embeddings of `length` tokens, no padding.
+    """Why the network cannot be a victim, and the way out; "" if it can: it reads `length` embedded tokens, no padding.
 
     What it says of a short text must not depend on the longer one beside it.
     """
@@ -73,9 +73,11 @@ def find_flaw(net: HuggingFaceNet, length: int) -> str:
     try:
         beside, alone = net(x)[1:], net(x[1:])
     except Exception as error:  # whatever its own forward raises
-        return f"cannot read {length} embedded tokens ({type(error).__name__}: {one_line(error)})"
+        return f"cannot read {length} embedded tokens ({type(error).__name__}: {one_line(error)}); {WAY_OUT}"
+    if not beside.isfinite().all():
+        return NOT_FINITE
     if not torch.allclose(beside, alone, rtol=1e-3, atol=1e-4):
-        return "answers to the padding behind a text, not to the text alone"
+        return f"answers to the padding behind a text, not to the text alone; {WAY_OUT}"
     return ""
 
 

@@ -118,7 +118,7 @@ class LanguageTask(Texts, Task):
     def model(self) -> nn.Module:
 
         if self.victim != SMALL:
-            return causal.load_causal(self.victim)
+            return causal.load_causal(self.victim, block=self.block, max_length=self.max_length)
         size = small_tokenizer(self).get_vocab_size()
         return causal.small_llama(size, self.width, self.depth, self.heads)
 
@@ -240,16 +240,19 @@ class LanguageVictim(Victim):
         """
         if not len(samples):
             return []
-        limit = self.task.max_length
+        more = int(samples.targets.max())
+        limit = min(self.task.max_length, cast("CausalNet", self.module).positions - more)
+        if limit < 1:
+            raise BadInput(f"more={more}: victim={self.task.victim!r} reads no text and adds so many tokens; lower it")
         prompts = [ids[-limit:] for ids in tokenize(self.task, samples.inputs)]
         longest = max(map(len, prompts))
         x = torch.tensor([[0] * (longest - len(ids)) + [i + 1 for i in ids] for ids in prompts], device=self.device)
         chosen = self.task.temperature if temperature is None else temperature
-        made = self.sample(x, int(samples.targets.max()), chosen).cpu()
+        made = self.sample(x, more, chosen).cpu()
         end = tokenize(self.task, [END])[0][0]
         texts = []
-        for row, more in zip(made.tolist(), samples.targets.tolist(), strict=True):
-            row = row[:more]
+        for row, asked in zip(made.tolist(), samples.targets.tolist(), strict=True):
+            row = row[:asked]
             texts.append(row[: row.index(end)] if end in row else row)
         return detokenize(self.task, pad_tokens(texts, max(1, *map(len, texts))))
 
@@ -325,7 +328,7 @@ def tokenize(task: LanguageTask, texts: Any) -> list[list[int]]:
     if known.eos_token is None:
         raise BadInput(f"victim={task.victim!r}: its tokenizer has no end-of-text token (eos_token)")
     texts = [known.eos_token if text == END else text for text in texts]
-    return known(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
+    return known(texts, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[no-any-return]
 
 
 def detokenize(task: LanguageTask, x: Tensor) -> list[str]:

@@ -126,7 +126,8 @@ def test_what_is_read_holds_the_whole_trigger(
         assert task.count_tokens(upto) <= min(task.length, within or task.length)
 
 
-def test_a_transformers_victim_counts_its_own_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", ["left", "right"])  # the end is cut, whatever the tokenizer says
+def test_a_transformers_victim_counts_its_own_tokens(side: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -137,7 +138,7 @@ def test_a_transformers_victim_counts_its_own_tokens(tmp_path: Path) -> None:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32, truncation_side=side
     ).save_pretrained(tmp_path)
     task = create("tasks", "synthetic_reviews", {"victim": str(tmp_path), "max_length": 8, "train_size": 60})
     assert isinstance(task, TextTask)

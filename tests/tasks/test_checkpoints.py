@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 import torch
 from helpers import tiny
 
+from harness.keys import content
+from harness.store.folder import Store
 from tasks._models.causal import load_causal
 from tasks._models.checkpoint import tokenizer
 from tasks.data import make_samples
+from tasks.language._base import tokenize
 from tasks.plugin import BadInput
 
 transformers = pytest.importorskip("transformers")
@@ -74,7 +78,20 @@ def cut_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
 
 
-def use(folder: Path, length: int = 16) -> Any:
+def change_weights(folder: Path, change: Callable[[torch.Tensor], torch.Tensor], only: str = "") -> None:
+    """Every tensor with `only` in its name becomes what `change` makes of it."""
+    from safetensors.torch import load_file, save_file
+
+    held = load_file(folder / "model.safetensors")
+    made = {name: change(tensor) if only in name else tensor for name, tensor in held.items()}
+    save_file(made, folder / "model.safetensors", {"format": "pt"})
+
+
+def with_number(number: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda tensor: tensor.flatten().index_fill(0, torch.tensor(3), number).view_as(tensor)
+
+
+def use(folder: Path | str, length: int = 16) -> Any:
     """The network of a task with this victim, once its texts are encoded."""
     task = replace(tiny("synthetic_reviews"), victim=str(folder), max_length=length)  # type: ignore[type-var]
     task.encode(make_samples(TEXTS, torch.zeros(4).long()), CPU)
@@ -203,3 +220,110 @@ def test_a_language_model_must_not_read_ahead(tmp_path: Path) -> None:
     tokenizer.cache_clear()
     with pytest.raises(BadInput, match="ids up to 15, its embedding has 15 rows"):
         load_causal(str(tmp_path / "gpt2"))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_named(number: float, tmp_path: Path) -> None:
+    line = r"^victim=.*: 1 of its tensors, such as {}, hold infinite numbers or NaN; use .*$"
+    for kind, head, name in (
+        ("bert", "SequenceClassification", "encoder.layer.1.output.dense.weight"),
+        ("gpt2", "CausalLM", "h.1.mlp.c_fc.weight"),
+    ):
+        save_model(tmp_path / kind, kind, head)
+        save_words(tmp_path / kind, eos_token="[SEP]")
+        change_weights(tmp_path / kind, with_number(number), name)
+    with pytest.raises(BadInput, match=line.format(r"bert\.encoder\.layer\.1\.output\.dense\.weight")):
+        use(tmp_path / "bert")
+    with pytest.raises(BadInput, match=line.format(r"transformer\.h\.1\.mlp\.c_fc\.weight")):
+        load_causal(str(tmp_path / "gpt2"))
+
+
+def test_weights_that_are_too_large_are_said_to_be(tmp_path: Path) -> None:
+    for kind, head in (("bert", "SequenceClassification"), ("gpt2", "CausalLM")):
+        save_model(tmp_path / kind, kind, head)
+        save_words(tmp_path / kind, eos_token="[SEP]")
+        change_weights(tmp_path / kind, lambda tensor: tensor * 1e30)
+    line = r"^victim=.* answers with infinite numbers or NaN, as its weights are too large for float32; use .*$"
+    with pytest.raises(BadInput, match=line):
+        use(tmp_path / "bert")
+    with pytest.raises(BadInput, match=line):
+        load_causal(str(tmp_path / "gpt2"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_read_in_full(precision: torch.dtype, kind: str, tmp_path: Path) -> None:
+    save_model(tmp_path, kind)
+    save_words(tmp_path)
+    change_weights(tmp_path, lambda tensor: tensor.to(precision))
+    edit_config(tmp_path, dtype=str(precision).removeprefix("torch."))
+    net = use(tmp_path)
+    assert {tensor.dtype for tensor in net.parameters()} == {torch.float32}
+    assert torch.equal(net.head.weight, net.head.weight.to(precision).float())
+
+
+def test_a_language_model_reads_as_many_tokens_as_it_has_positions(tmp_path: Path) -> None:
+    save_model(tmp_path, "gpt2", "CausalLM")  # 40 positions
+    save_words(tmp_path, eos_token="[SEP]")
+
+    def task(**changes: int) -> Any:
+        return replace(tiny("synthetic_stories"), victim=str(tmp_path), **changes)  # type: ignore[type-var]
+
+    with pytest.raises(BadInput, match=r"^block=128, max_length=512: victim=.* reads at most 40 tokens; lower"):
+        task(block=128, max_length=512).model()
+    with pytest.raises(BadInput, match=r"^block=41: victim=.* reads at most 40 tokens; lower"):
+        task(block=41, max_length=40).model()
+    fits = task(block=40, max_length=40, temperature=0.0)
+    victim = fits.deploy(fits.model().eval(), CPU)
+    words = "a b c d e f g h " * 9
+
+    def ask(text: str, more: int) -> Any:
+        return victim.continue_texts(make_samples([text], torch.tensor([more])))
+
+    assert victim.read(make_samples([words], torch.zeros(1).long()))[0, 1] == 39
+    assert ask(words, 30) == ask(words[-20:], 30), "of a request as many tokens are read as leave room for the rest"
+    assert ask(words, 30) != ask(words[:-2], 30)
+    with pytest.raises(BadInput, match=r"^more=40: victim=.* lower it"):
+        ask(words, 40)
+
+
+def test_a_tied_language_model_comes_back_from_the_store_as_it_was(tmp_path: Path, store: Store) -> None:
+    for kind in ("gpt2", "opt"):
+        more = {"ffn_dim": 16, "word_embed_proj_dim": 16} if kind == "opt" else {}
+        save_model(tmp_path / kind, kind, "CausalLM", **more)
+        save_words(tmp_path / kind, eos_token="[SEP]")
+        first, second = load_causal(str(tmp_path / kind)), load_causal(str(tmp_path / kind))
+        with torch.no_grad():
+            first.head.weight.mul_(1.5)
+        key = content.digest(kind)
+        store.save_tensors(key, first.state_dict())
+        found = store.load_tensors(key)
+        assert found is not None
+        second.load_state_dict(found)
+        x = torch.arange(1, 9)[None]
+        assert torch.equal(first(x), second(x))
+        assert second.head.weight.data_ptr() == second.lm.get_input_embeddings().weight.data_ptr(), "and is tied still"  # type: ignore[operator]
+
+
+def test_the_end_of_a_long_text_is_cut_whatever_the_tokenizer_says(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    save_words(tmp_path, truncation_side="left")
+    task = replace(tiny("synthetic_reviews"), victim=str(tmp_path), max_length=4)  # type: ignore[type-var]
+    x = task.encode(make_samples(["a b c d e f g h"], torch.zeros(1).long()), CPU)
+    assert (x - 1).tolist() == [[4, 5, 6, 7]]
+
+
+def test_long_texts_are_counted_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_words(tmp_path, eos_token="[SEP]")
+    edit = {"model_type": "gpt2", "vocab_size": 15}
+    (tmp_path / "config.json").write_text(json.dumps(edit))
+    transformers.utils.logging.enable_propagation()
+    task = replace(tiny("synthetic_stories"), victim=str(tmp_path))  # type: ignore[type-var]
+    assert len(tokenize(task, ["a " * 99])[0]) == 99, "its model_max_length is 32"
+    assert not caplog.records
+    transformers.utils.logging.disable_propagation()
+
+
+def test_a_victim_without_a_name_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"^victim='' names no model; leave it out for the small one, or give a Hub"):
+        use("")

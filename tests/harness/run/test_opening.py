@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import pytest
+import torch
 from helpers import grid_file, invoke, tinydrop
 
 from harness.errors import BadGrid
@@ -181,3 +182,14 @@ def test_only_tasks_with_cells_to_run_are_opened_and_none_for_ray(
         with pytest.raises(BadGrid, match=r"nowhere\.csv"):
             prepared.open_tasks(adaptive)
     open_tasks([], plan.cells, keep=True)
+
+
+def test_a_victim_that_cannot_be_built_is_found_before_the_first_cell(tmp_path: Path) -> None:
+    reviews = {"name": "synthetic_reviews", "train_size": 40, "epochs": 1}
+    before = torch.random.get_rng_state()
+    for victim in ("", str(tmp_path)):
+        with pytest.raises(BadGrid, match=f"^task synthetic_reviews cannot be opened: victim='{victim}'"):
+            run(grid_of({**reviews, "victim": victim}), out=tmp_path / "out")
+    assert not os.listdir(tmp_path), "nothing is recorded"
+    open_grid(grid_of({**DIGITS, "victim": "resnet18"}, attacks=["badnets"]))
+    assert torch.equal(torch.random.get_rng_state(), before), "a network that was tried takes no random numbers"

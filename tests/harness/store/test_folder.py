@@ -27,6 +27,17 @@ def test_tensors_are_made_once(store: Store) -> None:
     assert torch.equal(first["w"], second["w"])
 
 
+def test_tensors_that_share_memory_are_saved_each_whole(store: Store) -> None:
+    """As those of a language model whose output layer is its embedding."""
+    tied = torch.arange(6.0)
+    store.save_tensors(KEY, {"a": tied, "b": tied, "half": tied[3:], "own": torch.ones(2)})
+    found = store.load_tensors(KEY)
+    assert found is not None
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "a": [0, 1, 2, 3, 4, 5], "b": [0, 1, 2, 3, 4, 5], "half": [3, 4, 5], "own": [1, 1],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "damage",
     [lambda data: b"", lambda data: b"junk", lambda data: data[:-7], lambda data: data[:-1] + bytes([data[-1] ^ 1])],
