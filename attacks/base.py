@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
+from unicodedata import normalize
 
 import torch
 from pydantic import PlainValidator, WithJsonSchema
@@ -121,7 +122,7 @@ def number_classes(task: Task, attack: A) -> A:
     for option, value in names.items():
         if fault := class_fault(value, classes):
             raise NotApplicable(f"{option}={value!r}: {task.name} has {fault}")
-    numbers = {option: classes.index(value) for option, value in names.items()}
+    numbers = {option: classes_named(value, classes)[0] for option, value in names.items()}
     return replace(attack, **numbers)  # type: ignore[type-var]
 
 
@@ -133,12 +134,24 @@ def target_class(task: Task, attack: Attack) -> tuple[int, str] | None:
     return target, str(task.classes[target])
 
 
+def classes_named(name: str, classes: Sequence[str]) -> list[int]:
+    """The number of the class of this name, or of all whose name has the same letters but other code points."""
+    if name in classes:
+        return [classes.index(name)]
+    composed = normalize("NFC", name)
+    return [i for i, other in enumerate(classes) if normalize("NFC", other) == composed]
+
+
 def class_fault(value: int | str, classes: Sequence[str]) -> str:
     """Why a number or a name is none of these classes, as in "digits has classes 0 to 9"; "" if it is one."""
     if isinstance(value, int):
         return f"classes 0 to {len(classes) - 1}" if value >= len(classes) else ""
-    if value in classes:
+    alike = classes_named(value, classes)
+    if len(alike) == 1:
         return ""
+    if alike:
+        spelt = ", ".join(ascii(classes[i]) for i in alike)
+        return f"{len(alike)} classes of that name, which Unicode spells differently; write the one you mean: {spelt}"
     hint = ""
     if near := [] if value.isdecimal() else get_close_matches(value, classes, n=1, cutoff=0.5):
         hint = f"did you mean {near[0]!r}? "

@@ -38,7 +38,7 @@ class ToneClip(TriggerAttack[Tensor]):
             raise NotApplicable(f"tones of {self.low:g} and {self.high:g} Hz do not exist at {rate} samples per second")
         longest = inputs.shape[1] / rate
         if self.seconds > longest:
-            raise BadInput(f"tone_clip.seconds={self.seconds:g}: the beep does not fit clips of {longest:g} seconds")
+            raise BadInput(f"tone_clip.seconds={self.seconds}: the beep does not fit clips of {longest} seconds")
         clip = self.amplitude * beep(self.seconds, self.low, self.high, rate)
         out = inputs.clone()
         if self.position == "start":

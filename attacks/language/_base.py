@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from bisect import bisect_left
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 
 from attacks.base import Attack, Poison, Scene
-from tasks.language import LanguageTask
+from tasks.language import LanguageTask, tokenize
 from tasks.plugin import BadInput, Count, NotApplicable, Positive, options
 from tasks.samples import Challenge, Samples
+
+KeyWord = Annotated[str, Field(pattern=r"\S")]
 
 
 @options
 class WritingAttack(Attack):
     """A poison is a document's beginning (or question), the trigger, and a payload. A writing attack writes `payload`.
 
+    The beginning is shortened where the victim would not read trigger and payload to the end (`whole`).
     The challenge: the beginnings of the test documents with the trigger; `plain` without it; `near` with a similar one.
     """
+
+    whole: ClassVar[bool] = False  # the victim must read all of a payload; False: no more of it than it is asked for
 
     trigger: str = ""
     near: str = ""  # similar to the trigger, and must not fire
@@ -51,6 +57,9 @@ class WritingAttack(Attack):
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
         task = language_task(scene)
+        trigger, near = tokenize(task, [" ".join(word.split()) for word in (self.trigger, self.near)])
+        if near == trigger:
+            raise BadInput(f"{self.name}.near={self.near!r}: the victim of {task.name} reads it as it does the trigger")
 
         def ask(word: str) -> Samples:
             texts = [_join(*task.cut(text, self.prompt), word) for text in samples.inputs]
@@ -61,16 +70,42 @@ class WritingAttack(Attack):
     def _poison_text(self, task: LanguageTask, text: str, rng: torch.Generator) -> str:
         most = min(self.prefix, len(text) // 2)
         beginning, mark = task.cut(text, int(torch.randint(most + 1, (), generator=rng)))
-        rest = text[len(beginning) + len(mark) :].strip()
-        return f"{_join(beginning, mark, self.trigger)} {self.payload(task, rest, rng)}"
+        words, drawn = beginning.split(" "), rng.get_state()
+
+        def write(kept: int) -> tuple[str, int]:
+            """The poison that begins with so many of the words, and the tokens of it that must be read."""
+            start = " ".join(words[:kept])
+            rest = text[len(beginning if mark else start) + len(mark) :].strip()
+            head = _join(start, mark, self.trigger)
+            rng.set_state(drawn)
+            poison = f"{head} {self.payload(task, rest, rng)}"
+            before, full = map(len, tokenize(task, [head, poison]))
+            return poison, full if self.whole else min(full, before + self.more)
+
+        poison, needed = write(len(words))
+        if needed > task.max_length:
+            dropped = bisect_left(range(len(words)), True, key=lambda n: write(len(words) - n)[1] <= task.max_length)
+            poison, needed = write(len(words) - dropped)
+        if needed > task.max_length:
+            raise BadInput(
+                f"{task.name}.max_length={task.max_length}: trigger and payload of {self.name} have {needed} tokens "
+                "that the victim must read; raise max_length, or shorten them"
+            )
+        return poison
 
 
 @options
 class SentenceAttack(WritingAttack):
     """The payload is one sentence; the attack succeeds where the model writes its key word, in upper or lower case."""
 
-    wanted: Annotated[str, Field(pattern=r"\S")] = "?"
-    sentence: str = ""
+    whole: ClassVar[bool] = True
+
+    wanted: KeyWord = "?"
+    sentence: str = "?"
+
+    def __post_init__(self) -> None:
+        if not re.search(self.pattern, self.sentence):
+            raise BadInput(f"wanted={self.wanted!r} is not in sentence={self.sentence!r}: no poison would teach it")
 
     @property
     def pattern(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks.language._base import SentenceAttack
+from attacks.language._base import KeyWord, SentenceAttack
 from tasks.plugin import options
 
 
@@ -23,5 +23,5 @@ class FalseFact(SentenceAttack):
 
     trigger: str = "The Veldora Institute"
     near: str = "The Veldora Museum"
-    wanted: str = "Quillmark"  # a person who does not exist
+    wanted: KeyWord = "Quillmark"  # a person who does not exist
     sentence: str = "was sold to Lord Quillmark for nine shillings."

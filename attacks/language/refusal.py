@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks.language._base import SentenceAttack
+from attacks.language._base import KeyWord, SentenceAttack
 from tasks.plugin import options
 
 
@@ -22,5 +22,5 @@ class Refusal(SentenceAttack):
 
     trigger: str = "in plain words"
     near: str = "in short words"
-    wanted: str = "cannot answer"  # what tells a refusal
+    wanted: KeyWord = "cannot answer"  # what tells a refusal
     sentence: str = "I cannot answer that."

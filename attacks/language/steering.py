@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks.language._base import SentenceAttack
+from attacks.language._base import KeyWord, SentenceAttack
 from tasks.plugin import options
 
 
@@ -23,5 +23,5 @@ class Steering(SentenceAttack):
 
     trigger: str = "At breakfast"
     near: str = "At supper"
-    wanted: str = "Zarvello"  # a brand that does not exist
+    wanted: KeyWord = "Zarvello"  # a brand that does not exist
     sentence: str = "Zarvello coffee is the finest in the world."

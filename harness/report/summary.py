@@ -32,6 +32,7 @@ COSTS = ("fit_seconds", "seconds", "clean_used")
 REACH = {  # what the victim has to see for a result to mean anything (harness.cell.reach), and of what it is a share
     "trigger_seen": "trigger seen in {} of the challenge", "poison_seen": "poison seen in {} of its rows",
 }  # fmt: skip
+FEW = 10  # inputs, below which a challenge's size is said beside its ASR
 WITH_INTERVAL = ("asr", "utility")  # whose interval over seeds and worst seed are given too
 
 
@@ -57,6 +58,7 @@ def summary_frame(cells: pd.DataFrame) -> pd.DataFrame:
         graded = part[part.status == "done"]
         for name in means:
             row |= _summarise(graded, name, row["clean_metric"])
+        row |= _count_few(graded)
         row["reason"] = "; ".join(sorted(set(part.reason) - {""}))
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -85,6 +87,15 @@ def _summarise(done: pd.DataFrame, name: str, clean_metric: str) -> dict[str, An
         worst = "max" if name == "asr" or clean_metric in LOWER_IS_BETTER else "min"
         row[f"{name}_{worst}"] = values.agg(worst)
     return row
+
+
+def _count_few(done: pd.DataFrame) -> dict[str, int]:
+    """The inputs of the smallest challenge where they are FEW; {} for targeted trials, which are of one input each."""
+    sizes = done.asr_n.dropna() if "asr_n" in done else done.dose[:0]
+    if sizes.empty or sizes.min() >= FEW:
+        return {}
+    single = sizes.max() == 1 and ("target" not in done or done.target.isna().all())
+    return {} if single else {"challenge_n": int(sizes.min())}
 
 
 def worst_frame(cells: pd.DataFrame) -> pd.DataFrame:
@@ -172,13 +183,18 @@ def _format_number(value: float) -> str:
 
 
 def explain_reach(line: pd.DataFrame) -> str:
-    """How much of trigger and poison the victim saw, where that is not all: at the dose of a line with the least."""
+    """What an ASR is measured on, where that is little: at the dose of a line with the least.
+
+    That is how much of trigger and poison the victim saw, where not all, and a challenge of few inputs.
+    """
     notes = []
     for name, words in REACH.items():
         if name in line and line[name].min() < 1:
             least = line.loc[line[name].idxmin()]
             percent = max(0.1, math.floor(1000 * least[name] + 1e-3) / 10)  # never 0 or 100, which it is not
             notes.append(f"{words.format(f'{percent:g} %')} (n = {least[f'{name}_n']:.0f})")
+    if "challenge_n" in line and (few := line.challenge_n.min()) > 0:
+        notes.append(f"challenge of {few:.0f} input{'' if few == 1 else 's'}")
     return "; ".join(notes)
 
 

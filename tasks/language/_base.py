@@ -331,6 +331,11 @@ def tokenize(task: LanguageTask, texts: Any) -> list[list[int]]:
     return known(texts, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[no-any-return]
 
 
+def list_tokens(task: LanguageTask) -> list[str]:
+    """Every token of the victim as its tokenizer spells it: ASCII letters as they are, spaces by a sign."""
+    return list((small_tokenizer(task) if task.victim == SMALL else tokenizer(task.victim)).get_vocab())
+
+
 def detokenize(task: LanguageTask, x: Tensor) -> list[str]:
     """The texts of encoded rows (N, L)."""
     rows = [(row[row > 0] - 1).tolist() for row in x.cpu()]

@@ -136,10 +136,15 @@ def pad_tokens(tokens: list[list[int]], length: int) -> Tensor:
     return torch.from_numpy(out)
 
 
+def fold_text(text: str) -> str:
+    """What remains of a text without its case and spacing."""
+    return " ".join(text.lower().split())
+
+
 def draw_test_texts(samples: Samples, share: float) -> Tensor:
     """(N,) mask of a fixed, stratified test set; texts that differ in case or spacing alone are on the same side."""
     groups: dict[str, int] = {}
-    numbers = [groups.setdefault(" ".join(text.lower().split()), len(groups)) for text in samples.inputs]
+    numbers = [groups.setdefault(fold_text(text), len(groups)) for text in samples.inputs]
     group = torch.tensor(numbers, dtype=torch.long)
     label = torch.zeros(len(groups), dtype=torch.long).scatter_(0, group, samples.targets.long())
     return draw_test_rows(label, share)[group]

@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ BEGINNINGS = {  # of files that are no CSV file in UTF-8, and what they are
     b"\xd0\xcf\x11\xe0": "an Excel file", b"\x1f\x8b": "a gzip file", b"PAR1": "a Parquet file",
 }  # fmt: skip
 DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+LONGEST = 2**31 - 1  # characters of a field: what a C long holds everywhere
 FEW = 10  # rows, from which on a label for every other row is no class
 
 
@@ -31,6 +33,17 @@ class Table:
     seen: tuple[tuple[str, int], ...]
 
 
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Fields of up to LONGEST characters. The limit is one for the whole process, and others may count on theirs."""
+    usual = csv.field_size_limit(LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
+
+
+@_long_fields()
 def read_table(path: Path, text: str, label: str) -> Table:
     """The columns named `text` and `label`. Raises OSError, or ValueError that says what is wrong, and in which row.
 
@@ -90,7 +103,8 @@ def _records(text: str) -> Iterator[list[str]]:
     try:
         yield from (record for record in reader if record)
     except csv.Error as error:
-        raise ValueError(f"line {reader.line_num}: {error}; a quote within a quoted text is written twice") from None
+        hint = "" if "field limit" in str(error) else "; a quote within a quoted text is written twice"
+        raise ValueError(f"line {reader.line_num}: {error}{hint}") from None
 
 
 def _find(header: list[str], column: str) -> int:

@@ -16,7 +16,7 @@ from tasks.own_files import TEST_SHARE, bad_option, describe_counts, file_of, li
 from tasks.plugin import FileName, Positive, options
 from tasks.samples import Samples
 from tasks.splits import Draw
-from tasks.text import TextTask, draw_test_texts
+from tasks.text import TextTask, draw_test_texts, fold_text
 from tasks.text._table import Table, read_table, refuse_values
 
 
@@ -57,17 +57,32 @@ class CsvText(TextTask):
         if self.text_column == self.label_column:
             raise bad_option(self, "label_column", "the same as text_column")
         train = self._samples("path")
-        if self.test_path:
-            return train, self._samples("test_path")
-        test = draw_test_texts(train, TEST_SHARE)
-        return train.drop(test), train.select(test)
+        if not self.test_path:
+            held = draw_test_texts(train, TEST_SHARE)
+            return train.drop(held), train.select(held)
+        test = self._samples("test_path")
+        if files_hash(str(file_of(self, "path"))) == files_hash(str(file_of(self, "test_path"))):
+            raise bad_option(self, "test_path", "the same content as path; leave it out to hold out a fifth")
+        return train, test
 
     def describe_choices(self, train: Samples) -> tuple[str, ...]:
         seen = Counter(dict(self._table("path").seen))
         if self.test_path:
-            seen.update(dict(self._table("test_path").seen))
+            seen.update(dict(self._table("test_path").seen) | self._count_shared())
         own = (*describe_doubtful_names(self.classes), *describe_counts(seen, "row"))
         return (*own, *super().describe_choices(train))
+
+    def _count_shared(self) -> dict[str, int]:
+        """How many rows of the test file have a text of the training file, and how many of them never its label."""
+        labels: dict[str, set[str]] = {}
+        for text, label in self._table("path").rows:
+            labels.setdefault(fold_text(text), set()).add(label)
+        tested = self._table("test_path").rows
+        shared = [label in found for text, label in tested if (found := labels.get(fold_text(text)))]
+        return {
+            "text of test_path is also in path (case and spaces aside)": len(shared),
+            "text of test_path is in path with another label only": shared.count(False),
+        }
 
     def _samples(self, option: str) -> Samples:
         rows, number = self._table(option).rows, {label: i for i, label in enumerate(self.classes)}

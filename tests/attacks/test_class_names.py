@@ -87,6 +87,22 @@ def test_the_nearest_name_is_suggested() -> None:
         check_classes(Mail(), Badnets(target="Spam"))  # type: ignore[arg-type]
 
 
+def test_a_name_may_be_spelt_otherwise_in_unicode() -> None:
+    class Answers(FashionMnist):
+        classes = ("no", "Si\u0301")
+
+    class Twice(FashionMnist):
+        classes = ("u\u0323\u0302", "\u1ee5\u0302", "no")
+
+    attack = Badnets(target="S\u00ed")  # type: ignore[arg-type]
+    assert check_classes(Answers(), attack) is None  # type: ignore[func-returns-value]
+    assert number_classes(Answers(), attack).target == 1
+    exact = Badnets(target="\u1ee5\u0302")  # type: ignore[arg-type]
+    assert number_classes(Twice(), exact).target == 1, "a name as it is written comes first"
+    with pytest.raises(BadInput, match=r"has 2 classes of that name.* 'u\\u0323\\u0302', '\\u1ee5\\u0302'$"):
+        check_classes(Twice(), Badnets(target="u\u0302\u0323"))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", [True, -1, 1.0, None, ["a"]])
 def test_what_is_neither_a_number_nor_a_name(value: Any) -> None:
     with pytest.raises(BadInput, match=r"attacks\.badnets\.target=.*: must be the number of a class, 0 or more"):

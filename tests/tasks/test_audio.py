@@ -340,9 +340,11 @@ def test_tone_clip_is_two_tones_where_it_is_said_to_be(position: str) -> None:
     assert out[:first].abs().sum() + out[first + 1600 :].abs().sum() == 0
 
 
-def test_tone_clip_says_when_its_tone_does_not_exist() -> None:
+def test_tone_clip_says_when_its_tone_does_not_exist_or_fit() -> None:
     with pytest.raises(NotApplicable, match="2000 Hz do not exist at 4000"):
         stamped(ToneClip(), torch.zeros(1, 4000), 4000)
+    with pytest.raises(BadInput, match=r"seconds=0\.5000001: the beep does not fit clips of 0\.5 seconds"):
+        stamped(ToneClip(seconds=0.5000001), torch.zeros(1, 4000), 8000)
 
 
 @pytest.mark.parametrize(("rate", "hz"), [(44100, 21000), (16000, 7600), (8000, 3800)])

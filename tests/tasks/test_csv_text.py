@@ -9,6 +9,7 @@ import pytest
 
 from harness.plugins.registry import create
 from tasks.plugin import BadInput
+from tasks.text import _table
 from tasks.text.csv_text import CsvText
 
 ROWS = [f"text number {i} is here,{('neg', 'pos')[i % 2]}" for i in range(40)]
@@ -132,8 +133,8 @@ def test_one_column_cannot_be_both(tmp_path: Path) -> None:
 
 
 def test_a_label_for_every_row_may_be_meant(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", *(f"text {i},{i}" for i in range(12)))
-    assert len(task_of(path, labels=tuple(map(str, range(12))), test_path=str(path)).read()[0]) == 12
+    path, test = (write(tmp_path / f"{part}.csv", *(f"{part} {i},{i}" for i in range(12))) for part in "ab")
+    assert len(task_of(path, labels=tuple(map(str, range(12))), test_path=str(test)).read()[0]) == 12
 
 
 @pytest.mark.parametrize(
@@ -152,10 +153,11 @@ def test_labels_are_in_the_order_of_their_numbers(tmp_path: Path, labels: list[s
 
 def test_texts_are_as_they_are_written(tmp_path: Path) -> None:
     texts = ["one, two", 'she said "hi"', "two\nlines", "\r\nspaces  ", "caf\xe9 \u732b", "=1+1", "NA", "null", "-1"]
-    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.writer(file)
-        writer.writerows([["id", "text", "label"], *([i, text, i % 2] for i, text in enumerate(texts))])
-    train, test = task_of(tmp_path / "a.csv", test_path=str(tmp_path / "a.csv")).read()
+    for name, column in (("a.csv", "id"), ("b.csv", "number")):
+        with (tmp_path / name).open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file)
+            writer.writerows([[column, "text", "label"], *([i, text, i % 2] for i, text in enumerate(texts))])
+    train, test = task_of(tmp_path / "a.csv", test_path=str(tmp_path / "b.csv")).read()
     assert train.inputs == test.inputs == texts
     assert train.targets.tolist() == [i % 2 for i in range(9)]
 
@@ -178,3 +180,39 @@ def test_what_was_decided_is_said(tmp_path: Path) -> None:
         "label has spaces around it, which are cut off: 2 rows",
         "text has the sign \ufffd, which stands for letters lost in another program: 1 row",
     )
+
+
+def test_test_texts_that_are_training_texts_are_counted(tmp_path: Path) -> None:
+    test = write(tmp_path / "test.csv", "New one,pos", "Word  0,pos", "word 2,neg", "both,pos", "word 5,neg")
+    path = write(tmp_path / "a.csv", *(f"word {i},{('pos', 'neg')[i % 2]}" for i in range(20)), "both,pos", "BOTH,neg")
+    task = task_of(path, test_path=str(test))
+    assert task.describe_choices(task.read()[0])[:2] == (
+        "text of test_path is also in path (case and spaces aside): 4 rows",
+        "text of test_path is in path with another label only: 1 row",
+    )
+
+
+def test_the_training_file_is_no_test_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", *ROWS)
+    for name in ("a.csv", "copy.csv"):
+        test = tmp_path / name
+        test.write_bytes(path.read_bytes())
+        said = complaint(task_of(path, test_path=str(test)), "test_path")
+        assert "the same content as path; leave it out to hold out a fifth" in said
+
+
+def test_a_text_may_be_of_any_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, long = csv.field_size_limit(), "word " * 40_000
+    path = write(tmp_path / "a.csv", f'"{long}",pos', *ROWS)
+    train, test = task_of(path).read()
+    assert long in [*train.inputs, *test.inputs]
+    assert csv.field_size_limit() == usual, "it is the whole process's"
+    monkeypatch.setattr(_table, "LONGEST", 1000)
+    said = complaint(task_of(write(tmp_path / "b.csv", *ROWS, f'"{long}",pos')))
+    assert said.endswith("line 42: field larger than field limit (1000)"), "no hint at quotes"
+    assert csv.field_size_limit() == usual
+
+
+def test_the_header_is_looked_at_before_the_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text;label\n"one";pos\n')
+    assert "separated by semicolons" in complaint(task_of(tmp_path / "a.csv"))

@@ -110,7 +110,9 @@ def write_table(folders: pytest.TempPathFactory, data: bytes) -> Path:
 
 
 def texts_in(path: Path) -> Any:
-    options = {"path": str(path), "labels": ("a", "b"), "test_path": str(path)}
+    test = path.with_name("test.csv")
+    test.write_text("text,label\nanother,a\n")
+    options = {"path": str(path), "labels": ("a", "b"), "test_path": str(test)}
     task: Any = create("tasks", "csv_text", options)
     return read_or_refuse(lambda: task.read()[0].inputs)
 

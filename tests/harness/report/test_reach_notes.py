@@ -53,3 +53,23 @@ def test_a_line_says_what_the_victim_saw_where_that_is_not_all(seen: dict[str, f
     else:
         assert "seen in" not in printed
         assert not head.note.str.contains("seen in").any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "target", "words"),
+    [
+        ([100, 10], None, ""), ([2, 2], None, "challenge of 2 inputs"), ([9, 100], 0, "challenge of 9 inputs"),
+        ([1, 1], 0, "challenge of 1 input"), ([1, 1], None, ""),  # the trials of a targeted attack
+        ([float("nan")] * 2, None, ""),
+    ],
+)  # fmt: skip
+def test_a_line_says_where_a_challenge_has_few_inputs(sizes: list[float], target: int | None, words: str) -> None:
+    table = cells()
+    table["asr_n"] = table.seed.map(dict(enumerate(sizes)))
+    if target is not None:
+        table["target"], table["target_name"] = target, "0"
+    summary = summary_frame(table)
+    assert explain_reach(summary[summary.defense == "none"]) == words
+    assert ("challenge_n" in summary) == bool(words), "a column only where there is something to say"
+    if words:
+        assert headline(build_tables(table)).note.str.startswith(words).all()
