@@ -162,7 +162,7 @@ def _resolve(where: str, value: Any, digest: Callable[[Any], str], seen: set[int
     if lives_here(value):
         return content_of(value, digest, seen)
     if lives_here(type(value)) and isinstance(value, Enum):
-        return [value.name, content_of(type(value), digest, seen)]
+        return [value.name, _resolve(where, value.value, digest, seen), content_of(type(value), digest, seen)]
     if lives_here(type(value)) and is_plain_object(value):
         values = [[f.name, _resolve(where, getattr(value, f.name), digest, seen)] for f in fields(value)]
         return [values, content_of(type(value), digest, seen)]

@@ -20,7 +20,7 @@ from harness.keys.present import present_values
 from harness.keys.source import is_own, source_hash
 from tasks.base import Recipe
 from tasks.deployed import Victim
-from tasks.files import files_hash, fingerprint
+from tasks.files import files_hash, fingerprint, named_files
 from tasks.plugin import Plugin
 from tasks.samples import Samples
 
@@ -38,7 +38,7 @@ def digest(*parts: Any) -> str:
 def content_hash(plugin: Plugin) -> str:
     """The hash of what files hold of a plug-in: its code, and what it reads. A notebook's class is in no file."""
     code = "" if bytecode.lives_here(type(plugin)) else source_hash(type(plugin).__module__)
-    return digest(code, fingerprint(plugin.files()))
+    return digest(code, fingerprint(named_files(plugin)))
 
 
 def _feed(h: Any, part: Any) -> None:
@@ -66,7 +66,7 @@ def _feed(h: Any, part: Any) -> None:
     elif isinstance(part, Recipe):
         _feed(h, {"recipe": vars(part)})
     elif isinstance(part, Plugin):
-        files = fingerprint(part.files())
+        files = fingerprint(named_files(part))
         here = bytecode.lives_here(type(part))
         code = bytecode.content_of(type(part), digest) if here else source_hash(type(part).__module__)
         _feed(h, [part.name, part.options(), files, code])
