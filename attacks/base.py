@@ -15,7 +15,7 @@ from torch import Tensor
 from attacks._crafting.selection import CANDIDATES, rank_by_forgetting
 from tasks.base import Task
 from tasks.deployed import Victim
-from tasks.plugin import BadInput, NotApplicable, Plugin, options
+from tasks.plugin import BadInput, NotApplicable, Plugin, options, require_words
 from tasks.samples import Challenge, Samples, join
 
 SHOWN = 20  # names of classes in an error
@@ -65,6 +65,10 @@ class Attack(Plugin):
     alters: ClassVar[tuple[str, ...]] = ("poison", "challenge")
 
     clean_label: bool = False  # the harness then checks that no label was changed
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        require_words(cls, "alters", ("poison", "challenge"))
 
     def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
         """Exactly `dose` poisoned rows; 0 is legal. Raises BadInput when the eligible pool is smaller than the dose."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tasks.caches import cached
 from tasks.deployed import Victim
-from tasks.files import data_folder, fingerprint, read_from
+from tasks.files import data_folder, fingerprint, named_files, read_from
 from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
@@ -229,7 +229,7 @@ def load_unsealed(task: Task) -> Splits:
 
     Once per process, and again when the task's files have changed.
     """
-    splits: Splits = _load(task, fingerprint(task.files()))
+    splits: Splits = _load(task, fingerprint(named_files(task)))
     return splits
 
 
@@ -237,7 +237,7 @@ def load_unsealed(task: Task) -> Splits:
 def _load(task: Task, content: str) -> Splits:
     with sealed(False):  # the harness may read: it makes victims and tokenizers while a defense runs
         train, test = check_read(task, _read_declared(task))
-    if fingerprint(task.files()) != content:
+    if fingerprint(named_files(task)) != content:
         raise BadInput(f"{task.name}: its files changed while they were read; run the same command again")
     names = task.classes
     train_from, test_from = name_source(task, "path"), name_source(task, "test_path", "path")

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tasks.caches import forget
-from tasks.plugin import BadInput, expand_path, is_litter
+from tasks.plugin import BadInput, Plugin, expand_path, is_litter
 
 UNSURE = 2_000_000_000  # ns; a file that changed so recently may change again and look the same to the system
 Stamp = tuple[int, ...]  # what the system says of a file: device, inode, size, times; and a time that makes it unique
@@ -31,6 +31,19 @@ def data_folder(name: str) -> Path | None:
     """TINYDROP_DATA/name if that is a folder."""
     root = data_root()
     return root / name if root and name and (root / name).is_dir() else None
+
+
+def named_files(plugin: Plugin) -> list[str]:
+    """What a plug-in's `files()` names. Raises BadInput for what is no list of paths, or is not there."""
+    paths: object = plugin.files()
+    if not isinstance(paths, list | tuple) or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise BadInput(f"{plugin.name}.files() returned {paths!r}; return a list of paths, as [*super().files(), path]")
+    names = [os.fspath(path) for path in paths]
+    if gone := next((name for name in names if not os.path.exists(name)), None):
+        raise BadInput(
+            f"{plugin.name}.files() names {gone!r}, which is not there; name only files and folders that are"
+        )
+    return names
 
 
 def fingerprint(paths: Iterable[str]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, cast, dataclass_transform, get_args
@@ -81,10 +82,28 @@ def options(cls: type[T]) -> type[T]:
     """Make a class's fields its validated, immutable, keyword-only options.
 
     Nothing is converted, but for whole numbers where any number will do: true is not 1, nor "5" or 5.0 the integer 5.
-    Numbers are finite.
+    Numbers are finite. Raises TypeError for a new default of a base's option without its type: it would have no effect.
     """
+    inherited = {field.name: field for base in cls.__mro__[:0:-1] if is_dataclass(base) for field in fields(base)}
+    for name in sorted((inherited.keys() & vars(cls).keys()) - inspect.get_annotations(cls).keys()):
+        value, kind = vars(cls)[name], inherited[name].type
+        if not callable(value) and not hasattr(value, "__get__"):
+            kind = kind if isinstance(kind, str) else getattr(kind, "__name__", type(value).__name__)
+            raise TypeError(
+                f"{cls.__name__}: {name} = {value!r} has no type, so the option would keep its old default; "
+                f"write `{name}: {kind} = {value!r}`"
+            )
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     return pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
+
+
+def require_words(cls: type, name: str, valid: Iterable[str] = ()) -> None:
+    """Raises TypeError unless a class variable is a tuple of texts, and of the valid ones where these are given."""
+    words, valid = getattr(cls, name), tuple(valid)
+    if not isinstance(words, tuple | list) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"{cls.__name__}: {name} = {words!r} is no tuple of texts; write `{name} = ({str(words)!r},)`")
+    if wrong := next((word for word in words if valid and word not in valid), None):
+        raise TypeError(f"{cls.__name__}: {name} = {words!r} holds {wrong!r}; valid are {', '.join(valid)}")
 
 
 class Plugin:
@@ -104,6 +123,7 @@ class Plugin:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = cls.__module__.rpartition(".")[2]
+        require_words(cls, "modalities")
 
     def options(self) -> dict[str, Any]:
         """Every option with its value, defaults included."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.console import one_line
 from harness.errors import BadGrid, BadPlugin
 from harness.keys.bytecode import MAIN
-from harness.keys.source import find_module_file, import_closure, imported_names
+from harness.keys.source import PLUGIN_PACKAGES, find_module_file, import_closure, imported_names
 from harness.plugins import registry
 from harness.plugins.registry import CUSTOM, KINDS, CustomPlugin, Spec, entries, load_class
 
@@ -43,7 +43,7 @@ def add(source: str | Path) -> str:
         cls: Any = import_module(module)
         for part in path.split("."):
             cls = getattr(cls, part)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadPlugin(f"--plugin {source}: {_reason(error)}") from error
     if not isinstance(cls, type) or not _kinds_of(cls):
         raise BadPlugin(f"--plugin {source}: is no class of a task, attack or defense")
@@ -73,7 +73,7 @@ def add_file(path: Path) -> str:
         spec.loader.exec_module(module)
         _refuse_other_helpers(name, path.parent)
         _register(name, _find_only_class(module), str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise BadPlugin(f"{where}: {_reason(error)}") from error
     return name
@@ -87,9 +87,12 @@ def _find_imports_in(folder: Path) -> None:
 def _refuse_other_helpers(name: str, folder: Path) -> None:
     """Raise BadPlugin if a module imports something of the user's that has the name of a file beside it, but is not."""
     for helper in sorted(import_closure(name)):
-        beside, found = folder / f"{helper}.py", find_module_file(helper)
-        if beside.is_file() and found != beside:
-            raise BadPlugin(f"{helper!r} is imported from {found}, not from {beside}; rename one of them")
+        if helper.partition(".")[0] in (*PLUGIN_PACKAGES, "harness"):
+            continue
+        path, found = folder.joinpath(*helper.split(".")), find_module_file(helper)
+        beside = [file for file in (path / "__init__.py", path.with_name(f"{path.name}.py")) if file.is_file()]
+        if beside and found not in [file.resolve() for file in beside]:
+            raise BadPlugin(f"{helper!r} is imported from {found}, not from {beside[0]}; rename one of them")
 
 
 def add_class(cls: type[Plugin]) -> str:
@@ -197,7 +200,9 @@ def _find_only_class(module: ModuleType) -> type[Plugin]:
     return plugins[0]
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, BadPlugin):
         return str(error)
+    if isinstance(error, SystemExit):
+        return "it ends Python when it is imported (SystemExit); put that under if __name__ == '__main__'"
     return f"{type(error).__name__}: {one_line(error, 300)}"
