@@ -63,12 +63,13 @@ def draw_reserve(
     total = min(size, sum(most))
     if draw == "balanced" and total < size:
         raise BadInput(
-            f"reserve_size={size}: {where} has {len(targets)} rows, of which {total} can be set aside: "
+            f"reserve_size={size}: {where} has {format_rows(len(targets))}, of which {total} can be set aside: "
             f"at most {WORDS[draw]} of every class; lower reserve_size"
         )
     if not total:
+        largest = f"{max(counts)} training row{'s' * (max(counts) != 1)}"
         raise BadInput(
-            f"{where}: the largest class has {max(counts)} training rows, of which none can be set aside (reserve_size="
+            f"{where}: the largest class has {largest}, of which none can be set aside (reserve_size="
             f"{size}): at most {WORDS[draw]} of every class; give one of them 5 training rows or more"
         )
     quotas = fill_evenly(most, total) if draw == "balanced" else fill_in_proportion(counts, most, total)
@@ -89,7 +90,7 @@ def draw_balanced(
     """
     counts = count_rows(targets, names)
     if size > len(targets):
-        raise BadInput(f"{field}={size}: {where} has {len(targets)} rows")
+        raise BadInput(f"{field}={size}: {where} has {format_rows(len(targets))}")
     if size < len(names):
         raise BadInput(f"{field}={size}: {where} has {len(names)} classes, and every class needs a row")
     quotas = fill_evenly(counts, size)

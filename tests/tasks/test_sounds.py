@@ -162,7 +162,7 @@ def test_silence_throughout_is_refused(tmp_path: Path) -> None:
 
 def test_notes_say_how_many_were_cut_and_padded(tmp_path: Path) -> None:
     task = folder(tmp_path)
-    soundfile.write(tmp_path / "low" / "long.wav", np.tile(WAVE, 2), RATE)
+    soundfile.write(tmp_path / "low" / "long.wav", np.tile(0.9 * WAVE, 2), RATE)
     soundfile.write(tmp_path / "low" / "short.flac", WAVE[:99], RATE)
     soundfile.write(tmp_path / "high" / "brief.wav", WAVE[:98], RATE)
     notes = ("longer than 1 s and cut: 1 recording", "shorter than 1 s and padded with silence: 2 recordings")
