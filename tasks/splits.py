@@ -75,7 +75,9 @@ def draw_reserve(
     quotas = fill_evenly(most, total) if draw == "balanced" else fill_in_proportion(counts, most, total)
     notes = []
     if total < size:
-        notes.append(f"the reserve has {total} rows, not reserve_size={size}: at most {WORDS[draw]} of every class")
+        notes.append(
+            f"the reserve has {format_rows(total)}, not reserve_size={size}: at most {WORDS[draw]} of every class"
+        )
     if absent := [c for c in range(len(names)) if not quotas[c]]:
         notes.append(f"the reserve (reserve_size={size}) has no row of {name_classes(absent, names, counts)}")
     return take_first(targets, quotas, names), tuple(notes)
