@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tasks.caches import cached
 from tasks.deployed import Victim
-from tasks.files import data_folder, fingerprint, named_files, read_from
+from tasks.files import data_folder, fingerprint, group_parts, named_files, published_files, read_from
 from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
@@ -126,9 +126,9 @@ class Task(Plugin, Modality):
         raise NotImplementedError(f"{type(self).__name__} must define read()")
 
     def files(self) -> list[str]:
-        """What the options name, and the dataset's folder in TINYDROP_DATA; the same of the tasks behind this one."""
+        """What the options name, and what is read of the dataset's folder in TINYDROP_DATA; also of tasks behind it."""
         folder = data_folder(self.folder)
-        found = [*super().files(), *([str(folder)] if folder else [])]
+        found = [*super().files(), *(published_files(folder) if folder else [])]
         for other in (self.source(), self.referee()):
             found += other.files() if other is not None and other != self else []
         return list(dict.fromkeys(found))
@@ -263,7 +263,7 @@ def _read_declared(task: Task) -> object:
     read_from.clear()
     try:
         found = task.read()
-        if unnamed := read_from - {Path(file).resolve() for file in task.files()}:
+        if unnamed := read_from - {Path(top).resolve() for top in group_parts(task.files())}:
             name = min(unnamed).name
             raise BadInput(f"{task.name}: reads the folder {name!r} of TINYDROP_DATA; set folder: ClassVar = {name!r}")
     finally:

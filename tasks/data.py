@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tasks.base import Task, refuse_while_sealed
 from tasks.caches import cached
-from tasks.files import data_folder, data_root, files_hash, read_from
+from tasks.files import data_folder, data_root, files_hash, find_copies, list_parquet, read_from
 from tasks.plugin import BadInput, one_line
 from tasks.samples import Samples
 
@@ -57,19 +57,63 @@ def dataset_dict(
 
     datasets.disable_progress_bars()
     local = local_folder(folder)
+    if local is not None:
+        return _read_local(local, folder)
     try:
-        if local is not None:
-            # Each content has a cache of its own: that of `datasets` tells files apart by their times alone.
-            place = Path(datasets.config.HF_DATASETS_CACHE) / "tinydrop" / files_hash(str(local))
-            return dict(datasets.load_dataset(str(local), cache_dir=str(place)))
         return dict(datasets.load_dataset(hub_id, revision=revision, data_dir=data_dir))
     except Exception as error:  # the library raises a dozen types for "not there"; all mean the same to the user
-        where = f"in {local}" if local else "on the Hub"
         raise BadInput(
-            f"dataset {folder!r} cannot be read {where} ({type(error).__name__}: {str(error).splitlines()[0][:120]}); "
+            f"dataset {folder!r} cannot be read on the Hub ({_name_cause(error)}); "
             f"either go online once so that `datasets` can fetch {hub_id!r}, or set TINYDROP_DATA to a folder "
             f"that holds {folder}/<split>-*.parquet with the Hub's columns"
         ) from error
+
+
+def _read_local(local: Path, folder: str) -> dict[str, Dataset]:
+    """The splits in a folder of TINYDROP_DATA. Raises BadInput, which names a file that is damaged or there twice."""
+    import datasets
+
+    if copies := find_copies(local):
+        raise BadInput(
+            f"dataset {folder!r}: {copies[0]!r} and {copies[1]!r} in {local} have the same content; remove one of them"
+        )
+    # Each content has a cache of its own: that of `datasets` tells files apart by their times alone.
+    place = Path(datasets.config.HF_DATASETS_CACHE) / "tinydrop" / files_hash(str(local))
+    loudness = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said below, in one line
+    try:
+        return dict(datasets.load_dataset(str(local), cache_dir=str(place)))
+    except Exception as error:
+        damaged = next((file for file in list_parquet(local) if not _is_sound(file)), None)
+        where, what = (f": {damaged}", "that file") if damaged else (f" in {local}", "the files")
+        raise BadInput(
+            f"dataset {folder!r}{where} cannot be read ({_name_cause(error)}); replace {what}; needed are "
+            f"{folder}/<split>-*.parquet with the Hub's columns"
+        ) from error
+    finally:
+        datasets.logging.set_verbosity(loudness)
+
+
+def _is_sound(parquet: str) -> bool:
+    """Whether all of a Parquet file can be read."""
+    from pyarrow import ArrowException  # type: ignore[import-untyped]
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+    try:
+        with ParquetFile(parquet) as file:
+            for _ in file.iter_batches():
+                pass
+    except (ArrowException, OSError):
+        return False
+    return True
+
+
+def _name_cause(error: BaseException) -> str:
+    """What an error first came of: `datasets` wraps it in one that says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = (str(error).splitlines() or [""])[0]
+    return one_line(f"{type(error).__name__}: {first[:120]}")
 
 
 def columns(split: Dataset, folder: str, *names: str) -> list[Any]:

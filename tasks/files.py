@@ -13,11 +13,12 @@ from pathlib import Path
 from tasks.caches import forget
 from tasks.plugin import BadInput, Plugin, expand_path, is_litter
 
+PART = "/./"
 UNSURE = 2_000_000_000  # ns; a file that changed so recently may change again and look the same to the system
 Stamp = tuple[int, ...]  # what the system says of a file: device, inode, size, times; and a time that makes it unique
 
 read_from: set[Path] = set()  # folders of published datasets that this process has read
-_content: dict[str, str] = {}  # hashes of files and folders, when they were last looked at
+_content: dict[tuple[str, bool], str] = {}  # hashes of files and folders, when they were last looked at
 _place: list[tuple[str, str]] = []  # the TINYDROP_DATA and the working directory of that time
 
 
@@ -46,12 +47,50 @@ def named_files(plugin: Plugin) -> list[str]:
     return names
 
 
+def name_parts(folder: str | Path, names: Iterable[str]) -> list[str]:
+    """Entries of a folder of which nothing else counts: paths with `/./` before the name that counts, as in rsync."""
+    return [f"{folder}{PART}{name}" for name in names]
+
+
+def group_parts(paths: Iterable[str]) -> dict[str, list[str]]:
+    """The files and folders that paths are about, and which entries count of each: "" is all of it."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        top, mark, name = path.rpartition(PART)
+        found.setdefault(top if mark else path, []).append(name if mark else "")
+    return found
+
+
+def published_files(folder: Path) -> list[str]:
+    """What `datasets` reads of a folder of published data: its Parquet files, and a README.md, which may name splits.
+
+    All of it where there are none.
+    """
+    names = [name for name, _, _ in _files_in(str(folder))]
+    found = [name for name in names if name == "README.md" or name.endswith(".parquet")]
+    return name_parts(folder, found) or [str(folder)]
+
+
+def list_parquet(folder: Path) -> list[str]:
+    """The paths of the Parquet files in a folder."""
+    return [file for name, file, _ in _files_in(str(folder)) if name.endswith(".parquet")]
+
+
+def find_copies(folder: Path) -> tuple[str, str] | None:
+    """Two Parquet files in a folder that have the same content, if there are such."""
+    seen: dict[str, str] = {}
+    for name, file, stamp in _files_in(str(folder)):
+        if name.endswith(".parquet") and (first := seen.setdefault(_hash_file(file, stamp), name)) != name:
+            return first, name
+    return None
+
+
 def fingerprint(paths: Iterable[str]) -> str:
     """The content of these files and folders, as one hash. Where it is not what it was, the process forgets its data.
 
     Raises BadInput for a file that cannot be read.
     """
-    hashes = [files_hash(path) for path in paths]
+    hashes = [files_hash(top, *parts) for top, parts in group_parts(paths).items()]
     place = os.environ.get("TINYDROP_DATA", ""), os.getcwd()
     if _place and _place != [place]:  # the same names may now be other files
         forget()
@@ -59,30 +98,37 @@ def fingerprint(paths: Iterable[str]) -> str:
     return hashlib.sha256(";".join(hashes).encode()).hexdigest()[:32]
 
 
-def files_hash(path: str) -> str:
+def files_hash(path: str, *parts: str) -> str:
     """The hash of a file's content, or of a folder's files and their names in it: what links lead to counts as well.
+
+    parts: the entries of the folder that count, where not all do.
 
     Files that no reader looks at (`is_litter`) do not count, nor do times. A file is read again only where the system
     says that it was written since. Raises BadInput for a file that cannot be read.
     """
     h = hashlib.sha256()
-    for name, file, stamp in _files_in(path):
+    parts = parts or ("",)
+    for name, file, stamp in sorted(found for part in parts for found in _files_in(path, part)):
         h.update(os.fsencode(name) + b":" + _hash_file(file, stamp).encode() + b";")
-    place, content = os.path.abspath(path), h.hexdigest()[:32]
+    place, content = (os.path.abspath(path), parts == ("",)), h.hexdigest()[:32]
     if _content.get(place, content) != content:
         forget()
     _content[place] = content
     return content
 
 
-def _files_in(path: str) -> list[tuple[str, str, Stamp]]:
-    """Names relative to a folder, paths and stamps, in the order of the names; a file is the only one in itself."""
+def _files_in(top: str, part: str = "") -> list[tuple[str, str, Stamp]]:
+    """Names relative to a folder, paths and stamps, in the order of the names; a file is the only one in itself.
+
+    part: the only entry of the folder that is looked at.
+    """
+    path = os.path.join(top, part) if part else top
     if os.path.isdir(path):
-        return sorted(_walk(path, "", frozenset()))
+        return sorted(_walk(path, part and f"{part}/", frozenset()))
     try:
-        return [(".", path, _stamp(os.stat(path)))]
+        return [(part or ".", path, _stamp(os.stat(path)))]
     except (OSError, ValueError):  # a name may hold what no path can
-        return [(".", path, ())]
+        return [(part or ".", path, ())]
 
 
 def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str, Stamp]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,12 +15,14 @@ import torch
 from torch import Tensor
 
 from tasks.class_names import describe_doubtful_names, fault_of, sort_names
+from tasks.files import name_parts
 from tasks.plugin import BadInput, Plugin, expand_path, is_litter, one_line
 from tasks.samples import Samples
 
 TEST_SHARE = 0.2  # of every class, where the files are not split
 SEED = 0  # of that split: the test set is the same for everyone
 SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))  # no classes
+LONG = 400  # characters of a path, from which on it is shown in part
 NAMED = 5  # bad files named in a message
 
 T = TypeVar("T")
@@ -26,7 +31,12 @@ Labelled = list[tuple[Path, int]]  # files with their classes
 
 def bad_option(task: Plugin, option: str, message: str) -> BadInput:
     """The error for an option that names files: `task.option=value: message`."""
-    return BadInput(one_line(f"{task.name}.{option}={getattr(task, option)!r}: {message}"))
+    return BadInput(one_line(f"{task.name}.{option}={shorten(repr(getattr(task, option)))}: {message}"))
+
+
+def shorten(text: str) -> str:
+    """The beginning and the end of a long text."""
+    return text if len(text) <= LONG else f"{text[: LONG // 2]}...{text[-LONG // 2 :]}"
 
 
 def file_of(task: Plugin, option: str) -> Path:
@@ -76,6 +86,14 @@ class ClassFolders:
             return self._files(root / "train", classes), self._files(root / "test", classes)
         return self._files(root, classes), []
 
+    def list_read(self) -> list[str]:
+        """The class folders, which are all that is read, for `Task.files`; none before `path` is set, or of a file."""
+        if not self.task.options()["path"] or not os.path.isdir(root := self._root()):
+            return []
+        tops = [root / "train", root / "test"] if self._is_split(root) else [root]
+        folders = [entry for top in tops for entry in self._entries(top) if entry.is_dir()]
+        return name_parts(root, [str(folder.relative_to(root)) for folder in folders])
+
     def decode(self, decode: Callable[[Path], T], files: Labelled) -> tuple[dict[Path, T], list[str]]:
         """What `decode` makes of every file, and what is wrong with those that it cannot use."""
         decoded: dict[Path, T] = {}
@@ -103,6 +121,21 @@ class ClassFolders:
         test = draw_test_rows(samples.targets, TEST_SHARE)
         return samples.drop(test), samples.select(test)
 
+    def count_repeats(self, train: Samples, test: Samples) -> Counter[str]:
+        """Rows that are in both sets, or in several classes. Raises BadInput where the two folders hold the same."""
+        contents = [[row.numpy().tobytes() for row in part.inputs] for part in (train, test)]  # type: ignore[union-attr]
+        of_train, of_test = ([sha256(row).digest() for row in rows] for rows in contents)
+        known = set(of_train)
+        shared = sum(row in known for row in of_test)
+        if shared == len(of_test) and self._is_split(self._root()):
+            raise self.error("every file of test/ is also in train/; give it others, or name train/ alone as path")
+        labelled = {*zip(of_train, train.targets.tolist()), *zip(of_test, test.targets.tolist())}
+        classes = Counter(row for row, _ in labelled)
+        return Counter({
+            "of the test set and also in the training set": shared,
+            "in two classes or more": sum(n > 1 for n in classes.values()),
+        })  # fmt: skip
+
     def describe_choices(self) -> tuple[str, ...]:
         """Class names that hardly differ, what lies beside the class folders, and files that are hidden."""
         root, notes = self._root(), list(describe_doubtful_names(self.classes()))
@@ -122,7 +155,7 @@ class ClassFolders:
         return bad_option(self.task, "path", message)
 
     def _is_split(self, root: Path) -> bool:
-        return all((root / part).is_dir() for part in ("train", "test"))
+        return all(os.path.isdir(root / part) for part in ("train", "test"))
 
     def _is_hidden(self, file: Path) -> bool:  # ._x is what macOS keeps beside a file x on a foreign disk
         return is_litter(file) and not file.name.startswith("._") and file.suffix.lower() in self.suffixes
@@ -139,7 +172,7 @@ class ClassFolders:
         except FileNotFoundError:
             raise self.error("no such folder") from None
         except (OSError, ValueError) as error:  # a file, no permission, a NUL in the name
-            raise self.error(f"{top} cannot be read ({getattr(error, 'strerror', error)})") from error
+            raise self.error(f"{shorten(str(top))} cannot be read ({getattr(error, 'strerror', error)})") from error
 
     def _names(self, top: Path) -> tuple[str, ...]:
         entries = self._entries(top)
@@ -147,6 +180,7 @@ class ClassFolders:
         if lost := [entry for entry in entries if not entry.exists()]:
             raise self.error(f"{lost[0]} is a broken link")
         self._refuse_splits(folders)
+        self._refuse_sets(folders)
         if len(folders) < 2:
             raise self.error(f"{top} has {len(folders)} class folders, it needs 2 or more")
         if loose := [entry for entry in entries if entry.is_file() and entry.suffix.lower() in self.suffixes]:
@@ -164,6 +198,16 @@ class ClassFolders:
             raise self.error(
                 f"found {found}: a set that is split has train/ and test/, spelt so, each with the class folders; "
                 "rename or move them"
+            )
+
+    def _refuse_sets(self, folders: list[Path]) -> None:
+        """Raises BadInput for folders such as seg_train/ or test_images/ which hold folders alone."""
+        named = [folder for folder in folders if re.search("train|test", folder.name, re.IGNORECASE)]
+        if sets := [f for f in named if (within := self._entries(f)) and all(e.is_dir() for e in within)]:
+            found = " and ".join(f"{folder.name}/" for folder in sets)
+            raise self.error(
+                f"found {found} with folders in {'them' if len(sets) > 1 else 'it'}: a set that is split has train/ "
+                "and test/, spelt so, each with the class folders; rename or move them"
             )
 
     def _files(self, top: Path, classes: tuple[str, ...]) -> Labelled:

@@ -63,18 +63,21 @@ def draw_reserve(
     total = min(size, sum(most))
     if draw == "balanced" and total < size:
         raise BadInput(
-            f"reserve_size={size}: {where} has {len(targets)} rows, of which {total} can be set aside: "
+            f"reserve_size={size}: {where} has {format_rows(len(targets))}, of which {total} can be set aside: "
             f"at most {WORDS[draw]} of every class; lower reserve_size"
         )
     if not total:
+        largest = f"{max(counts)} training row{'s' * (max(counts) != 1)}"
         raise BadInput(
-            f"{where}: the largest class has {max(counts)} training rows, of which none can be set aside (reserve_size="
+            f"{where}: the largest class has {largest}, of which none can be set aside (reserve_size="
             f"{size}): at most {WORDS[draw]} of every class; give one of them 5 training rows or more"
         )
     quotas = fill_evenly(most, total) if draw == "balanced" else fill_in_proportion(counts, most, total)
     notes = []
     if total < size:
-        notes.append(f"the reserve has {total} rows, not reserve_size={size}: at most {WORDS[draw]} of every class")
+        notes.append(
+            f"the reserve has {format_rows(total)}, not reserve_size={size}: at most {WORDS[draw]} of every class"
+        )
     if absent := [c for c in range(len(names)) if not quotas[c]]:
         notes.append(f"the reserve (reserve_size={size}) has no row of {name_classes(absent, names, counts)}")
     return take_first(targets, quotas, names), tuple(notes)
@@ -89,7 +92,7 @@ def draw_balanced(
     """
     counts = count_rows(targets, names)
     if size > len(targets):
-        raise BadInput(f"{field}={size}: {where} has {len(targets)} rows")
+        raise BadInput(f"{field}={size}: {where} has {format_rows(len(targets))}")
     if size < len(names):
         raise BadInput(f"{field}={size}: {where} has {len(names)} classes, and every class needs a row")
     quotas = fill_evenly(counts, size)

@@ -104,7 +104,9 @@ def _flaw_of_targets(targets: Tensor, task: Task, name: str) -> str:
 
 
 def is_finite(values: Tensor) -> bool:
-    """Whether no value of a tensor that is not empty is NaN or infinite; takes no memory."""
+    """Whether no value of a tensor is NaN or infinite; takes no memory."""
+    if not values.numel():
+        return True
     low, high = values.aminmax()  # a NaN anywhere is the result of both
     return bool(low.isfinite() and high.isfinite())
 

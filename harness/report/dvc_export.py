@@ -88,6 +88,7 @@ def data_paths(store: Store) -> list[Path]:
     Data that is not there now is left out; data.lock has its fingerprint.
     """
     from tasks.base import Task  # imported late: torch, which `tinydrop report` need not load
+    from tasks.files import group_parts  # imported late: likewise
     from tasks.plugin import BadInput  # imported late: likewise
 
     paths: set[Path] = set()
@@ -95,7 +96,7 @@ def data_paths(store: Store) -> list[Path]:
     for spec in dict.fromkeys(spec for part in (grid, *grid.also) for spec in part.tasks):
         with suppress(BadInput):
             task = cast(Task, create("tasks", spec.name, dict(spec.options)))
-            paths |= {Path(file).resolve() for file in task.files()}
+            paths |= {Path(top).resolve() for top in group_parts(task.files())}
     return sorted(paths)
 
 

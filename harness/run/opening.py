@@ -5,8 +5,11 @@ cifar10 takes 13 seconds on one core, sst2 and mnist one; no task of the suite t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -17,8 +20,9 @@ from harness.console import duration, format_count, one_line, out
 from harness.errors import BadGrid
 from harness.grid.grid import Cell
 from harness.plugins.registry import Spec, create
-from tasks.base import Task
+from tasks.base import Task, name_source
 from tasks.caches import forget
+from tasks.files import group_parts
 from tasks.plugin import BadInput, NotApplicable
 
 SLOW = 2.0  # seconds after which it is said how long it took
@@ -52,6 +56,19 @@ def open_tasks(missing: Sequence[Cell], cells: Sequence[Cell], keep: bool) -> No
     _check_attacks(cells, opened)
     if not keep:
         forget()
+
+
+def refuse_output_among_data(cells: Iterable[Cell], output: Path) -> None:
+    """Raises BadGrid if the run's folder would lie among the folders that a task reads: each run would be new data."""
+    above = (output.resolve(), *output.resolve().parents)
+    for spec in dict.fromkeys(cell.task for cell in cells):
+        with suppress(BadInput, NotApplicable):  # opening the task says so
+            task = cast(Task, create("tasks", spec.name, dict(spec.options)))
+            for top, parts in group_parts(task.files()).items():
+                beside = {Path(top, os.path.dirname(part)) for part in parts if Path(top, part).is_dir()}
+                if any(folder.resolve() in above for folder in beside):
+                    source = name_source(task, "path")
+                    raise BadGrid(one_line(f"the run folder {output} lies inside {source}; choose --out elsewhere"))
 
 
 def _open(spec: Spec) -> Task:

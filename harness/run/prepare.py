@@ -21,7 +21,7 @@ from harness.run.budget import Budget
 from harness.run.event import Ended
 from harness.run.execute import execute, execute_adaptive
 from harness.run.live import show_progress
-from harness.run.opening import open_tasks
+from harness.run.opening import open_tasks, refuse_output_among_data
 from harness.run.plan import Plan, recorded_cells
 from harness.run.ray_tasks import Cluster
 from harness.run.script import refuse_unguarded_script
@@ -50,6 +50,7 @@ class PreparedRun:
         """
         if self.cluster is None:
             missing = next_cells(self.plan.cells, records.load_all(self.store)) if adaptive else self.plan.missing
+            refuse_output_among_data(missing, self.store.root)
             open_tasks(missing, self.plan.cells, keep=not self.jobs)
 
     def carry_out(

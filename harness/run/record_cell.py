@@ -154,10 +154,11 @@ def _plugin(kind: str, spec: Spec) -> Plugin:
 def _refuse_changed(cell: Cell, plugins: list[Plugin]) -> None:
     """Raise BadInput if a plug-in's code or files are not those that the cell's key covers."""
     from harness.keys.content import content_hash  # imported late: a worker must ignore Ctrl-C before it imports torch
+    from tasks.files import group_parts  # imported late: likewise
 
     for plugin, planned in zip(plugins, cell.made_of):
         if content_hash(plugin) != planned:
-            what = " or ".join(["its code", *plugin.files()])
+            what = " or ".join(["its code", *group_parts(plugin.files())])
             raise BadInput(f"{plugin.name}: {what} changed while the grid ran; run the same command again")
 
 

@@ -22,7 +22,10 @@ LOUDEST = 1.1  # of floating-point samples: a little over full scale is clipped,
 CANCELLED = 0.01  # of the channels' mean power is left of their average: one of them is inverted
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 BLOCK = 2**20  # samples read at a time: a damaged header may promise more than there is memory for
-UNKNOWN = 0xFFFFFFFF  # the length that a WAV file has which was written to a pipe
+# The length in the header of a WAV file that was written to a pipe: what ffmpeg, sox and arecord put there.
+UNKNOWN = 0x7FFFF000
+UNKNOWN_FRAMES = 2**63 - 1  # of a FLAC file, likewise, as libsndfile says it
+TAG = re.compile(rb"TAG.{125}|ID3.*|[\r\n]{1,2}", re.DOTALL)  # ID3v1, ID3v2, or a stray end of line
 
 
 def decode(source: str | bytes, rate: int, length: int, where: str, seen: Counter[str] | None = None) -> Tensor:
@@ -94,6 +97,8 @@ def _read_all(file: SoundFile) -> np.ndarray[Any, Any]:
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
             blocks.append(block)
     except SoundFileError as error:
+        if file.frames == UNKNOWN_FRAMES:
+            raise ValueError("its header does not give its length; encode it again from a file, not a pipe") from error
         raise ValueError("damaged or cut short") from error
     wave = np.concatenate(blocks)
     if len(wave) < file.frames:
@@ -115,10 +120,12 @@ def check_wav(data: bytes) -> None:
         if kind == b"data":
             size = long_size or size
             there = len(data) - at
-            if there < size != UNKNOWN:
+            if there < size >= UNKNOWN and not long_size:
+                return
+            if there < size:
                 raise ValueError(f"cut short: its header says {size} bytes of sound, {there} are there")
             rest = data[at + size : at + size + 5].lstrip(b"\0")[:4]  # zeros: padding; letters: another chunk
-            if size != UNKNOWN and not re.fullmatch(rb"[\w .-]*", rest):
+            if not re.fullmatch(rb"[\w .-]*", rest) and not TAG.fullmatch(data, at + size):
                 raise ValueError(f"its header says {size} bytes of sound, {there} are there: the header is wrong")
             return
         at += size + size % 2

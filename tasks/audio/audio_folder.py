@@ -60,7 +60,12 @@ class AudioFolder(AudioTask):
             for part in (train, test)
             if part
         ]
-        return (parts[0], parts[1]) if test else folders.split(parts[0])
+        both = (parts[0], parts[1]) if test else folders.split(parts[0])
+        self._seen.update(folders.count_repeats(*both))
+        return both
+
+    def files(self) -> list[str]:
+        return self._folders.list_read() or super().files()
 
     def describe_choices(self, train: Samples) -> tuple[str, ...]:
         return (*self._folders.describe_choices(), *describe_counts(self._seen, "recording"))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # 8 bits or fewer per channel
 BACKGROUND = "white"  # the page that icons, logos and drawings with transparent parts are made for
+MOST_TEXT = 2**28  # bytes of texts in a PNG, unpacked: some programs keep their project there
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
@@ -33,8 +34,9 @@ def decode(
     cut short, moves, or has more than 8 bits per channel. A JPEG and a BMP have no checksums: damage that leaves their
     data as long as before is not found.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MOST_TEXT
     seen = Counter() if seen is None else seen
     try:
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
@@ -89,7 +91,9 @@ def _lay_on_background(picture: Picture, seen: Counter[str]) -> Picture:
     from PIL import Image
 
     top = picture.convert("RGBA")
-    lowest, _ = top.getchannel("A").getextrema()
+    lowest, highest = top.getchannel("A").getextrema()
+    if picture.format == "BMP" and highest == 0:  # written by a program that leaves the fourth byte of a pixel empty
+        return picture.convert("RGB")
     if lowest < 255:  # type: ignore[operator]
         seen[f"transparent parts laid on {BACKGROUND}"] += 1
     return Image.alpha_composite(Image.new("RGBA", top.size, BACKGROUND), top).convert("RGB")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import zlib
 
-MARKER = re.compile(rb"\xff[^\x00\xff]")  # in the scan of a JPEG, where an FF of the data is followed by 00
+MARKER = re.compile(
+    rb"\xff+[^\x00\xff]"
+)  # in the scan of a JPEG: FFs may fill up before it, and one of the data has 00 behind it
 PNG = b"\x89PNG\r\n\x1a\n"
 FILLER = b"\xb7\x31\x9d" * 30  # found by trial: it reads as other picture than the zeros that libjpeg goes on with
 
@@ -52,7 +54,7 @@ def pad_scans(data: bytes) -> bytes:
             exact |= {(c, k) for c in ids for k in range(first, last + 1)}
         for stop in MARKER.finditer(data, at):
             padded += [data[at : stop.start()], FILLER]
-            at = stop.start()
+            at = stop.end() - 2
             if not 0xD0 <= data[at + 1] <= 0xD7:  # not a restart, after which the scan goes on
                 break
         else:

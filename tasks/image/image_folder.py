@@ -17,7 +17,10 @@ from tasks.plugin import FileName, Positive, options
 from tasks.samples import Samples
 from tasks.splits import Draw
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".webp")
+
+
+BLANK = "of one colour throughout"
 
 
 @options
@@ -56,7 +59,12 @@ class ImageFolder(ImageTask):
         train, test = folders.files()
         self._seen.clear()
         samples = self._read(train, test)
-        return (samples[0], samples[1]) if test else folders.split(samples[0])
+        parts = (samples[0], samples[1]) if test else folders.split(samples[0])
+        self._seen.update(folders.count_repeats(*parts))
+        return parts
+
+    def files(self) -> list[str]:
+        return self._folders.list_read() or super().files()
 
     def describe_choices(self, train: Samples) -> tuple[str, ...]:
         return (*self._folders.describe_choices(), *describe_counts(self._seen, "picture"))
@@ -81,6 +89,8 @@ class ImageFolder(ImageTask):
         ]
         self._folders.refuse(bad)
         images, samples, first = stack(list(pixels.values())), [], 0
+        if (images == images[:1]).all() and len(images) > 1:
+            raise self._folders.error(f"every picture is the same{describe_blank(self._seen)}")
         for part in parts:
             targets = torch.tensor([label for _, label in part])
             samples.append(make_samples(images[first : first + len(part)], targets, first))
@@ -88,4 +98,15 @@ class ImageFolder(ImageTask):
         return samples
 
     def _decode(self, file: Path) -> np.ndarray[Any, Any]:
-        return decode(str(file), self.channels, str(file), self.size, self._seen)
+        pixels = decode(str(file), self.channels, str(file), self.size, self._seen)
+        self._seen[BLANK] += bool((pixels == pixels[:1, :1]).all())
+        return pixels
+
+
+def describe_blank(seen: Counter[str]) -> str:
+    """What to add where all pictures are the same: whether nothing is on them, and why that may be."""
+    if not seen[BLANK]:
+        return ""
+    laid = any(what.startswith("transparent") for what in seen)
+    way_out = "; transparent parts are laid on white: save the pictures on a darker background" if laid else ""
+    return f", of one colour throughout{way_out}"

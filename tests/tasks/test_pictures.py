@@ -181,6 +181,33 @@ def test_a_jpeg_with_a_preview_behind_it_is_the_picture() -> None:
     assert np.abs(decode(both, 3, "x").astype(int) - np.asarray(PHOTO)).mean() < 20
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
+def test_a_jpeg_may_be_filled_up_before_its_markers(options: dict[str, object]) -> None:
+    data = encoded(PHOTO, "JPEG", **options)
+    filled = data[:-2] + b"\xff" * 5 + data[-2:]
+    assert np.array_equal(decode(filled, 3, "x"), decode(data, 3, "x"))
+    with pytest.raises(BadInput, match="cut short"):
+        decode(data[:-300] + b"\xff" * 5 + data[-2:], 3, "x")
+
+
+def test_a_bitmap_with_an_empty_fourth_byte_is_opaque() -> None:
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[..., 0] = 200
+    mask = struct.pack("<4I", 0xFF, 0xFF00, 0xFF0000, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 4, 4, 1, 32, 3, 64, 0, 0, 0, 0) + mask + bytes(52)
+    data = b"BM" + struct.pack("<IHHI", 14 + 108 + 64, 0, 0, 14 + 108) + header + pixels.tobytes()
+    assert Image.open(io.BytesIO(data)).mode == "RGBA"
+    seen: Counter[str] = Counter()
+    assert (decode(data, 3, "x", seen=seen) == [200, 0, 0]).all()
+    assert not seen
+
+
+def test_a_png_may_hold_long_texts() -> None:
+    text = chunk(b"zTXt", b"project\0\0" + zlib.compress(b"a" * 2**21))
+    data = encoded(PHOTO)
+    assert np.array_equal(decode(data[:33] + text + data[33:], 3, "x"), np.asarray(PHOTO))
+
+
 def test_a_picture_that_is_not_square_is_stretched_and_counted() -> None:
     seen: Counter[str] = Counter()
     assert decode(encoded(PHOTO), 3, "x", 8, seen).shape == (8, 8, 3)

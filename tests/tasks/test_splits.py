@@ -138,7 +138,7 @@ def test_a_task_adds_its_own_notes_on_the_training_set(tmp_path: Path) -> None:
     [
         ({"a": 1000, "b": 10, "c": 1}, {}, r"a\.csv'.*: class 'c' has 1 training and 0 test rows.*two or more"),
         ({f"{i / 7:.3f}": 1 for i in range(60)}, {}, r"column 'label' has 60 different labels in 60 rows"),
-        ({"neg": 2, "pos": 2}, {"reserve_size": 2}, r"largest class has 1 training rows.*reserve_size=2.*a fifth"),
+        ({"neg": 2, "pos": 2}, {"reserve_size": 2}, r"largest class has 1 training row,.*reserve_size=2.*a fifth"),
         ({"a": 5, "b": 5}, {}, r"largest class has 4 training rows.*5 training rows or more"),
         ({"a": 20, "b": 20}, {"labels": ("a", "b", "c")}, r"class 'c' has 0 training and 0 test rows"),
         ({}, {"labels": ("a", "b")}, r"path='.*a\.csv': there is a header, and no row after it"),

@@ -48,7 +48,7 @@ def open_grid(grid: dict[str, Any], keep: bool = False) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "why"),
     [
-        ({"neg": 2, "pos": 2}, {}, "largest class has 1 training rows"),
+        ({"neg": 2, "pos": 2}, {}, "largest class has 1 training row, of which"),
         ({"neg": 60, "pos": 1}, {}, "class 'pos' has 1 training and 0 test rows"),
         ({"neg": 30, "pos": 30}, {"test_size": 1}, "test_size=1"),
         ({"neg": 30, "pos": 30}, {"train_size": 1}, "train_size=1"),
