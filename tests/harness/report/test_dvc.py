@@ -140,7 +140,7 @@ def reviews(folder: Path, word: str) -> None:
     rows = pd.DataFrame({"sentence": [f"{word} {'good' if i % 2 else 'bad'} {i}" for i in range(40)],
                          "label": [i % 2 for i in range(40)], "idx": range(40)})  # fmt: skip
     for split in ("train", "validation"):
-        rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+        rows.assign(sentence=rows.sentence + f" {split}").to_parquet(folder / f"{split}-00000-of-00001.parquet")
 
 
 def test_a_version_of_the_data_is_pinned_by_its_pointer(
