@@ -85,7 +85,7 @@ def _members(cls: type) -> Iterator[tuple[str, Any]]:
     """Methods and attributes of a class, without its options: their values are the object's and count with it."""
     options = {field.name for field in fields(cls)} if is_dataclass(cls) else set()
     for name, value in sorted(vars(cls).items()):
-        inner = _unwrap(value)
+        inner = unwrap(value)
         if any(isinstance(layer, FunctionType) for layer in _layers(inner)):
             if name not in (GENERATED if is_dataclass(cls) else ()):
                 yield name, inner
@@ -98,7 +98,7 @@ def _is_special(name: str) -> bool:
     return name.startswith("_") and name.endswith("_")
 
 
-def _unwrap(value: Any) -> Any:
+def unwrap(value: Any) -> Any:
     """The function inside a static or class method or a property; any other value as it is."""
     if isinstance(value, partial | partialmethod):
         return value

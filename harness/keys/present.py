@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.keys.bytecode import attribute_names, outer_names
+from harness.keys.bytecode import attribute_names, outer_names, unwrap
 from harness.keys.source import PLUGIN_PACKAGES, is_own
 from tasks.plugin import Plugin
 
@@ -54,12 +54,12 @@ def _names(function: FunctionType, owner: Plugin | None) -> Iterator[tuple[str, 
         place = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
         if isinstance(value, SimpleNamespace) or (isinstance(value, ModuleType | type) and _is_users(str(place))):
             yield from ((f"{name}.{a}", vars(value)[a]) for a in attributes if a in vars(value))
+    cls: Any = type(owner)
+    options = {field.name for field in fields(cls)} if owner is not None else set()
     for attribute in attributes if owner is not None else ():
-        value = getattr_static(type(owner), attribute, None)
-        value = (
-            getattr(value, "__func__", None) or getattr(value, "fget", None) or getattr(value, "func", None) or value
-        )
-        yield f"self.{attribute}", value
+        value = getattr_static(cls, attribute, None)
+        if value is not None and attribute not in options:
+            yield f"self.{attribute}", unwrap(value)
 
 
 def _own_state(owner: Plugin) -> list[Any]:
