@@ -142,10 +142,6 @@ def _count(field: str, item: Any) -> int:
 
 def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
     """Raises BadGrid for an attack that meets no task, and for a task that meets no attack."""
-    for task in tasks:
-        if not any(meets(task, attack) for attack in attacks):
-            kind = entry("tasks", task.name).modalities[0]
-            raise BadGrid(f"tasks: {task.name!r} is of {kind}, and no attack for that is listed; add one, e.g. `none`")
     for attack in attacks:
         if not any(meets(task, attack) for task in tasks):
             kinds = ", ".join(entry("attacks", attack.name).modalities)
@@ -153,3 +149,7 @@ def _check_pairs(tasks: tuple[Spec, ...], attacks: tuple[Spec, ...]) -> None:
             raise BadGrid(
                 f"attacks: {attack.name!r} is for {kinds} and no such task is listed; valid: {', '.join(fitting)}"
             )
+    for task in tasks:
+        if not any(meets(task, attack) for attack in attacks):
+            kind = entry("tasks", task.name).modalities[0]
+            raise BadGrid(f"tasks: {task.name!r} is of {kind}, and no attack for that is listed; add one, e.g. `none`")

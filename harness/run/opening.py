@@ -20,7 +20,7 @@ from harness.console import duration, format_count, one_line, out
 from harness.errors import BadGrid
 from harness.grid.grid import Cell
 from harness.plugins.registry import Spec, create
-from tasks.base import Task, name_source
+from tasks.base import Task
 from tasks.caches import forget
 from tasks.files import group_parts
 from tasks.plugin import BadInput, NotApplicable
@@ -67,8 +67,8 @@ def refuse_output_among_data(cells: Iterable[Cell], output: Path) -> None:
             for top, parts in group_parts(task.files()).items():
                 beside = {Path(top, os.path.dirname(part)) for part in parts if Path(top, part).is_dir()}
                 if any(folder.resolve() in above for folder in beside):
-                    source = name_source(task, "path")
-                    raise BadGrid(one_line(f"the run folder {output} lies inside {source}; choose --out elsewhere"))
+                    where = f"the run folder {output} lies inside {top}, which {spec.label} reads"
+                    raise BadGrid(one_line(f"{where}; choose --out elsewhere"))
 
 
 def _open(spec: Spec) -> Task:

@@ -112,8 +112,9 @@ def test_paths_that_are_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     empty, good = write(tmp_path / "empty.csv"), write(tmp_path / "a.csv", *ROWS)
     assert "there is a header, and no row" in complaint(task_of(good, test_path=str(empty)), "test_path")
     monkeypatch.setenv("HOME", str(tmp_path))
-    for path in ("~/a.csv", "$HOME/a.csv"):
-        assert len(task_of(path, test_path=path).read()[1]) == 40
+    write(tmp_path / "b.csv", *ROWS[:30])
+    for home in ("~", "$HOME"):
+        assert len(task_of(f"{home}/a.csv", test_path=f"{home}/b.csv").read()[1]) == 30
 
 
 @pytest.mark.parametrize(

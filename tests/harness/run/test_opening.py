@@ -187,9 +187,10 @@ def test_only_tasks_with_cells_to_run_are_opened_and_none_for_ray(
 def test_a_victim_that_cannot_be_built_is_found_before_the_first_cell(tmp_path: Path) -> None:
     reviews = {"name": "synthetic_reviews", "train_size": 40, "epochs": 1}
     before = torch.random.get_rng_state()
-    for victim in ("", str(tmp_path)):
+    (tmp_path / "empty").mkdir()
+    for victim in ("", str(tmp_path / "empty")):
         with pytest.raises(BadGrid, match=f"^task synthetic_reviews cannot be opened: victim='{victim}'"):
             run(grid_of({**reviews, "victim": victim}), out=tmp_path / "out")
-    assert not os.listdir(tmp_path), "nothing is recorded"
+    assert os.listdir(tmp_path) == ["empty"], "nothing is recorded"
     open_grid(grid_of({**DIGITS, "victim": "resnet18"}, attacks=["badnets"]))
     assert torch.equal(torch.random.get_rng_state(), before), "a network that was tried takes no random numbers"

@@ -156,14 +156,17 @@ def test_unusable_input_exits_with_2_and_one_line(words: list[str], message: str
 
 def test_names_and_reasons_are_shown_as_they_are(tmp_path: Path) -> None:
     """What a console library would take for its markup is part of a path here."""
-    task = {"name": "synthetic_reviews", "train_size": 40, "victim": "[/red]nowhere[bold]"}
-    path = grid_file(tmp_path, tasks=[task], attacks=["badwords"], doses=[1], defenses=["none"], seeds=[0])
+    table = tmp_path / "[/red]nowhere[bold]" / "a.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40)))
+    task = {"name": "csv_text", "path": str(table)}
+    path = grid_file(tmp_path, tasks=[task], attacks=["badwords"], doses=[1000], defenses=["none"], seeds=[0])
     done = tinydrop("run", path, "--out", tmp_path / "[/x]", "--jobs", 0)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "[/red]nowhere[bold]" in done.stdout
     assert f"records: {tmp_path / '[/x]' / 'records'}" in done.stdout
-    assert "[/red]nowhere[bold]" in invoke("status", tmp_path / "[/x]").output
+    assert "[/red]nowhere[bold]" in invoke("report", tmp_path / "[/x]").output
 
 
 def test_a_store_of_a_newer_schema_is_refused(undisturbed: Path, tmp_path: Path) -> None:
@@ -311,9 +314,9 @@ def test_retry_after_a_plug_in_was_mended(tmp_path: Path) -> None:
     boom = [r for r in records.load_all(Store(tmp_path / "run")).values() if "/4/boom/" in r.label]
     mended, broken = sorted(boom, key=lambda r: r.status)
     shown = invoke("show", tmp_path / "run", broken.label)
-    assert shown.stdout.startswith(f"{mended.label}  done")
+    assert shown.stdout.startswith(f"{mended.label} done")
     assert f"by other code there are, under the same label: {broken.key}" in shown.stdout
-    assert f"{broken.label}  failed" in invoke("show", tmp_path / "run", broken.key).stdout
+    assert f"{broken.label} failed" in invoke("show", tmp_path / "run", broken.key).stdout
 
 
 def test_retry_runs_what_failed_again(tmp_path: Path) -> None:
