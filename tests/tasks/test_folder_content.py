@@ -95,7 +95,7 @@ def test_a_run_does_not_write_among_what_is_read(
     cells = expand(grid_from_mapping({"tasks": [task], **axes}))
     if not refused:
         return refuse_output_among_data(cells, root / out)
-    with pytest.raises(BadGrid, match=r"the run folder .* lies inside .*, which image_folder.* reads; choose --out elsewhere"):
+    with pytest.raises(BadGrid, match=r"the run folder .* lies inside .*, which image_folder.* reads; choose"):
         refuse_output_among_data(cells, root / out)
     return None
 
