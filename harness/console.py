@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -77,6 +78,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def expand_home(text: str) -> Path:
+    """A path with `~` and `$VARIABLES` filled in, as a shell does it; unlike a shell's, unknown variables stay."""
+    return Path(os.path.expandvars(os.path.expanduser(text)))
 
 
 def quote(value: object, most: int = 80) -> str:

@@ -172,6 +172,3 @@ def _hash_file(file: str, stamp: Stamp) -> str:
             return hashlib.file_digest(data, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
-
-
-files_hash.cache_clear = _hash_file.cache_clear  # type: ignore[attr-defined]  # as in a new process

@@ -90,9 +90,7 @@ class ClassFolders:
         """The class folders, which are all that is read, for `Task.files`; none before `path` is set, or of a file."""
         if not self.task.options()["path"] or not os.path.isdir(root := self._root()):
             return []
-        tops = [root / "train", root / "test"] if self._is_split(root) else [root]
-        folders = [entry for top in tops for entry in self._entries(top) if entry.is_dir()]
-        return name_parts(root, [str(folder.relative_to(root)) for folder in folders])
+        return name_parts(root, [str(folder.relative_to(root)) for folder in self._class_folders(root)])
 
     def decode(self, decode: Callable[[Path], T], files: Labelled) -> tuple[dict[Path, T], list[str]]:
         """What `decode` makes of every file, and what is wrong with those that it cannot use."""
@@ -139,8 +137,7 @@ class ClassFolders:
     def describe_choices(self) -> tuple[str, ...]:
         """Class names that hardly differ, what lies beside the class folders, and files that are hidden."""
         root, notes = self._root(), list(describe_doubtful_names(self.classes()))
-        tops = [root / "train", root / "test"] if self._is_split(root) else [root]
-        read = [folder for top in tops for folder in self._entries(top) if folder.is_dir()]
+        tops, read = self._tops(root), self._class_folders(root)
         beside = {entry for top in (root, *tops) for entry in self._entries(top)} - {*read, *tops}
         if beside:
             names = [str(entry.relative_to(root)) + "/" * entry.is_dir() for entry in sorted(beside)]
@@ -156,6 +153,13 @@ class ClassFolders:
 
     def _is_split(self, root: Path) -> bool:
         return all(os.path.isdir(root / part) for part in ("train", "test"))
+
+    def _tops(self, root: Path) -> list[Path]:
+        """The folders that hold class folders."""
+        return [root / "train", root / "test"] if self._is_split(root) else [root]
+
+    def _class_folders(self, root: Path) -> list[Path]:
+        return [entry for top in self._tops(root) for entry in self._entries(top) if entry.is_dir()]
 
     def _is_hidden(self, file: Path) -> bool:  # ._x is what macOS keeps beside a file x on a foreign disk
         return is_litter(file) and not file.name.startswith("._") and file.suffix.lower() in self.suffixes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from harness.console import expand_home
 from harness.plugins.registry import PRESETS
 from harness.run import settings
 
@@ -24,7 +24,7 @@ def local_folder(text: str) -> Path:
     from harness.store.open import is_url, open_store
 
     if not is_url(text):
-        return Path(os.path.expandvars(os.path.expanduser(text)))
+        return expand_home(text)
     store = open_store(text)
     store.pull()
     return store.root

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from harness.console import printable
+from harness.console import expand_home, printable
 from harness.errors import BadGrid
 from harness.grid.grid import Grid
 from harness.grid.load_yaml import load_yaml
@@ -25,7 +23,7 @@ def read_grid(source: str, changes: Iterable[str] = ()) -> Grid:
 
 def read_mapping(source: str) -> dict[str, Any]:
     """The mapping that a preset or a YAML file holds, for `grid_from_mapping`. Raises BadGrid."""
-    path = Path(os.path.expandvars(os.path.expanduser(source)))
+    path = expand_home(source)
     if source in PRESETS and not path.is_file():
         path = PRESETS[source]
     elif not path.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.console import one_line
+from harness.console import expand_home, one_line
 from harness.errors import BadGrid, BadPlugin
 from harness.keys.bytecode import MAIN
 from harness.keys.source import PLUGIN_PACKAGES, find_module_file, import_closure, imported_names
@@ -34,7 +33,7 @@ def add(source: str | Path) -> str:
     """
     module, colon, path = str(source).partition(":")
     if not colon or Path(source).suffix == ".py":
-        return add_file(Path(os.path.expandvars(os.path.expanduser(source))))
+        return add_file(expand_home(str(source)))
     registered = next((name for name, plugin in CUSTOM.items() if plugin.source == source), None)
     if registered is not None:
         return registered

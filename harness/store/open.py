@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.console import one_line, quote
+from harness.console import expand_home, one_line, quote
 from harness.errors import BadGrid
 from harness.store.folder import ORIGIN, Store
 
@@ -33,7 +33,7 @@ def open_output(address: str | Path, field: str) -> Store:
         raise BadGrid(f"{field}: {quote(text)} is no folder's name; name one, or leave it out")
     if is_url(text):
         return open_store(text)
-    path = Path(os.path.expandvars(os.path.expanduser(text)))
+    path = expand_home(text)
     try:
         nearest = next(part for part in (path, *path.absolute().parents) if part.exists())
         if not nearest.is_dir():

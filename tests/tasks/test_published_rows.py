@@ -14,7 +14,8 @@ import pytest
 from helpers import needs_data
 
 from harness.plugins.registry import create, load_class
-from tasks.base import Task, load_unsealed
+from tasks.base import Task
+from tasks.caches import forget
 from tasks.samples import Samples
 
 ROWS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("published_rows.json").read_text())
@@ -54,4 +55,4 @@ if __name__ == "__main__":
     for each in ROWS:
         if rows_of(each) != ROWS[each]:
             print(f"{each}: other rows")
-        load_unsealed.cache_clear()
+        forget()

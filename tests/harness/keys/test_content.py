@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.keys.content import digest, files_hash
+from harness.keys.content import digest
 from harness.keys.source import source_hash
 from harness.plugins.registry import create
 
@@ -33,7 +33,6 @@ def test_digest_of_a_plugin_sees_options_and_source() -> None:
 
 def test_digest_of_a_plugin_sees_what_is_in_the_files_its_options_name(tmp_path: Path) -> None:
     def keys() -> tuple[str, str]:
-        files_hash.cache_clear()  # as in a new process
         task = create("tasks", "csv_text", {"path": str(table), "labels": ("a", "b")})
         return digest(task), digest(create("tasks", "image_folder", {"path": str(tmp_path)}))
 
