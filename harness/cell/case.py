@@ -15,6 +15,7 @@ from defenses.controls.oracle import Oracle
 from harness.cell import arguments
 from harness.cell.arguments import change_recipe, named
 from harness.cell.poison import Poisoned
+from harness.cell.speedup import Speedup
 from harness.cell.train import Loss, make_network, train_victim
 from harness.keys.content import digest
 from harness.keys.source import source_hash
@@ -24,7 +25,7 @@ from tasks.deployed import Victim
 from tasks.samples import Samples
 
 # The code that trains every victim, as harness.grid.grid.GRADING is the code that grades every cell.
-TRAINING = ("harness.cell.train", "harness.cell.dp", "harness.keys.seeds")
+TRAINING = ("harness.cell.train", "harness.cell.graphs", "harness.cell.dp", "harness.keys.seeds")
 PRETRAINING = 0  # seed of every source victim: all cells of a transfer task share one body
 IN_MEMORY = 64  # victims that a fitter holds in memory; small networks
 SECONDS = "tinydrop.seconds"  # beside a stored victim's weights: how long it was trained
@@ -38,7 +39,7 @@ class Fitter:
     store: Store
     device: torch.device
     seed: int
-    compiled: bool = False
+    speedup: Speedup = "none"
     who: str = ""  # the defense that it trains for, for error messages
     fits: list[dict[str, Any]] = field(default_factory=list)  # one row per call: key, seconds, whether trained now
     sources: set[str] = field(default_factory=set)  # keys of the bodies that its victims started from
@@ -64,7 +65,7 @@ class Fitter:
             start = time.perf_counter()
             victim = train_victim(
                 self.task, samples, recipe=recipe, seed=seed, device=self.device, init=init, loss=loss,
-                compiled=self.compiled,
+                speedup=self.speedup,
             )  # fmt: skip
             seconds = torch.tensor(time.perf_counter() - start, dtype=torch.float64)
             return {**victim.module.state_dict(), SECONDS: seconds}
@@ -88,7 +89,7 @@ class Fitter:
         source = self.task.source()
         if source is None:
             return None
-        fit = Fitter(source, self.store, self.device, PRETRAINING, self.compiled)
+        fit = Fitter(source, self.store, self.device, PRETRAINING, self.speedup)
         body = fit(load_unsealed(source).train).module.state_dict()  # not load(): a defense may be running
         self.sources |= fit.used
         module = make_network(self.task, self.task.recipe(), seed, self.device, None)
@@ -105,7 +106,7 @@ class Fitter:
         deterministic = torch.are_deterministic_algorithms_enabled()
         return digest(
             "fit", source_hash(*TRAINING), self.task, samples, recipe, seed, init, loss,
-            self.device.type, deterministic, self.compiled,
+            self.device.type, deterministic, self.speedup,
         )  # fmt: skip
 
 

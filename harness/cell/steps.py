@@ -23,6 +23,7 @@ from harness.cell.metrics import Metric
 from harness.cell.poison import Poisoned, check_challenge, conform, craft_poison, inject
 from harness.cell.process import keep_process
 from harness.cell.reach import reach_of_poison, reach_of_trigger
+from harness.cell.speedup import Speedup
 from harness.cell.stealth import fidelity
 from harness.errors import BrokenAttack, BrokenDefense
 from harness.keys.seeds import derive
@@ -77,14 +78,14 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where cells are run: the store, the device, and whether victims are compiled."""
+    """Where cells are run: the store, the device, and what speeds victims up."""
 
     store: Store
     device: torch.device
-    compiled: bool = False
+    speedup: Speedup = "none"
 
     def fitter(self, task: Task, seed: int) -> Fitter:
-        return Fitter(task, self.store, self.device, seed, self.compiled)
+        return Fitter(task, self.store, self.device, seed, self.speedup)
 
     def referee(self, task: Task) -> Victim | None:
         """The clean model that judges a generative task: trained once for all cells, stored like any other artefact."""
@@ -105,12 +106,12 @@ class Threat:
 
 def run_steps(
     task: Task, attack: Attack, dose: int, defense: Defense, seed: int, store: Store, device: torch.device,
-    compiled: bool = False,
+    speedup: Speedup = "none",
 ) -> Result:  # fmt: skip
     """Run one cell. Raises NotApplicable, BadInput, or whatever a plug-in raises; the caller records it."""
     check_applies(task, attack, defense)
     attack = number_classes(task, attack)
-    bench = Bench(store, device, compiled)
+    bench = Bench(store, device, speedup)
     result = Result(target=target_class(task, attack))
     step = Stopwatch(result, device)
     with step("load"):

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from harness.cell.arguments import check_loss, name_of
 from harness.cell.dp import privatise, without_batch_norm
+from harness.cell.graphs import Graphed
+from harness.cell.speedup import Speedup
 from harness.errors import Diverged
 from tasks.base import Batch, Recipe, Task
 from tasks.deployed import CHUNK, Victim, autocast, layout
@@ -42,7 +44,7 @@ def train_victim(
     device: torch.device,
     init: Victim | None = None,
     loss: Loss | None = None,
-    compiled: bool = False,
+    speedup: Speedup = "none",
 ) -> Victim:
     """Train a victim on samples. Same arguments, same weights, bit for bit on one CPU with one thread count.
 
@@ -52,7 +54,7 @@ def train_victim(
         raise BadInput("fit: the training set is empty (a filter dropped every row)")
     module = make_network(task, recipe, seed, device, init)
     with isolate_seed(seed, device):  # dropout draws from the global state
-        _train(task, module, *task.rows(samples, device), recipe, seed, loss, compiled)
+        _train(task, module, *task.rows(samples, device), recipe, seed, loss, speedup)
     return task.deploy(module.eval(), device)
 
 
@@ -83,7 +85,7 @@ def set_trainable(module: Net, recipe: Recipe) -> None:
 class Stepper:
     """What one step of training takes, the same for every batch."""
 
-    forward: Any  # what the loss calls on a batch: the network, compiled perhaps, or its head on cached features
+    forward: Any  # what the loss calls on a batch: the network, sped up perhaps, or its head on cached features
     loss: Loss
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler | None
@@ -102,7 +104,7 @@ class Stepper:
 
 
 def _train(
-    task: Task, module: Net, x: Tensor, y: Tensor, recipe: Recipe, seed: int, loss: Loss | None, compiled: bool
+    task: Task, module: Net, x: Tensor, y: Tensor, recipe: Recipe, seed: int, loss: Loss | None, speedup: Speedup
 ) -> None:
     """Train a network in place, by all epochs of the recipe, on encoded rows x (N, ...) with targets y (N, ...)."""
     set_trainable(module, recipe)
@@ -110,8 +112,8 @@ def _train(
     forward: Any = module
     if recipe.frozen == "body" and not (recipe.augment or loss or private):
         x, forward = _features(module, x), module.head  # the same in every epoch, so computed once
-    elif compiled and not private:
-        forward = torch.compile(module)
+    elif not private:
+        forward = speed_up(module, speedup, plain=loss is None and type(task).loss is Task.loss)
     batches = math.ceil(len(x) / recipe.batch_size)
     clipping = privatise(module, optimizer, recipe, len(x), batches, seed) if private else nullcontext(optimizer)
     with clipping as optimizer:
@@ -131,6 +133,14 @@ def _train(
                     f"the training loss is not finite after {(epoch + 1) * batches} steps "
                     f"(lr={recipe.lr}, epochs={recipe.epochs}{f', loss={name_of(loss)}' if loss else ''})"
                 )
+
+
+def speed_up(module: Net, speedup: Speedup, plain: bool) -> Any:
+    """The network as a loss calls it. plain: the loss does nothing with it but call it on encoded rows, which is all
+    that a graph can do; with other losses, those of generative tasks too, `graphs` changes nothing."""
+    if speedup == "compile":
+        return torch.compile(module)
+    return Graphed(module) if speedup == "graphs" and plain else module
 
 
 def _batches(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from harness.cell import speedup
 from harness.console import expand_home
 from harness.plugins.registry import PRESETS
 from harness.run import settings
@@ -139,4 +140,10 @@ Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="A plug-in of your own: a file, or module:Class; repeatable.")
 ]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic GPU kernels (slower).")]
-Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile the victims (pays on long runs).")]
+Speedup = Annotated[
+    speedup.Speedup,
+    typer.Option(
+        help="How training is sped up: compile (torch.compile: pays on long trainings) or graphs (CUDA graphs of "
+        "classifiers, on GPUs only). Both change the last digits of results."
+    ),
+]

@@ -39,7 +39,7 @@ def run(
     address: options.Address = "",
     gpu_share: options.GpuShare = None,
     deterministic: options.Deterministic = False,
-    compiled: options.Compiled = False,
+    speedup: options.Speedup = "none",
     plugins: options.Plugins = None,
 ) -> None:
     """Run a grid: task x attack x dose x defense x seed. Finished cells are never repeated; stop and start at will.
@@ -70,7 +70,7 @@ def run(
     cluster = options.ray_cluster(executor, address, gpu_share, gpus, device)
     prepared = prepare(
         plan, store, jobs=jobs, device=device, gpus=gpus, cluster=cluster, deterministic=deterministic,
-        compiled=compiled,
+        speedup=speedup,
     )  # fmt: skip
     _print_plan(prepared, dry_run)
     if not dry_run:
@@ -92,7 +92,7 @@ def retry(
     address: options.Address = "",
     gpu_share: options.GpuShare = None,
     deterministic: options.Deterministic = False,
-    compiled: options.Compiled = False,
+    speedup: options.Speedup = "none",
     plugins: options.Plugins = None,
 ) -> None:
     """Run the failed and timed-out cells of a run again; the earlier attempts stay on record.
@@ -111,7 +111,7 @@ def retry(
     cluster = options.ray_cluster(executor, address, gpu_share, gpus, device)
     prepared = prepare(
         plan, store, jobs=jobs, device=device, gpus=gpus, cluster=cluster, timeout=timeout,
-        deterministic=deterministic, compiled=compiled,
+        deterministic=deterministic, speedup=speedup,
     )  # fmt: skip
     prepared.open_tasks()
     _carry_out(prepared, str(dir_), Budget(), False, "disabled")

@@ -17,10 +17,12 @@ from tasks.plugin import BadInput, Plugin
 GRADING = (
     *(
         f"harness.cell.{name}"
-        for name in ("steps", "case", "arguments", "answers", "metrics", "stealth", "reach", "poison", "train", "dp")
+        for name in (
+            "steps", "case", "arguments", "answers", "metrics", "stealth", "reach", "poison", "train", "graphs", "dp",
+        )
     ),
     "harness.keys.seeds",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

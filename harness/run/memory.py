@@ -12,6 +12,7 @@ import psutil
 
 CONTEXT = 1 << 29  # bytes that CUDA and its libraries take in every process, beside torch's own
 SLACK = 1.25  # torch keeps more than it uses
+UNKNOWN = 4 << 30  # bytes that a cell is taken to need before one is recorded; more than any small victim takes
 QUERY = ("--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits")
 
 
@@ -62,9 +63,9 @@ def parse_gpu_memory(answer: str) -> list[Gpu]:
 
 
 def workers_that_fit(peaks: Iterable[int], room: int) -> int:
-    """How many cells fit on a GPU at once if each takes as much as the largest so far; 1 if none is known.
+    """How many cells fit on a GPU at once if each takes as much as the largest so far, or UNKNOWN; at least 1.
 
     peaks: bytes of GPU memory that cells took; room: free bytes.
     """
-    largest = max(peaks, default=0)
-    return max(1, int(room / (SLACK * largest + CONTEXT))) if largest else 1
+    largest = max(peaks, default=0) or UNKNOWN
+    return max(1, int(room / (SLACK * largest + CONTEXT)))

@@ -10,6 +10,7 @@ from typing import get_args
 
 import pandas as pd
 
+from harness.cell.speedup import Speedup
 from harness.console import out, quote
 from harness.errors import BadGrid
 from harness.grid.grid import plugin_names
@@ -72,7 +73,8 @@ class PreparedRun:
 
 def prepare(
     plan: Plan, store: Store, *, jobs: int | None = None, device: str = "auto", gpus: int | None = None,
-    cluster: Cluster | None = None, timeout: float | None = None, deterministic: bool = False, compiled: bool = False,
+    cluster: Cluster | None = None, timeout: float | None = None, deterministic: bool = False,
+    speedup: Speedup = "none",
 ) -> PreparedRun:  # fmt: skip
     """Check how a plan is to run.
 
@@ -87,14 +89,23 @@ def prepare(
     if device not in get_args(Device):
         raise BadGrid(f"device={device!r}: valid are {', '.join(get_args(Device))}")
     names = () if cluster else select_gpus(device, gpus)
+    check_speedup(speedup, names, cluster)
     jobs = default_jobs(names, store) if jobs is None else jobs
     if jobs and not cluster and plan.missing:
         refuse_unguarded_script(jobs)
     settings = Settings(
         store=str(store.root), device=device, gpus=names, timeout=plan.grid.timeout if timeout is None else timeout,
-        deterministic=deterministic, compiled=compiled, plugins=custom.worker_sources(plugin_names(plan.missing), jobs),
+        deterministic=deterministic, speedup=speedup, plugins=custom.worker_sources(plugin_names(plan.missing), jobs),
     )  # fmt: skip
     return PreparedRun(plan, store, settings, jobs, cluster)
+
+
+def check_speedup(speedup: str, gpus: tuple[str, ...], cluster: Cluster | None = None) -> None:
+    """Raises BadGrid for a speedup that is unknown, or that needs a GPU where there is none."""
+    if speedup not in get_args(Speedup):
+        raise BadGrid(f"speedup={speedup!r}: valid are {', '.join(get_args(Speedup))}")
+    if speedup == "graphs" and not gpus and cluster is None:
+        raise BadGrid("speedup graphs: is for GPUs, and victims are trained on the CPU here; leave it out")
 
 
 def default_folder(grid: str) -> str:
@@ -117,7 +128,10 @@ def select_gpus(device: str, count: int | None = None) -> tuple[str, ...]:
 
 
 def default_jobs(gpus: tuple[str, ...], store: Store) -> int:
-    """One worker per core, at most 8. On GPUs as many as fit by the memory of recorded cells; one before the first."""
+    """One worker per core, at most 8. On GPUs as many as fit by the memory that recorded cells took, at most 8 each.
+
+    Before the first record a cell is taken to need 4 GiB; one that fails for want of memory runs again alone.
+    """
     cores = os.cpu_count() or 1
     if not gpus:
         return min(8, cores)

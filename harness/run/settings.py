@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.cell.speedup import Speedup
+
 Device = Literal["auto", "cpu", "cuda"]  # auto takes a GPU where there is one
 
 
@@ -18,5 +20,5 @@ class Settings:
     threads: int = 0  # per process; 0 leaves torch's own choice
     timeout: float = 3600.0  # seconds per cell
     deterministic: bool = False
-    compiled: bool = False
+    speedup: Speedup = "none"
     plugins: tuple[str, ...] = ()  # the user's own: files, or module:Class

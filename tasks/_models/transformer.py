@@ -22,7 +22,12 @@ def token_mask(e: Tensor) -> Tensor:
 
 
 def crop_padding(e: Tensor) -> Tensor:
-    """The batch without columns that are padding in every row, which cost time and change nothing."""
+    """The batch without columns that are padding in every row, which cost time and change nothing.
+
+    A GPU keeps them: to count them it would have to end all earlier work first, and graphs need fixed shapes.
+    """
+    if e.is_cuda:
+        return e
     used = int(token_mask(e).any(0).flatten().nonzero()[-1]) + 1
     return e[:, : -(-used // 8) * 8]  # multiples of 8 keep the shapes few
 

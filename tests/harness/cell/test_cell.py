@@ -179,7 +179,7 @@ def test_a_head_on_cached_features_is_not_compiled() -> None:
     task = tiny("digits")
     recipe = replace(task.recipe(), frozen="body", augment=False)
     plain, compiled = (
-        train_victim(task, task.load().train, recipe=recipe, seed=0, device=CPU, compiled=c) for c in (False, True)
+        train_victim(task, task.load().train, recipe=recipe, seed=0, device=CPU, speedup=s) for s in ("none", "compile")
     )
     assert torch.equal(plain.module.head.weight, compiled.module.head.weight)
 

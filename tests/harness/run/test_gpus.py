@@ -105,6 +105,7 @@ def test_each_worker_sees_one(tmp_path: Path) -> None:
         (["--gpus", "2"], "--gpus 2: visible are none"),
         (["--device", "cuda"], "device cuda: no GPU is visible here; use device cpu"),
         (["--device", "cuda", "--executor", "ray"], "device cuda: no GPU is visible here; use device cpu"),
+        (["--speedup", "graphs"], "speedup graphs: is for GPUs, and victims are trained on the CPU here; leave it out"),
         (["--gpus", "2", "--executor", "ray"], "--gpus 2: is for --executor local; Ray gives GPUs out by --gpu-share"),
     ],
 )

@@ -132,8 +132,9 @@ def test_what_torch_says_when_memory_is_short() -> None:
 
 def test_workers_of_a_gpu_by_measured_memory() -> None:
     gib = 1 << 30
-    assert workers_that_fit([], 80 * gib) == 1, "nothing is known"
-    assert workers_that_fit([0], 80 * gib) == 1, "measured without a GPU"
+    assert workers_that_fit([], 80 * gib) == 14, "nothing is known: 4 GiB each"
+    assert workers_that_fit([0], 80 * gib) == 14, "measured without a GPU"
+    assert workers_that_fit([], 0) == 1, "no GPU tells its memory"
     assert workers_that_fit([1 * gib, 3 * gib], 16 * gib) == 3, "the largest counts, and what torch needs beside it"
     assert workers_that_fit([7 * gib], 16 * gib) == 1
     assert workers_that_fit([30 * gib], 16 * gib) == 1, "the cells ran, so one worker fits"
