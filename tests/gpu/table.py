@@ -1,0 +1,50 @@
+"""The figures of a campaign as Markdown: a table for each stage, one row for each thing that was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gpu.stage import read_lines
+
+
+def write_table(figures: Path) -> str:
+    """Markdown of all figures; the newest value where one was measured twice. Written beside them as figures.md."""
+    lines = read_lines(figures)
+    parts = [head(line) for line in lines if line.get("event") == "machine"][-1:]
+    for stage in dict.fromkeys(line["stage"] for line in lines):
+        rows = [line for line in lines if line["stage"] == stage]
+        ends = [line for line in rows if line.get("event") in ("done", "failed", "out of time")]
+        said = f", {ends[-1]['event']} after {ends[-1]['seconds']:.0f} s" if ends else ""
+        reason = f"\n\n{ends[-1]['reason']}" if ends and ends[-1].get("reason") else ""
+        if stage != "campaign":
+            parts.append(f"## {stage}{said}{reason}\n\n{tabulate_figures(rows)}")
+    text = "\n\n".join(parts) + "\n"
+    figures.with_suffix(".md").write_text(text)
+    return text
+
+
+def head(line: dict[str, Any]) -> str:
+    facts = ", ".join(f"{key} {value}" for key, value in line["machine"].items() if value)
+    shrunk = "\n\n**A dry run at the smallest sizes: these numbers say nothing about speed.**" if line["shrink"] else ""
+    return f"# GPU campaign: {facts}{shrunk}"
+
+
+def tabulate_figures(rows: list[dict[str, Any]]) -> str:
+    """One row for each thing measured, one column for each figure of it, with its unit."""
+    table: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    for row in (row for row in rows if "name" in row):
+        what = tuple((key, str(value)) for key, value in row["of"].items())
+        table.setdefault(what, {})[f"{row['name']} [{row['unit']}]"] = format_value(row["value"])
+    if not table:
+        return "no figures"
+    frame = pd.DataFrame([{**dict(what), **values} for what, values in table.items()]).fillna("")
+    bar = ["---"] * len(frame.columns)
+    return "\n".join("| " + " | ".join(row) + " |" for row in ([*frame.columns], bar, *frame.to_numpy().tolist()))
+
+
+def format_value(value: float) -> str:
+    """Three or four digits, large numbers with commas."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
