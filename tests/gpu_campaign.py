@@ -1,9 +1,9 @@
 """Measure this project on a GPU: `python tests/gpu_campaign.py --out results/gpu/h100 --minutes 9`.
 
 Stages run in the order of what a short loan of a GPU should not miss, each in a process of its own that ends at its
-time budget. Every figure is a line of figures.jsonl in the folder of --out as soon as it is measured, and figures.md has
-them as tables. The same command goes on where the last one was cut off; a stage that is done is not repeated. Needs no
-network: see "Run it on a machine without network" in harness/run/README.md for data and packages.
+time budget. Every figure is a line of figures.jsonl in the folder of --out as soon as it is measured, and figures.md
+has them as tables. The same command goes on where the last one was cut off; a stage that is done is not repeated. It
+needs no network: harness/run/README.md, "Run it on a machine without network", has the data and the packages.
 
 `--device cpu --shrink` tries every stage at the smallest sizes within minutes on any machine. Such figures say so.
 """

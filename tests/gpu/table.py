@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from gpu.stage import read_lines
 
 
@@ -33,16 +31,20 @@ def head(line: dict[str, Any]) -> str:
 
 
 def tabulate_figures(rows: list[dict[str, Any]]) -> str:
-    """One row for each thing measured, one column for each figure of it, with its unit."""
-    table: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    """A table for each kind of thing: one row for each thing measured, one column for each figure of it."""
+    kinds: dict[tuple[str, ...], dict[tuple[str, ...], dict[str, str]]] = {}
     for row in (row for row in rows if "name" in row):
-        what = tuple((key, str(value)) for key, value in row["of"].items())
-        table.setdefault(what, {})[f"{row['name']} [{row['unit']}]"] = format_value(row["value"])
-    if not table:
-        return "no figures"
-    frame = pd.DataFrame([{**dict(what), **values} for what, values in table.items()]).fillna("")
-    bar = ["---"] * len(frame.columns)
-    return "\n".join("| " + " | ".join(row) + " |" for row in ([*frame.columns], bar, *frame.to_numpy().tolist()))
+        things = kinds.setdefault(tuple(row["of"]), {})
+        figures = things.setdefault(tuple(str(value) for value in row["of"].values()), {})
+        figures[f"{row['name']} [{row['unit']}]"] = format_value(row["value"])
+    return "\n\n".join(tabulate(names, things) for names, things in kinds.items()) or "no figures"
+
+
+def tabulate(names: tuple[str, ...], things: dict[tuple[str, ...], dict[str, str]]) -> str:
+    columns = list(dict.fromkeys(column for figures in things.values() for column in figures))
+    lines = [[*names, *columns], ["---"] * (len(names) + len(columns))]
+    lines += [[*thing, *(figures.get(column, "") for column in columns)] for thing, figures in things.items()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def format_value(value: float) -> str:

@@ -31,41 +31,40 @@ ON_THE_CPU = ("digits", "fsdd")  # the others take too long there
 JOBS = (1, 2, 4, 8, 16)
 MPS = "nvidia-cuda-mps-control"
 READY = 90.0  # seconds that workers may take to start
+ENOUGH = 30.0  # seconds that must be left to start them once more
 
 
 def measure(stage: Stage) -> None:
     names = ("digits",) if stage.shrink else NAMES
     jobs = (1, 2) if stage.shrink else tuple(n for n in JOBS if n <= max(1, os.cpu_count() or 1))
-    rates = measure_workers(stage, names, jobs, "no MPS" if stage.device.type == "cuda" else "CPU")
-    if stage.device.type != "cuda":
+    cpu, on_gpu = torch.device("cpu"), stage.device.type == "cuda"
+    measure_workers(stage, ON_THE_CPU if on_gpu else names, jobs[-1:] if on_gpu else jobs, "CPU", cpu)
+    if not on_gpu:
         return
+    rates = measure_workers(stage, names, jobs, "GPU", stage.device)
     picked = default_jobs(("0",), Store(stage.work / "empty"))
-    for name in names:
-        best = max(rates[name].values())
-        near = max((n for n in rates[name] if n <= picked), default=min(rates[name]))
+    for name, found in rates.items():
+        near = max((n for n in found if n <= picked), default=min(found))
         stage.figures.add("--jobs picks", picked, "workers", task=name)
-        stage.figures.add("of the best rate", 100 * rates[name][near] / best, "%", task=name)
+        stage.figures.add("of the best rate", 100 * found[near] / max(found.values()), "%", task=name)
     with run_mps(stage) as runs:
-        if runs:
-            measure_workers(stage, names, jobs, "MPS")
-    if stage.left > 30:
-        measure_workers(stage, ON_THE_CPU, jobs[-1:], "CPU", torch.device("cpu"))
+        if runs and stage.left > ENOUGH:
+            measure_workers(stage, names, [n for n in jobs if n > 2], "GPU, MPS", stage.device)
 
 
 def measure_workers(
-    stage: Stage, names: Sequence[str], jobs: Sequence[int], how: str, device: torch.device | None = None
+    stage: Stage, names: Sequence[str], jobs: Sequence[int], how: str, device: torch.device
 ) -> dict[str, dict[int, float]]:
     """Victims an hour of each task by number of workers; each trains for two seconds, one victim at least.
 
     The workers are started once, and n of them train at a time.
     """
-    device = device or stage.device
     before = sum(gpu.used for gpu in memory.gpu_memory())
-    rates: dict[str, dict[int, float]] = {name: {} for name in names}
+    rates: dict[str, dict[int, float]] = {}
     with start_workers(max(jobs), names, device, stage.shrink) as workers:
         known = set.intersection(*(set(worker.recv()) for worker in workers))
         took = sum(gpu.used for gpu in memory.gpu_memory()) - before
-        if took > 0:
+        if took > 0 and device.type == "cuda":
             stage.figures.add("GPU memory a worker", took / len(workers) / 2**20, "MiB", workers=len(workers), how=how)
         for name in (name for name in names if name in known):
             for speedup in speedups(name, device):
@@ -79,7 +78,7 @@ def measure_workers(
                     stage.figures.add("victims", rate, "/h", **of)
                     stage.figures.add("torch's memory", peak / 2**20, "MiB", **of)
                     if speedup == "none":
-                        rates[name][n] = rate
+                        rates.setdefault(name, {})[n] = rate
     return rates
 
 
