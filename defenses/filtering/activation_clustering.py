@@ -58,7 +58,8 @@ def reduce(features: Tensor, dimensions: int, reduction: str = "ica") -> Tensor:
     rank = int((sizes > sizes[0] * max(centred.shape) * torch.finfo(sizes.dtype).eps).sum())
     kept = min(dimensions, rank)  # the components beyond the rank have no variance to divide by
     scale = sizes[:kept] if reduction == "pca" else len(features) ** 0.5
-    return (left[:, :kept] * scale).float()
+    components: Tensor = left[:, :kept] * scale
+    return components.float()
 
 
 def outside_share(reduced: Tensor, seed: int) -> Tensor:
