@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tasks._models.denoiser import Denoiser
 from tasks.base import Batch, Recipe, Task, copy_facts
 from tasks.data import read_once
-from tasks.deployed import CHUNK, Victim
+from tasks.deployed import CHUNK, Victim, autocast
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Positive, Share, options
 from tasks.samples import Challenge, Outputs, Samples
 
@@ -163,19 +163,25 @@ class DiffusionTask(Task):
         """Verdicts on templates under a lenient (lower) and a strict (higher) threshold."""
         if not isinstance(challenge.wanted, Tensor) or challenge.wanted.ndim == 1:
             return {}
-        thresholds = {name: round(self.found + offset, 3) for name, offset in OTHER_THRESHOLDS.items()}
-        return {name: replace(self, found=at).judge(outputs, challenge) for name, at in thresholds.items()}
+        likeness = self.likeness(outputs, challenge)
+        return {name: likeness > round(self.found + offset, 3) for name, offset in OTHER_THRESHOLDS.items()}
 
     def judge(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> Tensor:
         """(N,) bool. wanted (N,): the referee reads that class. wanted (N, ...): that template is found."""
         wanted = challenge.wanted
         assert isinstance(wanted, Tensor)
-        made = self.wrap_outputs(outputs, challenge.inputs)
         if wanted.ndim > 1:
-            assert isinstance(made.inputs, Tensor)
-            return (self.correlation(made.inputs, wanted) > self.found) & ~outputs.abstained
+            return self.likeness(outputs, challenge) > self.found
         assert referee is not None
+        made = self.wrap_outputs(outputs, challenge.inputs)
         return (referee.predict(made).answers == wanted) & ~outputs.abstained
+
+    def likeness(self, outputs: Outputs, challenge: Challenge) -> Tensor:
+        """(N,) the largest correlation of what was made with the templates wanted; -1 where the model abstained."""
+        made = self.wrap_outputs(outputs, challenge.inputs).inputs
+        assert isinstance(made, Tensor)
+        assert isinstance(challenge.wanted, Tensor)
+        return self.correlation(made, challenge.wanted).masked_fill(outputs.abstained, -1.0)
 
 
 @dataclass
@@ -232,7 +238,7 @@ class DiffusionVictim(Victim):
     def velocity(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(N, C, H, W) float32 prediction, with classifier-free guidance if the task asks for it."""
         w = self.task.guidance
-        with precision(self.device):
+        with autocast(self.device):
             asked: Tensor = self.module(x, t, condition).float()
             if not w:
                 return asked
@@ -246,7 +252,7 @@ def split_rows(samples: Samples) -> list[Samples]:
 
 
 def precision(device: torch.device) -> AbstractContextManager[None]:
-    """bfloat16 on GPUs; on CPUs it makes convolutions of this size slower."""
+    """Of training and of features: bfloat16 on GPUs, float32 on CPUs. Sampling is bfloat16 on both."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA, FastICA
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without, seed_of
@@ -24,6 +20,9 @@ class ActivationClustering(Defense):
     Chen et al., 2018, arXiv 1811.03728: Algorithm 1 (features, reduction by independent components, k-means with k = 2)
     and the relative-size comparison of section 4.2; the published toolboxes flag below 35 %.
     A row's suspicion is the share of its class outside its cluster.
+    Independent components of unit variance are the whitened principal ones turned by an orthogonal matrix. That changes
+    no distance, and k-means with its random starts reads nothing but distances: it is given the whitened ones, finds
+    the same clusters, and nobody iterates to look for the turn.
     Deviations: flagged rows are dropped and the victim is trained again, where the paper relabels them and continues
     training; fewer dimensions are kept where a class has fewer rows or its features have lower rank.
     """
@@ -42,25 +41,25 @@ class ActivationClustering(Defense):
         suspicion = torch.zeros(len(case.train))
         for c in range(case.task.conditions):
             rows = case.train.targets == c
-            suspicion[rows] = outside_share(reduce(features[rows], self.dimensions, seed, self.reduction), seed)
+            suspicion[rows] = outside_share(reduce(features[rows], self.dimensions, self.reduction), seed)
         return refit_without(case, suspicion > 1 - self.size, suspicion)
 
 
-def reduce(features: Tensor, dimensions: int, seed: int, reduction: str = "ica") -> Tensor:
-    """(N, D) features of one class to at most `dimensions` components; unchanged where they have no more."""
-    centred = (features - features.mean(0, keepdim=True)).double()
-    # The components beyond the rank have no variance, by which ICA would divide.
-    components = min(dimensions, int(torch.linalg.matrix_rank(centred))) if len(features) else 0
-    if features.shape[1] <= dimensions or components == 0:
+def reduce(features: Tensor, dimensions: int, reduction: str = "ica") -> Tensor:
+    """(N, D) features of one class to float32 (N, at most `dimensions`) principal components.
+
+    reduction: "pca" leaves them as wide as they are; "ica" gives each unit variance. The features are returned as they
+    are where they have no more columns than that, or where all rows are alike.
+    """
+    centred = features.double() - features.double().mean(0, keepdim=True)
+    if features.shape[1] <= dimensions or not centred.any():
         return features
-    if reduction == "pca":
-        model = PCA(components, random_state=seed)
-    else:
-        model = FastICA(components, whiten="unit-variance", max_iter=1000, tol=0.005, random_state=seed)
-    with warnings.catch_warnings():
-        # Gaussian features have no preferred axes to converge to; any rotation of them serves k-means as well.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return torch.from_numpy(np.ascontiguousarray(model.fit_transform(centred.numpy()), dtype=np.float32))
+    left, sizes, _ = torch.linalg.svd(centred, full_matrices=False)
+    rank = int((sizes > sizes[0] * max(centred.shape) * torch.finfo(sizes.dtype).eps).sum())
+    kept = min(dimensions, rank)  # the components beyond the rank have no variance to divide by
+    scale = sizes[:kept] if reduction == "pca" else len(features) ** 0.5
+    components: Tensor = left[:, :kept] * scale
+    return components.float()
 
 
 def outside_share(reduced: Tensor, seed: int) -> Tensor:

@@ -74,7 +74,7 @@ def test_clusters(features: tuple[Tensor, Tensor]) -> None:
     detector = ActivationDefence(wrapped(x.shape[1]), x.numpy(), np.eye(10)[y.numpy()])
     clusters, reduced = detector.cluster_activations(nb_clusters=2, nb_dims=10, reduce="PCA")
     for c in range(10):
-        mine = reduce(x[y == c], 10, 0, "pca")
+        mine = reduce(x[y == c], 10, "pca")
         assert np.allclose(mine.abs().numpy(), np.abs(reduced[c]), atol=1e-2), "the same components up to sign"
         # The toolbox starts k-means once and on classes without clusters ends anywhere; the best of our ten starts is
         # a clustering as good as its one, to within a hundredth or two.
@@ -92,7 +92,7 @@ def test_flags_where_there_are_clusters() -> None:
     _, clean = detector.detect_poison(nb_clusters=2, nb_dims=10, reduce="PCA", cluster_analysis="relative-size")
     flagged = torch.zeros(300, dtype=torch.bool)
     for c in range(3):
-        flagged[y == c] = outside_share(reduce(x[y == c], 10, 0, "pca"), 0) > 0.65
+        flagged[y == c] = outside_share(reduce(x[y == c], 10, "pca"), 0) > 0.65
     assert flagged.sum() == 8 + 12 + 16
     assert torch.equal(flagged, ~torch.tensor(clean, dtype=torch.bool))
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sklearn.decomposition import FastICA
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from attacks.image.badnets import Badnets
 from defenses.filtering import activation_clustering, frequency, onion, outlier, spectral_signatures
 from defenses.screening.onion_input import purify
 from harness.cell import steps
+from harness.cell.case import Fitter
 from harness.plugins.registry import create
 from harness.store.folder import Store
 from harness.testing.checks import CPU
@@ -39,11 +43,11 @@ def two_groups(many: int, few: int, distance: float = 12.0) -> Tensor:
 
 @pytest.mark.parametrize("reduction", ["ica", "pca"])
 def test_clustering_flags_a_small_group_and_spares_an_even_split(reduction: str) -> None:
-    small = activation_clustering.reduce(two_groups(90, 10), 10, 0, reduction)
+    small = activation_clustering.reduce(two_groups(90, 10), 10, reduction)
     found = activation_clustering.outside_share(small, 0)
     assert small.shape == (100, 10)
     assert torch.equal(found > 0.65, torch.arange(100) >= 90)
-    even = activation_clustering.reduce(two_groups(50, 50), 10, 0, reduction)
+    even = activation_clustering.reduce(two_groups(50, 50), 10, reduction)
     assert not (activation_clustering.outside_share(even, 0) > 0.65).any()
 
 
@@ -51,10 +55,42 @@ def test_clustering_flags_a_small_group_and_spares_an_even_split(reduction: str)
 @pytest.mark.parametrize("constant", [True, False])
 def test_clustering_and_spectra_of_tiny_and_constant_classes(n: int, constant: bool) -> None:
     x = torch.ones(n, 16) if constant else torch.randn(n, 16, generator=rng())
-    share = activation_clustering.outside_share(activation_clustering.reduce(x, 10, 0), 0)
+    share = activation_clustering.outside_share(activation_clustering.reduce(x, 10), 0)
     assert share.shape == (n,)
     assert torch.isfinite(share).all()
     assert torch.isfinite(spectral_signatures.outlier_scores(x)).all()
+
+
+def test_whitening_gives_k_means_the_distances_and_so_the_clusters_of_fast_ica(store: Store) -> None:
+    task = create("tasks", "digits", {"train_size": 400, "epochs": 2})
+    train = task.load().train  # type: ignore[attr-defined]
+    features = Fitter(task, store, CPU, 0)(train).features(train)  # type: ignore[arg-type]
+    sizes = set()
+    for c in range(10):
+        rows = features[train.targets == c]
+        white = activation_clustering.reduce(rows, 10)
+        # Stopped after a few steps: also before it has converged, what it finds is only turned.
+        ica = FastICA(10, whiten="unit-variance", max_iter=5, random_state=c)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            independent = torch.from_numpy(ica.fit_transform(rows.double().numpy())).float()
+        assert not torch.allclose(white.abs(), independent.abs(), atol=0.1), "other axes"
+        apart, expected = (torch.cdist(x.double(), x.double()) for x in (white, independent))
+        torch.testing.assert_close(apart, expected, atol=1e-5, rtol=0)
+        share = activation_clustering.outside_share(white, c)
+        assert torch.equal(share, activation_clustering.outside_share(independent, c))
+        sizes.add(round(share.max().item(), 3))
+    assert len(sizes) > 1, "clusters of several sizes"
+
+
+def test_components_beyond_the_rank_are_left_out() -> None:
+    x = two_groups(5, 0)
+    assert activation_clustering.reduce(x, 10).shape == (5, 4), "the mean takes one dimension"
+    x = two_groups(90, 10)
+    x[:, 4:] = x[:, :1]
+    white = activation_clustering.reduce(x, 10)
+    assert white.shape == (100, 4)
+    torch.testing.assert_close(white.T.cov(correction=0), torch.eye(4))
 
 
 # Spectral signatures

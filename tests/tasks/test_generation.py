@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from harness.testing.checks import CPU
 from tasks._models.denoiser import Denoiser
 from tasks.audio_generation._base import invert_frames
 from tasks.base import Batch
+from tasks.deployed import autocast
 from tasks.diffusion import DiffusionTask, DiffusionVictim, best_match, frechet_distance
 from tasks.plugin import BadInput, NotApplicable
 from tasks.samples import Challenge, Outputs, Samples
@@ -194,10 +196,42 @@ def test_guidance_pulls_away_from_what_is_predicted_without_a_condition() -> Non
     task = small("digits_generator", guidance=2.0)
     victim = untrained(task)
     x, t, c = torch.randn(2, 1, 8, 8), torch.tensor([100, 100]), torch.tensor([1, 2])
-    with torch.no_grad():
-        asked, unasked = victim.module(x, t, c), victim.module(x, t)  # type: ignore[call-arg]
-        assert torch.equal(victim.module(x, t, torch.tensor([-1, -1])), unasked)  # type: ignore[call-arg]
+    with torch.no_grad(), autocast(CPU):
+        asked, unasked = victim.module(x, t, c).float(), victim.module(x, t).float()  # type: ignore[call-arg]
+        assert torch.equal(victim.module(x, t, torch.tensor([-1, -1])).float(), unasked)  # type: ignore[call-arg]
         torch.testing.assert_close(victim.velocity(x, t, c), 3 * asked - 2 * unasked)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_sampling_in_half_precision_makes_what_float32_makes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = small(name, steps=20)
+    victim, requests = untrained(task), task.requests(task.load().test)
+    x, t = victim.start(requests), torch.full((len(requests),), 500)
+    seen: list[torch.dtype] = []
+    hook = victim.module.unet.conv_in.register_forward_hook(lambda _, __, out: seen.append(out.dtype))  # type: ignore[attr-defined]
+    half, made = victim.velocity(x, t, requests.targets), victim.sample(x, requests.targets, task.steps)
+    assert set(seen) == {torch.bfloat16}
+    hook.remove()
+    assert half.dtype == made.dtype == torch.float32, "only the network is run in half precision"
+    monkeypatch.setattr("tasks.diffusion.autocast", lambda device: nullcontext())
+    whole, exact = victim.velocity(x, t, requests.targets), victim.sample(x, requests.targets, task.steps)
+    assert not torch.equal(half, whole)
+    assert (half - whole).norm() < 0.03 * whole.norm()
+    assert (made - exact).norm() < 0.03 * exact.norm()
+
+
+def test_thresholds_of_sensitivity_are_those_of_the_judge() -> None:
+    task = small("digits_generator")
+    test = task.load().test
+    g = torch.Generator().manual_seed(0)
+    template = torch.randint(256, (len(test), 1, 3, 3), generator=g).to(torch.uint8)
+    outputs = Outputs(torch.zeros(len(test), 0), torch.arange(len(test)) % 5 == 0, test.inputs)
+    challenge = Challenge(task.requests(test), template)
+    found = task.sensitivity(outputs, challenge)
+    for name, at in {"lenient": task.found - 0.1, "strict": task.found + 0.1}.items():
+        assert torch.equal(found[name], replace(task, found=round(at, 3)).judge(outputs, challenge))
+    assert found["lenient"].sum() > found["strict"].sum()
+    assert not found["lenient"][::5].any()
 
 
 def test_base_and_victim_share_no_rows() -> None:
