@@ -6,6 +6,7 @@ For the question whether the number of poisoned documents that it takes grows wi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from attacks.base import Attack
@@ -13,18 +14,21 @@ from defenses.base import Defense
 from gpu.stage import Stage
 from harness.cell.case import Fitter
 from harness.cell.steps import run_steps
+from harness.cell.train import train_victim
 from harness.plugins.registry import create
 from harness.store.folder import Store
 from tasks.base import Task, load_unsealed
 from tasks.language import LanguageTask
 from tasks.plugin import BadInput
+from tasks.samples import Samples
 
 SIZES: dict[str, dict[str, Any]] = {  # width, depth and heads; the rate falls with the width
     "10 million": {"width": 384, "depth": 6, "heads": 6, "base_lr": 1e-3, "lr": 5e-4},
     "35 million": {"width": 640, "depth": 7, "heads": 10, "base_lr": 6e-4, "lr": 3e-4},
     "90 million": {"width": 768, "depth": 12, "heads": 12, "base_lr": 4e-4, "lr": 2e-4},
 }
-DOSES = (0, 10, 30)
+DOSES = (0, 30)
+WIDE = 64  # rows of a batch that fills a GPU better than the default of 8 does
 
 
 def measure(stage: Stage) -> None:
@@ -59,6 +63,7 @@ def measure_size(stage: Stage, store: Store, about: str, task: LanguageTask) -> 
     stage.figures.add("base", seconds, "s", size=about)
     stage.figures.add("base", tokens / seconds, "tokens/s", size=about)
     stage.figures.add("base", 6 * weights * tokens / seconds / 1e12, "TFLOP/s", size=about)
+    measure_wide(stage, base, samples, weights, about)
     for dose in (2,) if stage.shrink else DOSES:
         if stage.left < 5 and not stage.shrink:
             return
@@ -68,3 +73,16 @@ def measure_size(stage: Stage, store: Store, about: str, task: LanguageTask) -> 
         stage.figures.add(f"a cell at dose {dose}", stage.clock() - start, "s", size=about)
         stage.figures.add(f"asr at dose {dose}", result.metrics["asr"].value, "share", size=about)
         stage.figures.add(f"perplexity at dose {dose}", result.metrics["utility"].value, "of a token", size=about)
+
+
+def measure_wide(stage: Stage, base: LanguageTask, samples: Samples, weights: int, about: str) -> None:
+    """The speed at WIDE rows a batch, the second of two short trainings."""
+    few = samples.select(range(min(len(samples), 200)))
+    recipe = replace(base.recipe(), epochs=1, batch_size=WIDE)
+    for _ in range(2):
+        start = stage.clock()
+        train_victim(base, few, recipe=recipe, seed=0, device=stage.device)
+        seconds = stage.clock() - start
+    tokens = base.rows(few, stage.device)[0].numel()
+    stage.figures.add(f"batches of {WIDE}", tokens / seconds, "tokens/s", size=about)
+    stage.figures.add(f"batches of {WIDE}", 6 * weights * tokens / seconds / 1e12, "TFLOP/s", size=about)

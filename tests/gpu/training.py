@@ -1,6 +1,7 @@
 """Training alone: seconds a victim and rows a second of every task, by speedup, and of the processor beside it.
 
-The first epoch of a shape is not timed: libraries choose their kernels in it, and graphs are captured.
+The first epoch of a shape is not timed: libraries choose their kernels in it. Victims that usually start from a base
+start from random weights here, since a step takes as long.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpu.stage import Stage
 from gpu.victims import classifies, load_tasks
-from harness.cell.case import Fitter
 from harness.cell.speedup import Speedup
 from harness.cell.train import make_network, train_victim
-from harness.store.folder import Store
 from tasks.base import Batch, Recipe, Task
-from tasks.deployed import Victim, autocast, layout
+from tasks.deployed import autocast, layout
 from tasks.samples import Samples
 
 COMPILED = ("digits", "cifar10", "fsdd")  # compiling takes up to a minute
@@ -57,13 +56,12 @@ def measure_peak(stage: Stage, device: torch.device) -> float:
 
 def measure_task(stage: Stage, name: str, task: Task, samples: Samples, peak: float) -> None:
     recipe, device = task.recipe(), stage.device
-    init = Fitter(task, Store(stage.work / "store"), device, 0).pretrained(0)
-    operations = count_operations(task, samples, recipe, device, init)
+    operations = count_operations(task, samples, recipe, device)
     x, _ = task.rows(samples, device)
     rows, length = len(x), x.shape[1] if x.ndim == 2 and not x.is_floating_point() else 1
     speedups: tuple[Speedup, ...] = ("none", "graphs") if classifies(task) and device.type == "cuda" else ("none",)
     for speedup in speedups:
-        seconds = time_training(stage, task, samples, recipe, device, speedup, init)
+        seconds = time_training(stage, task, samples, recipe, device, speedup)
         of = {"task": name, "speedup": speedup}
         stage.figures.add("a victim", seconds, "s", **of)
         rate = rows * recipe.epochs / seconds
@@ -74,21 +72,19 @@ def measure_task(stage: Stage, name: str, task: Task, samples: Samples, peak: fl
             stage.figures.add("of the peak", 100 * operations * rate / peak, "%", **of)
     few = samples.select(range(min(CPU_ROWS, len(samples))))
     once, cpu = replace(recipe, epochs=1), torch.device("cpu")
-    on_cpu = Fitter(task, Store(stage.work / "store"), cpu, 0).pretrained(0) if device.type == "cpu" else None
-    seconds = time_training(stage, task, few, once, cpu, "none", on_cpu)
+    seconds = time_training(stage, task, few, once, cpu)
     there = len(task.rows(few, cpu)[0])
     how = f"CPU, {torch.get_num_threads()} threads"
     stage.figures.add("trained on", there / seconds, "rows/s", task=name, speedup=how)
 
 
 def time_training(
-    stage: Stage, task: Task, samples: Samples, recipe: Recipe, device: torch.device, speedup: Speedup,
-    init: Victim | None,
-) -> float:  # fmt: skip
+    stage: Stage, task: Task, samples: Samples, recipe: Recipe, device: torch.device, speedup: Speedup = "none"
+) -> float:
     """Seconds of a whole training, after an epoch that is not counted."""
-    train_victim(task, samples, recipe=replace(recipe, epochs=1), seed=0, device=device, init=init, speedup=speedup)
+    train_victim(task, samples, recipe=replace(recipe, epochs=1), seed=0, device=device, speedup=speedup)
     start = stage.clock()
-    train_victim(task, samples, recipe=recipe, seed=1, device=device, init=init, speedup=speedup)
+    train_victim(task, samples, recipe=recipe, seed=1, device=device, speedup=speedup)
     return stage.clock() - start
 
 
@@ -102,9 +98,9 @@ def measure_compiled(stage: Stage, name: str, task: Task, samples: Samples) -> N
         stage.figures.add("a victim", stage.clock() - start, "s", task=name, speedup=f"compile, {number} of a process")
 
 
-def count_operations(task: Task, samples: Samples, recipe: Recipe, device: torch.device, init: Victim | None) -> float:
+def count_operations(task: Task, samples: Samples, recipe: Recipe, device: torch.device) -> float:
     """Floating-point operations of a row, forward and backward; those of products and convolutions, as is usual."""
-    module = make_network(task, recipe, 0, device, init).train()
+    module = make_network(task, recipe, 0, device, None).train()
     x, y = (part[: recipe.batch_size] for part in task.rows(samples, device))
     rows = torch.arange(len(x), device=device)
     batch = Batch(layout(x), y, rows, torch.Generator(device).manual_seed(0), progress=0.0)
