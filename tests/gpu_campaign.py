@@ -45,7 +45,7 @@ STAGES = (
     Planned("grid", 150, "a real grid of three modalities and a generator; cells an hour"),
     Planned("checks", 75, "the tests that need a GPU"),
     Planned("cifar", 65, "accuracy over seconds of training on cifar10; an epoch of resnet18"),
-    Planned("idle", 25, "the share of a cell in which the GPU has nothing to do"),
+    Planned("idle", 35, "the share of a cell in which the GPU has nothing to do"),
     Planned("language", 90, "language models of several sizes: tokens a second, and poison that they learn"),
 )
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from gpu.victims import SIZES, load_tasks
 from harness.grid.read import read_grid
 from harness.run.plan import make_plan
 from harness.store.folder import Store
-from harness.store.records import load_all
+from harness.store.records import Record, load_all
 
 NAMES = ("digits", "fashion_mnist", "sst2", "fsdd", "digits_generator")
 WHOLE = 4800  # cells of a grid that a paper needs
+REPORT = 25  # seconds kept for the end of a run and its tables
 GRID: dict[str, Any] = {
     "attacks": ["badnets", "blended", "badwords", "tone_clip", "conditional_trigger"],
     "doses": [0, 2, 5, 10, 20, 50],
@@ -38,17 +40,22 @@ def measure(stage: Stage) -> None:
     file, folder = stage.work / "campaign.yaml", stage.work / "run"
     file.write_text(yaml.safe_dump({"description": "What a campaign runs on a GPU.", **grid, "seeds": [0]}))
     start = time.monotonic()
-    for seeds in ("[0]", "[0,1]" if stage.shrink else "[0,1,2,3,4]"):
-        run("run", file, "--out", folder, "--device", stage.device.type, "--set", f"seeds={seeds}",
-            "--time-budget", f"{max(5, int(stage.left))}s")  # fmt: skip
+    for seeds in ("[0]",) if stage.shrink else ("[0]", "[0,1,2,3,4]"):
+        if stage.left > 2 * REPORT:
+            run("run", file, "--out", folder, "--device", stage.device.type, "--set", f"seeds={seeds}",
+                "--time-budget", f"{stage.left - REPORT:.0f}s")  # fmt: skip
     seconds = time.monotonic() - start
     records = list(load_all(Store(folder)).values())
     done, failed = (sum(r.status in status for r in records) for status in (("done",), ("failed", "timed out")))
     planned = len(make_plan(read_grid(str(file), ["seeds=[0,1,2,3,4]"]), Store(folder)).cells)
-    stage.figures.add("cells done", done, "cells", planned=planned)
-    stage.figures.add("failed or timed out", failed, "cells", planned=planned)
-    stage.figures.add("rate", 3600 * done / seconds, "cells/h", planned=planned)
-    stage.figures.add(f"{WHOLE} cells take", WHOLE * seconds / max(1, done) / 3600, "h", planned=planned)
+    of = {"grid": f"{planned} cells"}
+    stage.figures.add("done", done, "cells", **of)
+    stage.figures.add("failed or timed out", failed, "cells", **of)
+    stage.figures.add("starts included", 3600 * done / seconds, "cells/h", **of)
+    rate = rate_at_work([record for record in records if record.seed == 0])
+    stage.figures.add("while workers run", 3600 * rate, "cells/h", **of)
+    if rate:
+        stage.figures.add(f"{WHOLE} cells take", WHOLE / rate / 3600, "h", **of)
     for name in sorted({record.task.name for record in records}):
         of_task = [record for record in records if record.task.name == name and record.status == "done"]
         stage.figures.add("cells", len(of_task), "cells", task=name)
@@ -59,10 +66,16 @@ def measure(stage: Stage) -> None:
     shutil.copy(stage.work / "grid.csv", stage.figures.path.parent / "grid.csv")
 
 
+def rate_at_work(records: list[Record]) -> float:
+    """Cells a second from the begin of the first to the end of the last; 0 for none."""
+    begins = [datetime.fromisoformat(record.started).timestamp() for record in records]
+    ends = [begin + record.seconds["total"] for begin, record in zip(begins, records, strict=True)]
+    return len(records) / max(1.0, max(ends) - min(begins)) if records else 0.0
+
+
 def choose() -> list[dict[str, Any]]:
     """The tasks whose data is here."""
-    there = {name for name, _, _ in load_tasks(shrink=False)}
-    return [{"name": name, **SIZES.get(name, {})} for name in NAMES if name in there]
+    return [{"name": name, **SIZES.get(name, {})} for name, _, _ in load_tasks(NAMES, shrink=False)]
 
 
 def run(*words: object) -> None:

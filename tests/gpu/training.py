@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpu.stage import Stage
-from gpu.victims import classifies, load_tasks
+from gpu.victims import choose_tasks, classifies, load_tasks
 from harness.cell.speedup import Speedup
 from harness.cell.train import make_network, train_victim
 from tasks.base import Batch, Recipe, Task
@@ -28,7 +28,7 @@ CPU_ROWS = 512
 def measure(stage: Stage) -> None:
     peak = measure_peak(stage, stage.device)
     found = []
-    for name, task, samples in load_tasks(stage.shrink):
+    for name, task, samples in load_tasks(choose_tasks(stage.shrink), stage.shrink):
         if stage.left < 10 and not stage.shrink:
             return
         found.append((name, task, samples))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from harness.plugins.modalities import examples
@@ -38,9 +38,9 @@ def make_task(name: str, shrink: bool) -> Task:
     return small_task(name) if shrink else cast("Task", create("tasks", name, SIZES.get(name, {})))
 
 
-def load_tasks(shrink: bool) -> Iterator[tuple[str, Task, Samples]]:
-    """Name, task and training set of every task whose data is here."""
-    for name in choose_tasks(shrink):
+def load_tasks(names: Iterable[str], shrink: bool) -> Iterator[tuple[str, Task, Samples]]:
+    """Name, task and training set of those whose data is here."""
+    for name in names:
         task = make_task(name, shrink)
         try:
             yield name, task, task.load().train
