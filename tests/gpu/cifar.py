@@ -41,8 +41,7 @@ def measure(stage: Stage) -> None:
     for options in FAST[: 1 if stage.shrink else None]:
         about = f"resnet18, {options['optimizer']}, rate {options['lr']:g}, batch {options['batch_size']}"
         for epochs in (1,) if stage.shrink else EPOCHS:
-            if stage.left < 8 and not stage.shrink:
-                return
+            stage.need(8)
             train(stage, big, splits, replace(big.recipe(), epochs=epochs, **options), about)
 
 

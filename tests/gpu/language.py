@@ -35,8 +35,7 @@ def measure(stage: Stage) -> None:
     store = Store(stage.work / "store")
     sizes = {"smallest": {"width": 32, "depth": 1, "heads": 2}} if stage.shrink else SIZES
     for about, size in sizes.items():
-        if stage.left < 15 and not stage.shrink:
-            return
+        stage.need(15)
         try:
             measure_size(stage, store, about, make_task(size, stage.shrink))
         except BadInput as error:
@@ -65,8 +64,7 @@ def measure_size(stage: Stage, store: Store, about: str, task: LanguageTask) -> 
     stage.figures.add("base", 6 * weights * tokens / seconds / 1e12, "TFLOP/s", size=about)
     measure_wide(stage, base, samples, weights, about)
     for dose in (2,) if stage.shrink else DOSES:
-        if stage.left < 5 and not stage.shrink:
-            return
+        stage.need(5)
         attack, defense = cast("Attack", create("attacks", "steering")), cast("Defense", create("defenses", "none"))
         start = stage.clock()
         result = run_steps(cast("Task", task), attack, dose, defense, 0, store, stage.device)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gpu.stage import Figures, Stage, read_lines
+from gpu.stage import Figures, OutOfTime, Stage, read_lines
 from harness.console import one_line
 
 
@@ -42,8 +42,8 @@ def carry_out(stage: Stage) -> int:
     end: dict[str, Any] = {"event": "done", "reason": ""}
     try:
         importlib.import_module(f"gpu.{stage.figures.stage}").measure(stage)
-        if stage.left < 0 and not stage.shrink:
-            end = {"event": "out of time", "reason": "its figures end where its time did"}
+    except OutOfTime:
+        end = {"event": "out of time", "reason": "the same command goes on where it was"}
     except BaseException as error:
         traceback.print_exc()
         end = {"event": "failed", "reason": f"{type(error).__name__}: {one_line(error)}"}

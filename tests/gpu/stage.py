@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Figure = dict[str, Any]
 
 
+class OutOfTime(Exception):
+    """The budget of a stage is spent. The next start of the campaign goes on there."""
+
+
 @dataclass
 class Figures:
     """JSON lines, one for each figure: stage, name, value, unit, of (what it was measured of), and when.
@@ -72,6 +76,11 @@ class Stage:
     def left(self) -> float:
         """Seconds of the budget that are left."""
         return self.seconds - (time.monotonic() - self.start)
+
+    def need(self, seconds: float) -> None:
+        """Raises OutOfTime where less than this is left; what is measured already is kept."""
+        if self.left < seconds:
+            raise OutOfTime
 
     def finish(self) -> None:
         """Wait until the device has done all that was asked of it."""
