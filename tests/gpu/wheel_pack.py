@@ -61,7 +61,8 @@ def find_missing(needs: list[Requirement], have: dict[str, str], python: str) ->
     target = {**default_environment(), **LINUX, "python_version": python, "python_full_version": f"{python}.0"}
     missing: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()  # package and the extra that was asked for
-    queue = deque(("the project", need) for need in needs)
+    asked = (need for need in needs if need.marker is None or need.marker.evaluate({**target, "extra": ""}))
+    queue = deque(("the project", need) for need in asked)
     while queue:
         by, need = queue.popleft()
         name = canonicalize_name(need.name)
