@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import sys
 from contextlib import suppress
 from functools import cache
@@ -146,8 +147,15 @@ def _is_library(package: str) -> bool:
     spec = None if package in sys.stdlib_module_names else _spec_of(package)
     if package in PLUGIN_PACKAGES or spec is None:
         return spec is None
-    places = [*(spec.submodule_search_locations or ()), spec.origin or ""]
-    return not INSTALLED.isdisjoint(Path(places[0]).parts)
+    place = Path([*(spec.submodule_search_locations or ()), spec.origin or ""][0])
+    return not INSTALLED.isdisjoint(place.parts) or package in _installed_in(place.parent)
+
+
+@cache
+def _installed_in(folder: Path) -> frozenset[str]:
+    """The top-level packages and modules that pip has put into a folder of any name, as `--target` does."""
+    lines = [line for record in folder.glob("*.dist-info/RECORD") for line in record.read_text("utf-8").splitlines()]
+    return frozenset(re.split(r"[/.,]", line, maxsplit=1)[0] for line in lines)
 
 
 def _counts_by_content(target: str, module: str) -> bool:

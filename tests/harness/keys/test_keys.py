@@ -180,6 +180,24 @@ def test_a_module_without_a_source_has_no_hash() -> None:
     assert not source.is_own("json")
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_pip_put_into_a_folder_of_any_name_is_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """As with `pip install --target`, where machines share nothing: keys must be those of any other installation."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    number = next(NUMBERS)
+    for file, text in {
+        f"library_{number}/__init__.py": "", f"single_{number}.py": "", f"mine_{number}.py": "",
+        "some-1.0.dist-info/RECORD": f"library_{number}/__init__.py,sha256=x,0\nsingle_{number}.py,,\n" * recorded,
+    }.items():  # fmt: skip
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    invalidate_caches()
+    found = [source.is_own(f"{name}_{number}") for name in ("library", "single", "mine")]
+    assert found == [not recorded, not recorded, True]
+
+
 if __name__ == "__main__":
     from tempfile import TemporaryDirectory
 
