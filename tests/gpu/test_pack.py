@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gpu.data_pack import KIB, CannotPack, class_column, fill, pack_data, rank_rows, shrink_picture
-from gpu.pack import SETUP, make_pack, sha256
-from gpu.wheel_pack import download, find_missing, project_needs, read_have
 from helpers import needs_data, task_names
 from packaging.requirements import Requirement
 
+from gpu.data_pack import KIB, CannotPack, class_column, fill, pack_data, rank_rows, shrink_picture
+from gpu.pack import SETUP, make_pack, sha256
+from gpu.wheel_pack import download, find_missing, project_needs, read_have
 from harness.plugins.registry import create, load_class
 from tasks.base import Task
 from tasks.plugin import BadInput

@@ -12,10 +12,11 @@ from collections import deque
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from gpu.data_pack import CannotPack
 from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+
+from gpu.data_pack import CannotPack
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = ("hf", "generative", "dp", "curation", "leaderboard")  # of the project
