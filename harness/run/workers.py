@@ -83,6 +83,12 @@ def _run_unless_recorded(
     yield Ended(cell, record)
 
 
+def share_threads(jobs: int) -> int:
+    """Threads of each of so many processes: its share of the cores, and no more than OMP_NUM_THREADS says."""
+    share, asked = max(1, (os.cpu_count() or 1) // jobs), os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
+
+
 def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iterator[Event]:
     """Run the cells in `jobs` spawned processes that share the CPU threads. One process gets a whole group, and so its
     victim.
@@ -90,8 +96,7 @@ def run_workers(groups: list[list[Cell]], settings: Settings, jobs: int) -> Iter
     A cell that ran out of memory beside others runs again alone at the end. Leaving the iterator early (Ctrl-C) stops
     the workers; what they had not finished is not recorded.
     """
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // jobs)
-    settings = replace(settings, threads=threads)
+    settings = replace(settings, threads=settings.threads or share_threads(jobs))
 
     def run(groups: list[list[Cell]], crowded: bool) -> Iterator[Event]:
         return _run(groups, settings, min(jobs, len(groups)) if crowded else 1)

@@ -16,7 +16,7 @@ from harness.run import memory
 from harness.run.event import Ended
 from harness.run.prepare import default_jobs, select_gpus
 from harness.run.settings import Settings
-from harness.run.workers import run_workers
+from harness.run.workers import run_workers, share_threads
 from harness.store.folder import Store
 
 LOOKING = '''
@@ -77,6 +77,14 @@ def test_as_many_workers_as_fit_on_all(tmp_path: Path, monkeypatch: pytest.Monke
     assert default_jobs(("0",), Store(tmp_path)) == 4
     assert default_jobs(("0", "1"), Store(tmp_path)) == 4, "two on each: the fuller one counts"
     assert asked == [("0",), ("0", "1")]
+
+
+def test_threads_are_shared_and_no_more_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    for asked, threads in {"": 4, "3": 3, "6": 4, "0": 4, "4,2": 4}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert share_threads(2) == threads, asked
+    assert share_threads(16) == 1
 
 
 def test_each_worker_sees_one(tmp_path: Path) -> None:
