@@ -79,6 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="folder of figures.jsonl, figures.md and campaign.log")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--shrink", action="store_true", help="the smallest size of everything")
+    parser.add_argument("--commit", default="", help="of this code, where it was copied without its .git")
     parser.add_argument("--minutes", type=float, default=13.0, help="stop after so many minutes (default 13)")
     parser.add_argument("--only", nargs="+", choices=[s.name for s in STAGES], help="these stages alone")
     return parser.parse_args()
@@ -96,7 +97,7 @@ def run_stage(planned: Planned, args: argparse.Namespace, figures: Path, seconds
     """Run a stage in a process group of its own, and kill all of it at the end of its time. Returns its exit status."""
     print(f"[{planned.name}] {planned.what} ({seconds:.0f} s at most)", flush=True)
     version = code_version()
-    commit = version["commit"][:12] + ("+" if version["dirty"] else "")
+    commit = args.commit or version["commit"][:12] + ("+" if version["dirty"] else "")
     command = [
         sys.executable, "-m", "gpu.run_stage", planned.name, str(figures.parent), "--device", args.device,
         "--seconds", str(seconds), "--commit", commit, *(["--shrink"] if args.shrink else []),

@@ -38,7 +38,7 @@ def test_dry_run(stage: str, tmp_path: Path) -> None:
     assert "these numbers say nothing about speed" in done.stdout
 
 
-CPU = Namespace(device="cpu", shrink=True)
+CPU = Namespace(device="cpu", shrink=True, commit="1234567")
 
 
 def test_a_stage_that_hangs_or_fails_ends_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +49,7 @@ def test_a_stage_that_hangs_or_fails_ends_itself_alone(tmp_path: Path, monkeypat
     assert run_stage(Planned("nowhere", 1, ""), CPU, figures, 60) == 1
     cut, failed = [line for line in read_lines(figures) if "event" in line and line["stage"] != "campaign"]
     assert (cut["stage"], cut["event"]) == ("language", "out of time")
+    assert {cut["commit"], failed["commit"]} == {"1234567"}
     assert (failed["event"], failed["reason"]) == ("failed", "ModuleNotFoundError: No module named 'gpu.nowhere'")
     assert "## nowhere, failed after" in write_table(figures)
 
