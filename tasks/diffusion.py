@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -130,9 +129,7 @@ class DiffusionTask(Task):
         if self.guidance:
             dropped = torch.rand(len(x), generator=batch.rng, device=device) < DROPPED
             condition = condition.masked_fill(dropped, -1)
-        with precision(device):
-            found = module(noisy, t, condition).float()
-        error: Tensor = found - schedule().get_velocity(x, noise, t)
+        error: Tensor = module(noisy, t, condition).float() - schedule().get_velocity(x, noise, t)
         return error.square().mean((1, 2, 3))
 
     # Grading.
@@ -197,7 +194,7 @@ class DiffusionVictim(Victim):
         out = []
         for part in split_rows(samples):
             x, condition = self.task.encode(part, self.device), part.targets.to(self.device)
-            with precision(self.device):
+            with autocast(self.device):
                 out.append(self.module.features(x, condition).float().cpu())  # type: ignore[call-arg]
         return torch.cat(out)
 
@@ -229,7 +226,6 @@ class DiffusionVictim(Victim):
         self.module.eval()
         ddim = sampler(self.task.limit)
         ddim.set_timesteps(steps)
-        x = x.contiguous(memory_format=torch.channels_last)
         for t in ddim.timesteps.tolist():
             v = self.velocity(x, torch.full((len(x),), t, device=self.device), condition)
             x = ddim.step(v, t, x).prev_sample
@@ -249,11 +245,6 @@ class DiffusionVictim(Victim):
 def split_rows(samples: Samples) -> list[Samples]:
     """The samples in parts of CHUNK rows."""
     return [samples.select(range(at, min(at + CHUNK, len(samples)))) for at in range(0, len(samples), CHUNK)]
-
-
-def precision(device: torch.device) -> AbstractContextManager[None]:
-    """Of training and of features: bfloat16 on GPUs, float32 on CPUs. Sampling is bfloat16 on both."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
 @lru_cache(maxsize=1)

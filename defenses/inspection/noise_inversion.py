@@ -12,7 +12,7 @@ from defenses.base import Case, Defense
 from defenses.inspection.neural_cleanse import NeuralCleanse
 from tasks.base import Batch
 from tasks.deployed import Model
-from tasks.diffusion import DiffusionVictim, noise_rows, precision
+from tasks.diffusion import DiffusionVictim, noise_rows
 from tasks.net import Net
 from tasks.plugin import Above0, Positive, Share, options
 
@@ -77,10 +77,9 @@ class NoiseInversion(Defense):
     def loss(self, module: Net, batch: Batch, before: DiffusionVictim, mask: Tensor, pattern: Tensor) -> Tensor:
         """(B,) the task's own, plus how far what is said of noise with the patch is from what was said without."""
         noisy, t, _ = noise_rows(batch.x, batch.rng)
-        with precision(mask.device):
-            with torch.no_grad():
-                goal = before.module.eval()(noisy, t, batch.y).float()
-            answer = module(noisy + mask * (pattern - noisy), t, batch.y).float()
+        with torch.no_grad():
+            goal = before.module.eval()(noisy, t, batch.y).float()
+        answer = module(noisy + mask * (pattern - noisy), t, batch.y).float()
         distance: Tensor = (answer - goal).square().mean((1, 2, 3))
         return before.task.loss(module, batch) + distance
 

@@ -29,10 +29,10 @@ Loss = Callable[[Net, Batch], Tensor]
 def make_network(task: Task, recipe: Recipe, seed: int, device: torch.device, init: Victim | None) -> Net:
     """The network before its first step: a copy of init's, or a fresh one whose weights the seed alone determines."""
     with isolate_seed(seed, device):
-        module = copy.deepcopy(init.module) if init else task.model()
+        module: Any = copy.deepcopy(init.module) if init else task.model()
     if recipe.dp_clip is not None:
         module = without_batch_norm(module)
-    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return module.to(device, memory_format=module.memory_format(device))  # type: ignore[no-any-return]
 
 
 def train_victim(
@@ -71,8 +71,7 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     params = [p for p in module.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(params, recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
-    fused = params[0].device.type == "cuda"
-    return torch.optim.AdamW(params, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    return torch.optim.AdamW(params, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
 def set_trainable(module: Net, recipe: Recipe) -> None:
