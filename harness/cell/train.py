@@ -71,7 +71,8 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     params = [p for p in module.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(params, recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(params, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    fused = params[0].device.type == "cuda"
+    return torch.optim.AdamW(params, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
 
 
 def set_trainable(module: Net, recipe: Recipe) -> None:
