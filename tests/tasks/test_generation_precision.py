@@ -1,4 +1,4 @@
-"""Diffusion victims compute in bfloat16, in a memory layout that is fast, and in float32 where gradients are clipped."""
+"""Diffusion victims compute in bfloat16, in a memory layout that is fast; in float32 where gradients are clipped."""
 
 from __future__ import annotations
 
