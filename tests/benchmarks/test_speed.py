@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import warnings
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,10 @@ import torch
 from helpers import tiny
 from pytest_benchmark.fixture import BenchmarkFixture
 from scale import write_records
+from sklearn.decomposition import FastICA
+from sklearn.exceptions import ConvergenceWarning
 
+from defenses.filtering import activation_clustering
 from harness.cell.case import Fitter
 from harness.cell.steps import run_steps
 from harness.cell.train import train_victim
@@ -54,6 +60,36 @@ def test_training(benchmark: BenchmarkFixture) -> None:
     train = task.load().train  # type: ignore[attr-defined]
     recipe = task.recipe()  # type: ignore[attr-defined]
     benchmark.pedantic(train_victim, (task, train), {"recipe": recipe, "seed": 0, "device": CPU}, rounds=3)
+
+
+@pytest.mark.parametrize("how", ["independent components", "whitened"])
+def test_features_of_a_class(benchmark: BenchmarkFixture, how: str) -> None:
+    """What activation_clustering does to the features of 124 digits: as it was, and with the same distances."""
+    features = torch.randn(124, 64, generator=torch.Generator().manual_seed(0)).relu()
+    ica = FastICA(10, whiten="unit-variance", max_iter=1000, tol=0.005, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if how == "whitened":
+            benchmark(activation_clustering.reduce, features, 10)
+        else:
+            benchmark(ica.fit_transform, features.double().numpy())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("what", ["training", "sampling"])
+def test_a_generator(benchmark: BenchmarkFixture, what: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if precision == "float32":
+        for module in ("harness.cell.train", "tasks.diffusion"):
+            monkeypatch.setattr(f"{module}.autocast", lambda device: nullcontext())
+    task = create("tasks", "digits_generator")
+    splits = task.load()  # type: ignore[attr-defined]
+    recipe = replace(task.recipe(), epochs=1)  # type: ignore[attr-defined]
+    victim = train_victim(task, splits.train, recipe=recipe, seed=0, device=CPU)  # type: ignore[arg-type]
+    if what == "sampling":
+        benchmark.pedantic(victim.predict, (task.requests(splits.test),), rounds=3)  # type: ignore[attr-defined]
+    else:
+        arguments = {"recipe": recipe, "seed": 0, "device": CPU}
+        benchmark.pedantic(train_victim, (task, splits.train), arguments, rounds=3)
 
 
 def test_a_shared_victim(benchmark: BenchmarkFixture, store: Store) -> None:

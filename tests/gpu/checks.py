@@ -13,7 +13,7 @@ from gpu.stage import Stage
 def measure(stage: Stage) -> None:
     report = stage.work / "tests.xml"
     command = [
-        sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py", "-q", "-n", "2" if stage.shrink else "8",
+        sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py", "-q", "-n", "0" if stage.shrink else "8",
         "--maxprocesses", "8", "-W", "default", f"--junitxml={report}",
     ]  # fmt: skip
     answer = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
