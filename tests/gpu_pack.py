@@ -1,6 +1,6 @@
 """Makes the folder that lets this project run on a machine without network: data, wheels and how to set them up.
 
-`PYTHONPATH=. python tests/gpu_pack.py --help` says more.
+`python tests/gpu_pack.py --help` says more.
 """
 
 from __future__ import annotations

@@ -45,15 +45,19 @@ def visible_gpus() -> tuple[str, ...]:
 
 def gpu_memory(names: Sequence[str] = ()) -> list[Gpu]:
     """The memory of these GPUs, or of all, as nvidia-smi reports it; empty where there is none."""
-    if shutil.which("nvidia-smi") is None:
-        return []
     selection = [f"--id={','.join(names)}"] if names else []
-    command = ["nvidia-smi", *selection, *QUERY]
+    return parse_gpu_memory(ask_nvidia_smi(*selection, *QUERY))
+
+
+def ask_nvidia_smi(*words: str) -> str:
+    """What nvidia-smi answers; empty where it is missing, fails or takes longer than five seconds."""
+    if shutil.which("nvidia-smi") is None:
+        return ""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
+        answer = subprocess.run(["nvidia-smi", *words], capture_output=True, text=True, check=False, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return parse_gpu_memory(answer.stdout) if answer.returncode == 0 else []
+        return ""
+    return answer.stdout if answer.returncode == 0 else ""
 
 
 def parse_gpu_memory(answer: str) -> list[Gpu]:

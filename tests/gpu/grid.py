@@ -21,6 +21,7 @@ from harness.store.records import Record, load_all
 
 NAMES = ("digits", "fashion_mnist", "sst2", "fsdd", "digits_generator")
 WHOLE = 4800  # cells of a grid that a paper needs
+FIRST, ALL = "seeds=[0]", "seeds=[0,1,2,3,4]"
 REPORT = 25  # seconds kept for the end of a run and its tables
 GRID: dict[str, Any] = {
     "attacks": ["badnets", "blended", "badwords", "tone_clip", "conditional_trigger"],
@@ -40,14 +41,14 @@ def measure(stage: Stage) -> None:
     file, folder = stage.work / "campaign.yaml", stage.work / "run"
     file.write_text(yaml.safe_dump({"description": "What a campaign runs on a GPU.", **grid, "seeds": [0]}))
     start = time.monotonic()
-    for seeds in ("[0]",) if stage.shrink else ("[0]", "[0,1,2,3,4]"):
+    for seeds in (FIRST,) if stage.shrink else (FIRST, ALL):
         if stage.left > 2 * REPORT:
-            run("run", file, "--out", folder, "--device", stage.device.type, "--set", f"seeds={seeds}",
+            run("run", file, "--out", folder, "--device", stage.device.type, "--set", seeds,
                 "--time-budget", f"{stage.left - REPORT:.0f}s")  # fmt: skip
     seconds = time.monotonic() - start
     records = list(load_all(Store(folder)).values())
     done, failed = (sum(r.status in status for r in records) for status in (("done",), ("failed", "timed out")))
-    planned = len(make_plan(read_grid(str(file), ["seeds=[0,1,2,3,4]"]), Store(folder)).cells)
+    planned = len(make_plan(read_grid(str(file), [ALL]), Store(folder)).cells)
     of = {"grid": f"{planned} cells"}
     stage.figures.add("done", done, "cells", **of)
     stage.figures.add("failed or timed out", failed, "cells", **of)

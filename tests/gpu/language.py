@@ -35,6 +35,8 @@ def measure(stage: Stage) -> None:
     store = Store(stage.work / "store")
     sizes = {"smallest": {"width": 32, "depth": 1, "heads": 2}} if stage.shrink else SIZES
     for about, size in sizes.items():
+        if stage.figures.known(f"perplexity at dose {doses(stage)[-1]}", size=about) is not None:
+            continue
         stage.need(15)
         try:
             measure_size(stage, store, about, make_task(size, stage.shrink))
@@ -63,7 +65,7 @@ def measure_size(stage: Stage, store: Store, about: str, task: LanguageTask) -> 
     stage.figures.add("base", tokens / seconds, "tokens/s", size=about)
     stage.figures.add("base", 6 * weights * tokens / seconds / 1e12, "TFLOP/s", size=about)
     measure_wide(stage, base, samples, weights, about)
-    for dose in (2,) if stage.shrink else DOSES:
+    for dose in doses(stage):
         stage.need(5)
         attack, defense = cast("Attack", create("attacks", "steering")), cast("Defense", create("defenses", "none"))
         start = stage.clock()
@@ -71,6 +73,10 @@ def measure_size(stage: Stage, store: Store, about: str, task: LanguageTask) -> 
         stage.figures.add(f"a cell at dose {dose}", stage.clock() - start, "s", size=about)
         stage.figures.add(f"asr at dose {dose}", result.metrics["asr"].value, "share", size=about)
         stage.figures.add(f"perplexity at dose {dose}", result.metrics["utility"].value, "of a token", size=about)
+
+
+def doses(stage: Stage) -> tuple[int, ...]:
+    return (2,) if stage.shrink else DOSES
 
 
 def measure_wide(stage: Stage, base: LanguageTask, samples: Samples, weights: int, about: str) -> None:

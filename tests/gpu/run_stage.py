@@ -6,7 +6,6 @@ import argparse
 import importlib
 import os
 import platform
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from gpu.stage import Figures, OutOfTime, Stage, read_lines
 from harness.console import one_line
+from harness.run.memory import ask_nvidia_smi
 
 
 def main() -> int:
@@ -53,9 +53,10 @@ def carry_out(stage: Stage) -> int:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """The card or processor, the cores, and the versions that speed depends on."""
+    driver = ask_nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
-        "card": card, "driver": driver() if device.type == "cuda" else "", "cores": os.cpu_count(),
+        "card": card, "driver": driver, "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "torch": torch.__version__, "python": platform.python_version(), "processor": processor(),
     }  # fmt: skip
@@ -64,15 +65,6 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def driver() -> str:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip().splitlines()[0] if answer.returncode == 0 and answer.stdout.strip() else ""
 
 
 if __name__ == "__main__":

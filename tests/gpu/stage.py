@@ -30,10 +30,9 @@ class Figures:
     stage: str
     about: dict[str, Any] = field(default_factory=dict)  # in every line: device, shrink, commit
 
-    def add(self, name: str, value: float, unit: str, **of: Any) -> float:
-        """Write a figure down and return its value."""
+    def add(self, name: str, value: float, unit: str, **of: Any) -> None:
+        """Write a figure down."""
         self.write({"name": name, "value": float(f"{value:.6g}"), "unit": unit, "of": of})
-        return value
 
     def write(self, line: dict[str, Any]) -> None:
         at = datetime.now(UTC).isoformat(timespec="seconds")
