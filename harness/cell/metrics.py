@@ -29,11 +29,14 @@ def mean(hits: Tensor) -> Metric:
 
 
 def grade_clean(task: Task, outputs: Outputs, test: Samples, referee: Victim | None = None) -> dict[str, Metric]:
-    """Utility on the whole clean test set, abstentions, and the certificate where the model gives one."""
-    grades = {
-        "utility": Metric(answers.utility(task, outputs, test, referee), len(test)),
-        "clean_abstained": mean(outputs.abstained),
-    }
+    """Utility on the whole clean test set, abstentions, and the certificate where the model gives one.
+
+    There is no `clean_abstained` of a language model that was given texts to read and none to go on: nothing was
+    written that could be held back. `plain_abstained` (harness.cell.steps) says what a screen costs it.
+    """
+    grades = {"utility": Metric(answers.utility(task, outputs, test, referee), len(test))}
+    if not isinstance(outputs.content, list) or any(outputs.content):
+        grades["clean_abstained"] = mean(outputs.abstained)
     further = answers.extra_metrics(task, outputs, test, referee)
     grades |= {name: Metric(value, len(test)) for name, value in further.items()}
     if outputs.radius is not None:
@@ -60,7 +63,7 @@ def grade_attack(
 
 
 def grade_inputs(clean: Outputs, challenge: Outputs) -> dict[str, Metric]:
-    """AUROC of the screen's suspicion in telling challenge inputs from clean test inputs; nothing without a screen."""
+    """AUROC of the screen's suspicion in telling challenge inputs from clean ones; nothing without a screen."""
     if clean.suspicion is None or challenge.suspicion is None:
         return {}
     truth = torch.cat([torch.zeros(len(clean.suspicion)), torch.ones(len(challenge.suspicion))])

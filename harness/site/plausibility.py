@@ -23,7 +23,7 @@ SHARES = re.compile(
 COUNTED = re.compile(
     r"asr(_\w+)?|robust_accuracy|(trigger|poison)_seen|target_found|\w+_abstained|train_(tpr|fpr|precision|tpr_at_\d+)|certified_accuracy_\w+"
 )
-OF_CHALLENGE = re.compile(r"asr(_\w+)?|challenge_abstained|robust_accuracy|trigger_seen|target_found")
+OF_CHALLENGE = re.compile(r"asr(_\w+)?|(challenge|plain)_abstained|robust_accuracy|trigger_seen|target_found")
 OF_TEST = re.compile(r"utility|clean_abstained|bits_per_byte|class_fidelity|certified_\w+")
 NEVER_NEGATIVE = ("utility", "bits_per_byte", "perplexity_ratio", "edit_distance", "certified_radius_median")
 MOST = 10**9  # items
