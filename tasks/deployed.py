@@ -13,13 +13,14 @@ from torch import Tensor
 
 from tasks.net import Net
 from tasks.plugin import BadInput
-from tasks.samples import Outputs, Samples
+from tasks.samples import Outputs, Samples, hash_rows
 from tasks.validate import describe
 
 if TYPE_CHECKING:
     from tasks.base import Task
 
 CHUNK = 1024  # rows encoded and predicted at a time
+TILT = 1e-5  # of a vote, by which a class is behind the one before it in a tie
 
 
 class Model(Protocol):
@@ -100,10 +101,14 @@ class Guarded:
 
 @dataclass
 class Ensemble:
-    """A majority vote. Scores are shares of votes; ties go to the lower class, so that the certificate is exact."""
+    """A majority vote. Scores are shares of votes.
+
+    Ties go by an order of the classes that the raw input alone decides. It is known before training, as the certificate
+    needs, and favours no class: the target of most attacks is class 0, and a vote of two classes is often tied.
+    """
 
     models: Sequence[Model]
-    disjoint: bool = False  # models trained on disjoint parts, so that each poison can change one vote
+    disjoint: bool = False  # models trained on disjoint parts, each by one row: there is a certificate
 
     def predict(self, samples: Samples) -> Outputs:
         outputs = [m.predict(samples) for m in self.models]
@@ -116,17 +121,31 @@ class Ensemble:
                 )
         votes = [found.answers for found in outputs]
         counts = torch.stack([torch.stack([v == c for v in votes]).sum(0) for c in range(k)], dim=1)  # (N, K)
-        vote = Outputs(counts.float() / len(votes), counts.sum(1) == 0)  # an abstention where nobody votes
-        return replace(vote, radius=certified_radius(counts)) if self.disjoint else vote
+        ranks = tie_ranks(samples, k)
+        vote = Outputs(tilt(counts, ranks).div(len(votes)), counts.sum(1) == 0)  # an abstention where nobody votes
+        # A poison takes the place of a clean row, which is a deletion in one part and an insertion in another.
+        return replace(vote, radius=certified_radius(counts, ranks) // 2) if self.disjoint else vote
 
 
-def certified_radius(counts: Tensor) -> Tensor:
+def tie_ranks(samples: Samples, classes: int) -> Tensor:
+    """(N, K) the place of each class in a random order that a row's raw input decides: of equals the first one wins."""
+    seeds = [torch.Generator().manual_seed(number) for number in hash_rows(samples)]
+    return torch.stack([torch.randperm(classes, generator=rng) for rng in seeds])
+
+
+def tilt(counts: Tensor, ranks: Tensor) -> Tensor:
+    """(N, K) float32 votes with so little added that the order decides ties and nothing else."""
+    return counts + TILT * (counts.shape[1] - 1 - ranks)
+
+
+def certified_radius(counts: Tensor, ranks: Tensor) -> Tensor:
     """(N,) insertions or deletions that cannot change the vote (Levine and Feizi 2021, arXiv 2006.14768, Theorem 1).
 
-    counts: (N, K) votes. radius = floor((n1 - max over c' of (n_c' + 1[c' < c1])) / 2).
+    counts: (N, K) votes. ranks: (N, K), see tie_ranks. With c1 the winner,
+    radius = floor((n1 - max over c' of (n_c' + 1[c' is before c1])) / 2).
     """
-    c1 = counts.argmax(1)  # the lowest of equal entries
-    n1 = counts.gather(1, c1[:, None]).squeeze(1)
-    rivals = counts + (torch.arange(counts.shape[1]) < c1[:, None])
-    rivals.scatter_(1, c1[:, None], -1)
+    c1 = tilt(counts, ranks).argmax(1, keepdim=True)
+    n1 = counts.gather(1, c1).squeeze(1)
+    rivals = counts + (ranks < ranks.gather(1, c1))
+    rivals.scatter_(1, c1, -1)
     return (n1 - rivals.max(1).values).div(2, rounding_mode="floor")

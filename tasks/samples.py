@@ -72,6 +72,16 @@ class Samples:
         return h.hexdigest()
 
 
+def hash_rows(samples: Samples) -> list[int]:
+    """64 bits of each row's raw input: of its content alone, and the same on every machine."""
+    hashes = []
+    for row in range(len(samples)):
+        one = samples.inputs[row]
+        data = one.encode("utf-8", "surrogatepass") if isinstance(one, str) else one.contiguous().numpy().tobytes()
+        hashes.append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big"))
+    return hashes
+
+
 def take(inputs: Tensor | list[str], rows: Tensor) -> Tensor | list[str]:
     return [inputs[i] for i in rows.tolist()] if isinstance(inputs, list) else inputs[rows]
 
@@ -122,7 +132,9 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The answers of a deployed model. suspicion: higher = worse. radius: certified number of poisons withstood, >= 0.
+    """The answers of a deployed model. suspicion: higher = worse.
+
+    radius: so many poisons, each in the place of a clean row, surely do not change the answer; 0 or more.
 
     content: the output of a generative model, N inputs as in `Samples`; what its scores mean is up to its task.
     Grading refuses other shapes and types, scores that are not finite, and suspicion that is NaN (inf is allowed).

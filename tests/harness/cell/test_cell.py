@@ -28,7 +28,7 @@ from harness.run.settings import Settings
 from harness.store.folder import Store
 from harness.testing.checks import CPU, check_defense
 from tasks.base import Batch
-from tasks.deployed import Ensemble, Guarded, certified_radius
+from tasks.deployed import Ensemble, Guarded
 from tasks.plugin import BadInput, NotApplicable, options
 from tasks.samples import Challenge, Outputs, Samples
 
@@ -302,8 +302,26 @@ def test_guards_and_ensembles() -> None:
     assert guard.predict(rows).suspicion.tolist() == [0, 1, 2]  # type: ignore[union-attr]
     vote = Ensemble([Fixed([0, 1, 2]), Fixed([0, 2, 1]), Fixed([0, 1, 1])], disjoint=True).predict(rows)
     assert vote.answers.tolist() == [0, 1, 1]
-    assert vote.radius.tolist() == [1, 0, 0]  # type: ignore[union-attr]
-    assert certified_radius(torch.tensor([[2, 2, 0], [0, 3, 2]])).tolist() == [0, 0]
+    assert vote.radius.tolist() == [0, 0, 0]  # type: ignore[union-attr]
+    alike = Ensemble([Fixed([0, 1, 2])] * 5, disjoint=True).predict(rows)
+    assert alike.radius.tolist() == [1, 1, 1], "two rows may change, which one poison in a clean row's place does"  # type: ignore[union-attr]
+
+
+def test_ties_favour_no_class() -> None:
+    """A vote of two models that never agree, on texts that differ: each class wins about half of them."""
+
+    class Always:
+        def __init__(self, answer: int) -> None:
+            self.answer = answer
+
+        def predict(self, rows: Samples) -> Outputs:
+            return outputs([self.answer] * len(rows))
+
+    texts = Samples([f"text {i}" for i in range(400)], torch.zeros(400).long(), torch.arange(400))
+    vote = Ensemble([Always(0), Always(1)], disjoint=True).predict(texts)
+    assert 150 < (vote.answers == 0).sum() < 250
+    assert torch.equal(vote.answers, Ensemble([Always(1), Always(0)]).predict(texts).answers), "the input decides"
+    assert not vote.radius.any()  # type: ignore[union-attr]
 
 
 # --- how cells end -----------------------------------------------------------------------------------------------
