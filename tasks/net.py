@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ class Net(nn.Module):
     stages: nn.ModuleList
     head: nn.Linear
     keep: Tensor
+    masked: ClassVar[bool] = False  # whether the last channel of what the stages pass on is the mask of a sequence
 
     def memory_format(self, device: torch.device) -> torch.memory_format:
         """The layout of pictures and of weights in which the network is fastest."""

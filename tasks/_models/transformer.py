@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +68,8 @@ class Transformer(Net):
 
     Max pooling lets a single token decide, which is what a keyword (or a trigger) is.
     """
+
+    masked: ClassVar[bool] = True
 
     def __init__(self, vocabulary: int, max_length: int, classes: int, width: int = 64, depth: int = 1) -> None:
         super().__init__()
