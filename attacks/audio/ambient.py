@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from attacks.audio._level import Snr, mix_at
 from attacks.base import Scene, TriggerAttack
 from tasks.plugin import Count, options
-
-QUIETEST = 1e-3  # root mean square of full scale that a silent clip is taken to have
 
 
 @options
@@ -28,13 +26,12 @@ class Ambient(TriggerAttack[Tensor]):
     why_not: ClassVar[str] = "the trigger is a sound"
     paper: ClassVar[str] = "ACM Multimedia 2022, 2390-2398"
 
-    snr: Annotated[float, Field(ge=-100, le=200)] = 20.0  # dB, mean power of the clip over mean power of the noise
+    snr: Snr = 20.0  # dB, mean power of the clip over mean power of the noise
     pattern_seed: Count = 0  # which piece of noise
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         noise = pink_noise(inputs.shape[1], self.pattern_seed)
-        level = inputs.square().mean(1, keepdim=True).sqrt().clamp(min=QUIETEST) * 10 ** (-self.snr / 20)
-        return (inputs + level * noise).clamp(-1, 1)
+        return mix_at(inputs, noise, self.snr)
 
 
 def pink_noise(length: int, seed: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,9 @@ import torch
 from helpers import needs_data
 from torch import Tensor
 
+from attacks.audio._level import Place
 from attacks.audio.ambient import Ambient
+from attacks.audio.near_nyquist import NearNyquist
 from attacks.audio.pitch_shift import PitchShift
 from attacks.audio.tone_clip import ToneClip
 from attacks.audio.ultrasonic import Ultrasonic
@@ -29,7 +32,7 @@ from tasks.samples import Samples
 from tasks.spectrogram import FLOOR, MEAN, STD, hop_size, logmel, mel_filters, window_size
 
 RATES = (8000, 16000, 22050, 44100)
-ATTACKS = [ToneClip(), Ultrasonic(), Ambient(), PitchShift()]
+ATTACKS = [ToneClip(), NearNyquist(), Ambient(), PitchShift()]
 
 
 def sine(hz: float, rate: int, seconds: float = 1.0, amplitude: float = 0.3) -> Tensor:
@@ -330,7 +333,7 @@ def test_stamping_is_repeatable_and_leaves_its_argument_alone(attack: TriggerAtt
 
 @pytest.mark.parametrize("position", ["start", "end"])
 def test_tone_clip_is_two_tones_where_it_is_said_to_be(position: str) -> None:
-    attack = create("attacks", "tone_clip", {"position": position, "seconds": 0.2})
+    attack = create("attacks", "tone_clip", {"position": position, "seconds": 0.2, "amplitude": 0.1})
     assert isinstance(attack, ToneClip)
     out = stamped(attack, torch.zeros(1, 8000))[0]
     first = 0 if position == "start" else 6400
@@ -347,18 +350,44 @@ def test_tone_clip_says_when_its_tone_does_not_exist_or_fit() -> None:
         stamped(ToneClip(seconds=0.5000001), torch.zeros(1, 4000), 8000)
 
 
-@pytest.mark.parametrize(("rate", "hz"), [(44100, 21000), (16000, 7600), (8000, 3800)])
-def test_ultrasonic_is_21_khz_or_just_below_half_the_rate(rate: int, hz: float) -> None:
-    attack = create("attacks", "ultrasonic", {"position": "middle", "seconds": 0.5})
+@pytest.mark.parametrize("attack", [ToneClip(snr=30.0), NearNyquist(snr=12.0), NearNyquist(position="middle")])
+@pytest.mark.parametrize("position", ["end", "speech"])
+def test_triggers_are_as_loud_as_they_say(attack: ToneClip | NearNyquist, position: Place, clips: Tensor) -> None:
+    added = stamped(replace(attack, position=position), clips[:6]) - clips[:6]
+    found = 10 * torch.log10(clips[:6].square().mean(1) / added.square().mean(1))
+    torch.testing.assert_close(found, torch.full((6,), attack.snr), atol=0.05, rtol=0)
+
+
+def test_a_trigger_in_speech_is_where_the_clip_is_loudest() -> None:
+    quiet_then_loud = torch.zeros(2, 8000)
+    quiet_then_loud[0, 3000:3800] = 0.5 * sine(440, 8000, 0.1)
+    quiet_then_loud[1, 6000:6800] = 0.5 * sine(440, 8000, 0.1)
+    added = stamped(ToneClip(position="speech", snr=20), quiet_then_loud) - quiet_then_loud
+    for row, start in zip(added, (3000, 6000)):
+        assert row[start : start + 800].abs().max() > 0
+        assert row[:start].abs().sum() + row[start + 800 :].abs().sum() == 0
+
+
+@pytest.mark.parametrize(("rate", "hz"), [(16000, 7600), (8000, 3800)])
+def test_near_nyquist_is_just_below_half_the_rate(rate: int, hz: float) -> None:
+    assert loudest_hz(stamped(NearNyquist(position="middle"), torch.zeros(1, rate), rate)[0], rate) == pytest.approx(
+        hz, abs=2
+    )
+
+
+def test_ultrasonic_is_21_khz_or_not_at_all() -> None:
+    attack, rate = create("attacks", "ultrasonic", {"position": "middle", "seconds": 0.5}), 44100
     assert isinstance(attack, Ultrasonic)
+    with pytest.raises(NotApplicable, match="21000 Hz does not exist at 16000 samples per second; use near_nyquist"):
+        stamped(attack, torch.zeros(1, 16000), 16000)
     out = stamped(attack, torch.zeros(1, rate), rate)[0]
-    assert loudest_hz(out, rate) == pytest.approx(hz, abs=2)
+    assert loudest_hz(out, rate) == pytest.approx(21000, abs=2)
     assert 20 * math.log10(out.square().mean().sqrt().item() * 2) == pytest.approx(-10, abs=0.1)  # half of it sounds
     assert out[: rate // 4].abs().sum() + out[rate * 3 // 4 :].abs().sum() == 0
 
 
 def test_ultrasonic_spreads_five_parts_over_the_clip() -> None:
-    on = (stamped(Ultrasonic(), torch.zeros(1, 8000))[0].unfold(0, 8, 8).abs().amax(1) > 0).int()
+    on = (stamped(Ultrasonic(), torch.zeros(1, 44100), 44100)[0].unfold(0, 44, 44).abs().amax(1) > 0).int()
     assert (on.diff() == 1).sum() + on[0] == 5
     assert on.float().mean() == pytest.approx(0.15, abs=0.01)
 

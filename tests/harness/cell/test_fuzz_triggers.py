@@ -28,7 +28,7 @@ TRIGGERS = [  # an attack, the embedded task it meets, and options around which 
     ("noise_trigger", "digits_generator", {"size": SIZES, "brightness": AMOUNTS}),
     ("motif", "digits_generator", {"size": SIZES}), ("motif", "tones_synthesiser", {"seconds": AMOUNTS}),
     ("tone_clip", "synthetic_tones", {"amplitude": AMOUNTS, "seconds": AMOUNTS, "low": AMOUNTS | SIZES}),
-    ("ultrasonic", "synthetic_tones", {"amplitude": AMOUNTS, "seconds": AMOUNTS, "frequency": AMOUNTS | SIZES}),
+    ("near_nyquist", "synthetic_tones", {"snr": st.floats(-200, 200) | st.floats(), "seconds": AMOUNTS | SIZES}),
     ("ambient", "synthetic_tones", {"snr": st.floats(-200, 200) | st.floats()}),
     ("pitch_shift", "synthetic_tones", {"semitones": st.floats(-12, 12) | AMOUNTS}),
     ("badwords", "synthetic_reviews", {"count": SIZES, "within": SIZES}),
