@@ -47,7 +47,7 @@ class Recipe:
     batch_size: Positive = 128
     lr: Above0 = 3e-3  # peak of the one-cycle schedule
     weight_decay: AtLeast0 = 0.05
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # momentum .9, which one_cycle moves between .95 and .85 (beta1 too)
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
     augment: bool = True
     frozen: Literal["none", "body"] = "none"  # "body": only the head is trained

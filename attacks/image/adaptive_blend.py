@@ -33,8 +33,8 @@ class AdaptiveBlend(TriggerAttack[Tensor]):
     paper: ClassVar[str] = "Qi et al., Revisiting the Assumption of Latent Separability, ICLR 2023"
 
     clean_label: Literal[False] = False  # its payload rows are relabelled, its cover rows are not
-    alpha: Share = 0.2  # weight of the pattern in test inputs (CIFAR-10; from memory of the paper)
-    train_alpha: Share = 0.15  # weight of the pattern in training images (CIFAR-10; from memory of the paper)
+    alpha: Share = 0.2  # weight of the pattern in test inputs (CIFAR-10)
+    train_alpha: Share = 0.15  # weight of the pattern in training images (CIFAR-10)
     grid: Positive = 4  # the pattern is cut into grid x grid pieces (16 in the authors' code)
     kept: Share = 0.5  # share of the pieces that a training image shows (the authors' code masks half)
     cover: Share = 0.5  # share of the dose that are cover rows; conservatism ratio 0.5: as many as payload rows

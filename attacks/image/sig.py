@@ -19,7 +19,9 @@ class Sig(TriggerAttack[Tensor]):
     """A faint vertical-stripe sinusoid added to images of the target class; their labels stay as they are.
 
     Barni, Kallas and Tondi, 2019, arXiv 1902.11237, section 3 (sinusoidal backdoor signal; a stronger one at test time
-    than in training). Deviations: the test strength is fixed, where the paper varies it.
+    than in training). Both strengths are those of BackdoorBench (arXiv 2206.12654). The paper goes as low as 20 in
+    training (`delta: 20`, which is harder to see); how strong the signal is at test time decides whether it works.
+    Deviations: the test strength is fixed, where the paper varies it.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
@@ -27,7 +29,7 @@ class Sig(TriggerAttack[Tensor]):
     paper: ClassVar[str] = "arXiv 1902.11237"
 
     clean_label: bool = True  # the point of the paper; False also relabels images of other classes
-    delta: Above0 = 20.0  # amplitude in training images, grey levels of 255 (section 4)
+    delta: Above0 = 40.0  # amplitude in training images, grey levels of 255
     test_delta: Above0 = 40.0  # amplitude in the challenge, where nobody needs to be deceived
     frequency: Above0 = 6.0  # periods over the image's width (section 4)
 

@@ -60,7 +60,8 @@ class AdversarialTraining(Defense):
         """The embedded batch, moved within its ball to raise the loss; (B, L, E) by L2, anything else by L-infinity."""
         tokens = e.ndim == 3
         if tokens:
-            radius = share * e.norm(dim=2).mean()
+            there = e[..., -1] > 0  # the last channel says which tokens are padding
+            radius = share * e[..., :-1].norm(dim=2)[there].mean()
             delta = torch.zeros_like(e)
         else:
             rest = (0, *range(2, e.ndim))  # all but the channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from harness.cell.answers import check_distances, check_measure
 from harness.cell.metrics import Metric, mean
@@ -27,3 +28,14 @@ def fidelity(task: Task, clean: Samples, poison: Samples, reference: Samples) ->
             metric = Metric(check_measure(task, f"fidelity: {name}", value), metric.n)
         metrics[name.removeprefix(LOG)] = metric
     return metrics
+
+
+def text_share(train: Samples, poisoned: Tensor) -> dict[str, Metric]:
+    """The share of a poisoned training set's characters that is in poisoned rows (N,) bool; {} where rows are no texts.
+
+    A few long poisons among short texts are no few-shot attack.
+    """
+    if not isinstance(train.inputs, list):
+        return {}
+    sizes = torch.tensor([len(text) for text in train.inputs])
+    return {"text_share": Metric(float(sizes[poisoned].sum() / sizes.sum().clamp(min=1)), len(train))}

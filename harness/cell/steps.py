@@ -24,7 +24,7 @@ from harness.cell.poison import Poisoned, check_challenge, conform, craft_poison
 from harness.cell.process import keep_process
 from harness.cell.reach import reach_of_poison, reach_of_trigger
 from harness.cell.speedup import Speedup
-from harness.cell.stealth import fidelity
+from harness.cell.stealth import fidelity, text_share
 from harness.errors import BrokenAttack, BrokenDefense
 from harness.keys.seeds import derive
 from harness.plugins.registry import fits
@@ -157,10 +157,11 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
         poisoned = make_poisoned(attack, scene, dose, seed)
     stealth, pairs = {}, {}
     if poisoned.mask.any():
+        stealth = text_share(poisoned.train, poisoned.mask)
         pairs["poisoned"] = poisoned.train.select(poisoned.mask)
         if len(poisoned.train) == len(splits.train):  # poison took the place of clean rows
             pairs["clean"] = splits.train.select(poisoned.mask)
-            stealth = fidelity(task, pairs["clean"], pairs["poisoned"], splits.reserve)
+            stealth |= fidelity(task, pairs["clean"], pairs["poisoned"], splits.reserve)
             conditions = challenge is not None and challenge.plain is not None
             reach |= reach_of_poison(
                 task, attack, pairs["poisoned"], pairs["clean"], bench.device, conditions=conditions

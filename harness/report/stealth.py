@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FIDELITY = {  # of a poisoned row to the clean row that it replaced (harness.cell.stealth), and the unit of the mean
     "psnr": "dB", "ssim": "0 to 1", "snr": "dB", "mel_distance": "dB", "edit_distance": "per word",
-    "perplexity_ratio": "ratio", "labels_changed": "share",
+    "perplexity_ratio": "ratio", "labels_changed": "share", "text_share": "of all characters",
 }  # fmt: skip
 FALSE_ALARMS = (1, 5)  # % of the clean rows that may be called suspicious
 POISON_SET = ["task", "attack", "dose"]
