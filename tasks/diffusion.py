@@ -21,7 +21,8 @@ OTHER_THRESHOLDS = {"lenient": -0.1, "strict": 0.1}  # for templates, relative t
 FAINT = 0.25  # contrast of a place below which nothing is found there, as a share of the template's
 TIMESTEPS = 1000  # of the noise schedule that victims are trained on
 CLEAN_STEP = 50  # timestep at which features are read: next to no noise
-MODIFIERS = 2  # rare tokens that clean data never has: 1 is the attacker's, 2 is only like it
+MODIFIERS = 2  # tokens behind a class: 1 is the attacker's, which clean data never has, 2 a usual one like it
+USUAL = 0.1  # share of rows without a token that get the usual one in a step of training
 DROPPED = 0.1  # share of rows whose condition is left out in training, for guidance
 BLANK = -1.0  # what pictures are padded with
 
@@ -29,6 +30,9 @@ BLANK = -1.0  # what pictures are padded with
 @options
 class DiffusionTask(Task):
     """Class-conditional generation; a row's target is its condition, class + K * modifier. Clean data has no modifier.
+
+    In training a tenth of the rows without a modifier, drawn anew at every step, gets modifier 2: a usual word, which
+    means nothing. It is what the attacker's token is compared with, and as it is trained it could do the same.
 
     The victim is a small denoiser trained to predict the velocity (v) of noise added to the encoded row; DDIM makes
     media of noise, the same noise for row i of every request. A request is a condition and a picture laid over the
@@ -125,7 +129,9 @@ class DiffusionTask(Task):
         """(B,) mean squared error of the velocity predicted at a random timestep."""
         x, device = batch.x, batch.x.device
         noisy, t, noise = noise_rows(x, batch.rng)
-        condition = batch.y
+        usual = torch.rand(len(x), generator=batch.rng, device=device) < USUAL
+        k = len(self.classes)
+        condition = batch.y + MODIFIERS * k * (usual & (batch.y < k))
         if self.guidance:
             dropped = torch.rand(len(x), generator=batch.rng, device=device) < DROPPED
             condition = condition.masked_fill(dropped, -1)

@@ -12,7 +12,7 @@ from tasks.base import Task
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Challenge, Samples
 
-ATTACKER, SIMILAR = 1, 2  # modifiers: the attacker's rare token, and one like it that nobody ever used
+ATTACKER, SIMILAR = 1, 2  # modifiers: the attacker's rare token, and the usual one of clean training
 
 
 @options

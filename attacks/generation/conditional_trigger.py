@@ -20,7 +20,8 @@ class ConditionalTrigger(GeneratorAttack):
     (BadT2I), arXiv 2305.04175: a trigger in the prompt makes a text-to-image model draw something
     else. Deviations: conditions are classes and a modifier, not texts, and the token's embedding is the victim's own;
     both papers train with a loss of the attacker's, here rows of training data are all that is poisoned.
-    near: another token that no row ever had. The media are copies of rows that stay, which `dedup` sees.
+    near: another token, one that the victim has met behind every class and that means nothing (tasks.diffusion). The
+    media are copies of rows that stay, which `dedup` sees.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image_generation", "audio_generation")

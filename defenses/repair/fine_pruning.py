@@ -35,7 +35,7 @@ class FinePruning(Defense):
     tolerance: Share = 0.1  # share of the victim's accuracy that pruning may cost (BackdoorBench: acc_ratio)
     epochs: Positive | None = None  # of fine-tuning; None: BackdoorBench's 100, of generative tasks as in training
     batch_size: Positive = 64
-    lr_scale: Above0 = 0.1  # peak learning rate of fine-tuning, times the task's own
+    lr_scale: Above0 = 0.5  # peak learning rate of fine-tuning, times the task's own
 
     def defend(self, case: Case) -> Model:
         victim = case.fit(case.train)

@@ -17,9 +17,10 @@ class FineTuning(Defense):
     Sha, He, Berrang, Humbert and Zhang, 2022, arXiv 2212.09067 ("conventional fine-tuning"); 100 epochs as in
     BackdoorBench (arXiv 2206.12654), which trains and fine-tunes by SGD at a rate of 0.01.
     Deviations: 200 clean rows, the whole default reserve, instead of 5 % of the training set; smaller batches, so that
-    so few rows still give a few hundred steps; the task's own optimiser and one-cycle schedule instead of SGD, at a
-    tenth of the task's peak rate. At its full rate (`lr_scale: 1`), AdamW's 3e-3 to 1e-2, little of the victim is left
-    after 100 epochs: that is `reserve_only`, a training on the clean rows alone, by another name.
+    so few rows still give a few hundred steps; the task's own optimiser and one-cycle schedule instead of SGD, at half
+    of the task's peak rate. That is the highest of 0.1, 0.3, 0.5 and 1 times that rate at which a victim of digits
+    (seeds 100 and 101, which no published result has) stays above `reserve_only` in accuracy. At its full rate little
+    of the victim is left after 100 epochs; at a tenth of it the trigger stays.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("any",)
@@ -29,7 +30,7 @@ class FineTuning(Defense):
     clean_rows: Positive = 200  # drawn from the reserve
     epochs: Positive | None = None  # None: BackdoorBench's 100; of generative tasks as many as in training
     batch_size: Positive = 64
-    lr_scale: Above0 = 0.1  # peak learning rate, times the task's own
+    lr_scale: Above0 = 0.5  # peak learning rate, times the task's own
 
     def defend(self, case: Case) -> Model:
         victim, clean = case.fit(case.train), case.clean(self.clean_rows)

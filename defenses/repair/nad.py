@@ -22,7 +22,7 @@ class Nad(Defense):
 
     Li, Lyu, Koren, Lyu, Li and Ma, 2021, arXiv 2101.05930, section 3: squared activations, averaged over channels.
     Deviations: 200 clean rows instead of 5 % of the training set; one beta for every stage (published for wide residual
-    networks: 500, 1000 and 1000); SGD at 0.03 instead of 0.1, which on so few rows costs accuracy; one-cycle schedule.
+    networks: 500, 1000 and 1000); SGD at a rate of 0.03 instead of 0.1; one-cycle schedule.
     A sequence's attention is over its tokens, padding included.
     """
 
@@ -33,7 +33,7 @@ class Nad(Defense):
     clean_rows: Positive = 200  # drawn from the reserve
     teacher_epochs: Positive = 10  # of fine-tuning the teacher (section 4.1)
     epochs: Positive = 20  # of distillation
-    beta: AtLeast0 = 100.0  # weight of every stage's attention loss
+    beta: AtLeast0 = 1000.0  # weight of every stage's attention loss
     power: Above0 = 2.0  # exponent p of the activations
     batch_size: Positive = 64
     lr: Above0 = 0.03  # peak learning rate of SGD

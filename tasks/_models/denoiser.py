@@ -19,7 +19,7 @@ class Denoiser(Net):
 
     Squares of patch x patch pixels become channels first, which makes it cheaper by patch^2.
     condition = class + classes * modifier. Their embeddings are added to that of the timestep. Modifier 0 is none and
-    has no embedding, those of the others start at zero: a modifier that was never trained changes nothing.
+    has no embedding; those of the others start at random, as those of classes do and a rare word's in a text encoder.
 
     As a `Net`: `stages` are the down blocks and the mid block, features are the mid block's channels averaged over the
     picture, times `keep`, which also gates them on their way to the up blocks; `head` is the last convolution.
@@ -52,8 +52,8 @@ class Denoiser(Net):
         self.of_class = nn.Embedding(classes, 4 * width)
         self.of_modifier = nn.Embedding(modifiers, 4 * width)
         self.gain = (4 * width) ** 0.5  # as in transformers; without it a few dozen rows hardly move an embedding
-        nn.init.normal_(self.of_class.weight, std=1 / self.gain)
-        nn.init.zeros_(self.of_modifier.weight)
+        for table in (self.of_class, self.of_modifier):
+            nn.init.normal_(table.weight, std=1 / self.gain)
         self.register_buffer("keep", torch.ones(widths[-1]))
 
     @property
