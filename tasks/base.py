@@ -163,6 +163,13 @@ class Task(Plugin, Modality):
         """For transfer learning: the task that trains the body which the victims of this one start from."""
         return None
 
+    def describe_base(self) -> tuple[str, ...]:
+        """A warning where victims of all seeds start from one pre-trained network, which intervals do not reflect."""
+        seed = getattr(self, "base_seed", None)
+        if self.source() is None or seed is None:
+            return ()
+        return (f"all seeds start from one pre-trained network (base_seed={seed}): intervals are given that one",)
+
     def referee(self) -> Task | None:
         """The task whose clean victim judges what victims generate; None where answers are compared with labels."""
         return None
@@ -254,7 +261,7 @@ def _load(task: Task, content: str) -> Splits:
         where = f"the test set of {test_from}"
         chosen, more = draw_balanced(test.targets, task.test_size, names, "test_size", where)
         test, notes = test.select(chosen), notes + more
-    return Splits(train, test, reserve, notes + task.describe_choices(train))
+    return Splits(train, test, reserve, notes + task.describe_choices(train) + task.describe_base())
 
 
 def _read_declared(task: Task) -> object:

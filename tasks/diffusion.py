@@ -60,6 +60,7 @@ class DiffusionTask(Task):
     base_size: Positive | None = None  # training rows of the base generator; None takes its half
     base_epochs: Positive = 80  # of the base generator
     base_lr: Above0 = 2e-3  # its peak learning rate
+    base_seed: Count | None = 0  # of training the base; None: every seed of a grid has one of its own
     width: Positive = 32  # channels of the denoiser's first block, a multiple of 8
     depth: Positive = 2  # resolutions of the denoiser
     patch: Positive = 1  # side of the squares that the denoiser sees as one pixel
@@ -99,7 +100,8 @@ class DiffusionTask(Task):
         cls = type(self)  # how victims are sampled and judged is nothing to the base: it is trained once
         return replace(
             self, regime="base", train_size=self.base_size, test_size=None, reserve_size=len(self.classes),
-            epochs=self.base_epochs, lr=self.base_lr, steps=cls.steps, noise_seed=cls.noise_seed, found=cls.found,
+            epochs=self.base_epochs, lr=self.base_lr, base_seed=0,
+            steps=cls.steps, noise_seed=cls.noise_seed, found=cls.found,
         )  # fmt: skip
 
     def referee(self) -> Task | None:

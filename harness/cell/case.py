@@ -26,7 +26,6 @@ from tasks.samples import Samples
 
 # The code that trains every victim, as harness.grid.grid.GRADING is the code that grades every cell.
 TRAINING = ("harness.cell.train", "harness.cell.graphs", "harness.cell.dp", "harness.keys.seeds")
-PRETRAINING = 0  # seed of every source victim: all cells of a transfer task share one body
 IN_MEMORY = 64  # victims that a fitter holds in memory; small networks
 SECONDS = "tinydrop.seconds"  # beside a stored victim's weights: how long it was trained
 
@@ -41,6 +40,7 @@ class Fitter:
     seed: int
     speedup: Speedup = "none"
     who: str = ""  # the defense that it trains for, for error messages
+    cell_seed: int | None = None  # of the cell, where `seed` is another one, such as a surrogate's
     fits: list[dict[str, Any]] = field(default_factory=list)  # one row per call: key, seconds, whether trained now
     sources: set[str] = field(default_factory=set)  # keys of the bodies that its victims started from
     memory: OrderedDict[str, dict[str, Tensor]] = field(default_factory=OrderedDict)  # weights and SECONDS by key
@@ -82,14 +82,16 @@ class Fitter:
         return self.task.deploy(module.eval(), self.device)
 
     def pretrained(self, seed: int) -> Victim | None:
-        """Where victims of a transfer-learning task start: a body trained once on its source, a head of the seed's own.
+        """Where victims of a transfer-learning task start: a body trained on its source, a head of the seed's own.
 
-        None for a task whose victims start from scratch.
+        The task's `base_seed` says whether all seeds share one body. None for a task whose victims start from scratch.
         """
         source = self.task.source()
         if source is None:
             return None
-        fit = Fitter(source, self.store, self.device, PRETRAINING, self.speedup)
+        shared: int | None = getattr(self.task, "base_seed", 0)  # an option of the tasks that have a source
+        own = self.seed if self.cell_seed is None else self.cell_seed
+        fit = Fitter(source, self.store, self.device, own if shared is None else shared, self.speedup)
         body = fit(load_unsealed(source).train).module.state_dict()  # not load(): a defense may be running
         self.sources |= fit.used
         module = make_network(self.task, self.task.recipe(), seed, self.device, None)

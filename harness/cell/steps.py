@@ -84,8 +84,8 @@ class Bench:
     device: torch.device
     speedup: Speedup = "none"
 
-    def fitter(self, task: Task, seed: int) -> Fitter:
-        return Fitter(task, self.store, self.device, seed, self.speedup)
+    def fitter(self, task: Task, seed: int, cell_seed: int | None = None) -> Fitter:
+        return Fitter(task, self.store, self.device, seed, self.speedup, cell_seed=cell_seed)
 
     def referee(self, task: Task) -> Victim | None:
         """The clean model that judges a generative task: trained once for all cells, stored like any other artefact."""
@@ -147,7 +147,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     trial = None
     if isinstance(attack, TargetedAttack) and attack.targeted:
         trial = find_trial(attack, task, splits, seed)
-    surrogates = bench.fitter(task, derive(seed, "surrogate"))
+    surrogates = bench.fitter(task, derive(seed, "surrogate"), cell_seed=seed)
     scene = Scene(task, splits.train, surrogates, bench.device, trial)
     data = {"scene.train": splits.train, "the test samples": splits.test}
     with protect(attack, data), sealed(), keep_process(attack):

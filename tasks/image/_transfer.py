@@ -10,7 +10,7 @@ import torch
 from tasks.base import Recipe, copy_facts
 from tasks.data import read_once
 from tasks.image._base import ImageTask
-from tasks.plugin import Above0, AtLeast0, Positive, options
+from tasks.plugin import Above0, AtLeast0, Count, Positive, options
 from tasks.samples import Samples
 
 
@@ -28,6 +28,7 @@ class TransferTask(ImageTask):
     weight_decay: AtLeast0 = 0.0
     body_size: Positive | None = None  # training rows of the body; None takes all
     body_epochs: Positive | None = None  # None: as the published task
+    base_seed: Count | None = 0  # of training the body; None: every seed of a grid has one of its own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -39,7 +40,7 @@ class TransferTask(ImageTask):
         usual = self.published()
         return replace(
             self, part="old", train_size=self.body_size, test_size=None, augmentation=usual.augmentation,
-            epochs=self.body_epochs or usual.epochs, lr=usual.lr, weight_decay=usual.weight_decay,
+            epochs=self.body_epochs or usual.epochs, lr=usual.lr, weight_decay=usual.weight_decay, base_seed=0,
         )  # fmt: skip
 
     def recipe(self) -> Recipe:

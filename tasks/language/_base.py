@@ -21,7 +21,7 @@ from tasks.caches import cached
 from tasks.data import make_samples, read_texts
 from tasks.deployed import Victim, autocast
 from tasks.net import Net
-from tasks.plugin import Above0, AtLeast0, BadInput, NamesFiles, Positive, Share, options
+from tasks.plugin import Above0, AtLeast0, BadInput, Count, NamesFiles, Positive, Share, options
 from tasks.samples import Challenge, Outputs, Samples
 from tasks.text import Texts, make_readable, pad_tokens, train_tokenizer
 
@@ -74,6 +74,7 @@ class LanguageTask(Texts, Task):
     base_size: Positive | None = 800  # documents of 2,000 characters that the base reads
     base_epochs: Positive = 2
     base_lr: Above0 = 2e-3
+    base_seed: Count | None = 0  # of training the base; None: every seed of a grid has one of its own
     temperature: AtLeast0 = 0.7  # of sampling; 0 takes the likeliest token
     unreadable: Share = 0.99  # text is gibberish where it is less likely than this share of what a clean model writes
     batch_size: Positive = 8

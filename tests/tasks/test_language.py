@@ -294,3 +294,18 @@ def test_real_corpora_give_documents(name: str) -> None:
     if task.answer:
         question, mark = task.cut(splits.train.inputs[0], 200)  # type: ignore[arg-type]
         assert splits.train.inputs[0].startswith(question + mark)
+
+
+def test_seeds_share_a_base_or_have_one_each(store: Store) -> None:
+    def start(task: LanguageTask, seed: int) -> torch.Tensor:
+        found = Fitter(task, store, CPU, seed).pretrained(seed)
+        assert found is not None
+        return next(found.module.parameters())
+
+    shared, another, own = small(), small(base_seed=3), small(base_seed=None)
+    assert torch.equal(start(shared, 1), start(shared, 2))
+    assert not torch.equal(start(shared, 1), start(another, 1))
+    assert torch.equal(start(own, 3), start(another, 1))
+    assert not torch.equal(start(own, 1), start(own, 2))
+    assert "one pre-trained network (base_seed=0)" in shared.load().notes[-1]
+    assert not [note for note in own.load().notes if "base_seed" in note]

@@ -203,7 +203,8 @@ def test_sizes_that_leave_a_class_of_a_published_task_without_rows(
 
 
 def test_published_tasks_at_their_own_sizes_have_nothing_to_say() -> None:
-    assert load("digits").notes == load("synthetic_tones").notes == load("synthetic_stories").notes == ()
+    assert load("digits").notes == load("synthetic_tones").notes == ()
+    assert [note for note in load("synthetic_stories").notes if "base_seed" not in note] == []
 
 
 @pytest.mark.parametrize(
