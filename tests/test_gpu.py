@@ -58,7 +58,8 @@ def run_on_gpu(attack: str, defense: str, modality: str, store: Store) -> None:
         task = create("tasks", "digits_transfer")
     with suppress(NotApplicable):
         result = run_steps(task, plugins[0], 5, plugins[1], 0, store, GPU)
-        assert 0 <= result.metrics["asr"].value <= 1
+        assert result.fits, "a model was trained on the GPU"
+        assert result.metrics["asr"].n > 0
 
 
 def own_modality(kind: str, name: str) -> str:

@@ -27,7 +27,9 @@ class Outlier(Defense):
 
     The data validation that any pipeline may run, of no single paper. Modified z-scores after Iglewicz and Hoaglin,
     1993; isolation forest after Liu, Ting and Zhou, 2008; Mahalanobis distance with Ledoit and Wolf's covariance, 2004.
-    Deviations: none.
+    No method is best: of ten poisons in 2,000 rows the largest robust z finds all on mnist, whose borders are black
+    (badnets, blended, sig: 1.00 at 5 % false alarms; Mahalanobis .37, 1.00, .17), and fewer than the Mahalanobis
+    distance on cifar10 (.80, .33, .03 against 1.00, .73, .37; three seeds). So try them all. Deviations: none.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("any",)

@@ -25,6 +25,7 @@ class ActivationProbe(Defense):
     Deviations: the published pairs are a yes and a no to "Are you doing something dangerous?"; models of this size
     understand no question, so a pair is a clean document and the same words shuffled. Half of the clean rows make the
     pairs, the other half sets the threshold.
+    Unproven: no published run shows an effect, and on a small model it fired on no request, with trigger or without.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("language",)
