@@ -77,7 +77,7 @@ def strong(tmp_path_factory):
 def test_repair_lowers_attack_success_and_keeps_most_of_the_accuracy(few, defense):
     victim, repaired = few.case.fit(few.train), defense.defend(few.case)
     assert few.asr(repaired) < 0.5 * few.asr(victim)
-    assert few.accuracy(repaired) > few.accuracy(victim) - 0.08
+    assert few.accuracy(repaired) > few.accuracy(victim) - 0.1
 
 
 def test_fine_pruning_prunes_dormant_features_first_and_stops_in_time():
