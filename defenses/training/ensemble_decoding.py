@@ -19,6 +19,8 @@ class EnsembleDecoding(Defense):
     Deep partition aggregation (Levine and Feizi, 2021, arXiv 2006.14768) carried over to generation: a poison lies in
     one part. Deviations: probabilities are averaged instead of votes counted, so there is no certificate; with few
     parts every part still holds poison where the dose is far above their number.
+    With `epochs: 1` a model takes a fifth of the steps of the undefended one, and being trained less protects by
+    itself: compare with `members: 1`, one such model alone, and with `epochs: 5`, the steps of the undefended one.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("language",)
@@ -27,8 +29,12 @@ class EnsembleDecoding(Defense):
     paper: ClassVar[str] = "arXiv 2006.14768"
 
     parts: Positive = 5
+    epochs: Positive = 1  # of each model, in multiples of the task's
+    members: Positive | None = None  # models that decode together, the first ones; None: all
 
     def defend(self, case: Case) -> Model:
-        first, *others = (case.fit(part) for part in partition(case.train, self.parts) if len(part))
+        parts = [part for part in partition(case.train, self.parts) if len(part)][: self.members]
+        epochs = self.epochs * case.task.recipe().epochs
+        first, *others = (case.fit(part, epochs=epochs) for part in parts)
         assert isinstance(first, LanguageVictim)
         return replace(first, partners=[victim.module for victim in others])
