@@ -6,21 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from harness.console import format_count, new_table
 from harness.report import dose_response, trials
 from harness.report.cells import labels_without
 from harness.report.compare import holm
-from harness.report.dose_response import Curve, Unsupported, choose_doses
-from harness.report.estimates import FEWEST, DoseEstimate
+from harness.report.dose_response import HIGH_FLOOR, Curve, Unsupported, choose_doses
+from harness.report.estimates import DoseEstimate
 from harness.report.scaling import scaling_exponent
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-HIGH_FLOOR = 0.3  # above it less than half of the scale is left for an "ED50": the level that is asked for is said
-RISES = 0.05  # significance at which the ASR must rise above such a floor for any dose to be named
 
 
 def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +81,6 @@ def _numbers(curves: dict[int, Curve], undefended: dict[int, Curve], single: boo
     estimate = trials.estimate_share if single else dose_response.estimate_ed
     ratio = trials.protection_of_share if single else dose_response.protection
     try:
-        _refuse_noise(curves, chance)
         for name, share in (("ed50", 0.5), ("ed90", 0.9)):
             level = f"at ASR {levels[share]:.2f}" if chance > HIGH_FLOOR and not single else ""
             row |= _columns(name, estimate(curves, share), level)
@@ -97,16 +92,6 @@ def _numbers(curves: dict[int, Curve], undefended: dict[int, Curve], single: boo
     except Unsupported as error:
         row["note"] = str(error)
     return row
-
-
-def _refuse_noise(curves: dict[int, Curve], chance: float) -> None:
-    """Raises Unsupported where a high floor is crossed and the seeds do not show that any poison raises the ASR."""
-    gains = [float(curve.reach[-1] - curve.chance) for curve in curves.values()]
-    crossed = sum(curve.reach[-1] >= curve.level(0.5) for curve in curves.values())
-    if chance <= HIGH_FLOOR or len(gains) < FEWEST or 2 * crossed < len(gains) or np.ptp(gains) < 1e-9:
-        return
-    if stats.ttest_1samp(gains, 0, alternative="greater").pvalue > RISES:
-        raise Unsupported(f"chance floor {chance:.2f}: the seeds do not show that poison raises the ASR")
 
 
 def _columns(name: str, of: DoseEstimate, level: str = "") -> dict[str, Any]:

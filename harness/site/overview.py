@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.doses import HIGH_FLOOR
+from harness.report.dose_response import HIGH_FLOOR
 from harness.site.headline import Column, Field, Listing, estimate_field, number_field
 
 FEW, SOME = 5, 30  # samples: the limits of the counts
