@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import log
+from math import comb, log
 from typing import NamedTuple
 
 import numpy as np
@@ -122,18 +122,20 @@ def log_likelihood(low: float, high: float, centre: Array, spread: Array) -> Arr
     return mass
 
 
-def p_beyond(bound: float, beyond: int, seeds: int, mean: float, scale: float = 1.0) -> float:
-    """The probability that so many seeds or more are above a bound if their mean is `mean`; over the prior."""
-    share = stats.norm.sf((bound - mean) / (SPREADS * scale))
-    return float(np.exp(_log_prior()) @ stats.binom.sf(beyond - 1, seeds, share))
+def p_beyond(bounds: Array, seeds: int, mean: float) -> float:
+    """The probability that seeds lie above their bounds (K,), and the others anywhere, if their mean is `mean`.
+
+    Over the prior's spreads. Which of the seeds do was not known before, for which there are (seeds over K) ways.
+    """
+    above = log_ndtr((mean - bounds[:, None]) / SPREADS).sum(axis=0)
+    return min(1.0, comb(seeds, len(bounds)) * float(np.exp(_log_prior() + above).sum()))
 
 
-def lower_limit(bound: float, beyond: int, seeds: int, scale: float = 1.0) -> float:
-    """The 95 % lower limit of a mean of which is known that `beyond` of the seeds are above a bound; never above it."""
+def lower_limit(bounds: Array, seeds: int) -> float:
+    """The 95 % lower limit of the mean of seeds of which K lie above their bounds (K,); never above all of these."""
+    most = float(bounds.max())
 
     def excess(mean: float) -> float:
-        return p_beyond(bound, beyond, seeds, mean, scale) - 0.025
+        return p_beyond(bounds, seeds, mean) - 0.025
 
-    if excess(bound) <= 0:
-        return bound
-    return float(optimize.brentq(excess, bound - 60 * scale, bound, xtol=1e-4))
+    return most if excess(most) <= 0 else float(optimize.brentq(excess, bounds.min() - 60, most, xtol=1e-4))

@@ -69,9 +69,9 @@ def estimate(bounds: Sequence[Bounds], doses: float) -> DoseEstimate:
     if split := _in_two_groups(known, above, below):
         return split
     if 2 * len(above) > n:
-        return _bound([low for low, _ in known], ">")
+        return _bound(np.array(above), n, ">")
     if 2 * len(below) > n:
-        return _bound([-high for _, high in known], "<")
+        return _bound(-np.array(below), n, "<")
     if len(above) + len(below) == n:
         return DoseEstimate(nan, nan, nan, "", n, _undetermined(n))
     low, high = np.array(known).T
@@ -86,12 +86,10 @@ def _undetermined(seeds: int) -> str:
     return f"not determined by {format_count(seeds, 'seed')}"
 
 
-def _bound(ends: list[float], side: str) -> DoseEstimate:
-    """The bound that half of the seeds or more lie beyond. ends: of every seed, signs turned for bounds from above."""
-    end, seeds = sorted(ends)[len(ends) // 2], len(ends)
-    beyond = sum(other >= end for other in ends)
-    limit = censored.lower_limit(end, beyond, seeds)
-    p = min(1.0, 2 * censored.p_beyond(end, beyond, seeds, 0.0))
+def _bound(bounds: censored.Array, seeds: int, side: str) -> DoseEstimate:
+    """The 95 % bound where most seeds are open. bounds: of those that are, signs turned for bounds from above."""
+    limit = censored.lower_limit(bounds, seeds)
+    p = min(1.0, 2 * censored.p_beyond(bounds, seeds, 0.0))
     if side == ">":
         return DoseEstimate(exp(limit), exp(limit), inf, side, seeds, p=p)
     return DoseEstimate(exp(-limit), 0.0, exp(-limit), side, seeds, p=p)

@@ -73,10 +73,12 @@ def test_values_known_within_an_interval_give_no_false_certainty() -> None:
 
 def test_a_bound_is_the_end_of_its_interval() -> None:
     """Three seeds above 500: the mean may be a little below, and with five no more than a little."""
-    limits = [censored.lower_limit(log(500), n, n) for n in (3, 5, 10)]
-    assert limits[0] < limits[1] <= limits[2] == log(500)
-    assert censored.p_beyond(log(500), 3, 3, limits[0]) == pytest.approx(0.025, abs=1e-3)
-    assert censored.lower_limit(log(500), 2, 3) < limits[0]
+    top = log(500)
+    limits = [censored.lower_limit(np.full(n, top), n) for n in (3, 5, 10)]
+    assert limits[0] < limits[1] <= limits[2] == top
+    assert censored.p_beyond(np.full(3, top), 3, limits[0]) == pytest.approx(0.025, abs=1e-3)
+    assert censored.lower_limit(np.full(2, top), 3) < limits[0]
+    assert limits[0] > censored.lower_limit(np.array([top - 1, top, top]), 3) > limits[0] - 1
     with pytest.raises(ValueError, match="no value with two finite ends"):
         censored.mean_of(np.full(3, log(500)), np.full(3, inf))
 
