@@ -33,7 +33,7 @@ def estimate_share(trials: Mapping[int, Curve], share: float = 0.5) -> DoseEstim
     rng = np.random.default_rng(0)
     draws = [_dose_of([list(trials.values())[i] for i in rng.integers(len(trials), size=len(trials))], share)
              for _ in range(DRAWS)]  # fmt: skip
-    return _describe(found, np.array(draws), trials, _last(trials))
+    return _describe(found, np.array(draws), trials, _first(trials), _last(trials))
 
 
 def protection_of_share(
@@ -47,7 +47,7 @@ def protection_of_share(
     guarded, plain = {s: defended[s] for s in both}, {s: undefended[s] for s in both}
     _check(plain)
     base = _dose_of(list(plain.values()), share)
-    if not isfinite(base) or base > _last(plain):
+    if not _first(plain) <= base <= _last(plain):
         raise Unsupported("beyond the doses without the defense")
     rng = np.random.default_rng(0)
     draws = []
@@ -55,7 +55,7 @@ def protection_of_share(
         drawn = [both[i] for i in rng.integers(len(both), size=len(both))]
         draws.append(_dose_of([guarded[s] for s in drawn], share) - _dose_of([plain[s] for s in drawn], share))
     found = _dose_of(list(guarded.values()), share) - base
-    return _describe(found, np.array(draws), plain, _last(guarded) - base)
+    return _describe(found, np.array(draws), plain, -inf, _last(guarded) - base)
 
 
 def _check(trials: Mapping[int, Curve]) -> None:
@@ -63,12 +63,16 @@ def _check(trials: Mapping[int, Curve]) -> None:
         raise Unsupported(f"{format_count(len(trials), 'trial')}: {TOO_FEW} {FEWEST}")
 
 
+def _first(trials: Mapping[int, Curve]) -> float:
+    return log(min(curve.doses[curve.doses > 0][0] for curve in trials.values()))
+
+
 def _last(trials: Mapping[int, Curve]) -> float:
     return log(max(curve.doses[-1] for curve in trials.values()))
 
 
-def _describe(found: float, draws: Array, trials: Mapping[int, Curve], last: float) -> DoseEstimate:
-    """found, draws: logarithms; inf where the share is never reached. last: log of the largest that can be known."""
+def _describe(found: float, draws: Array, trials: Mapping[int, Curve], first: float, last: float) -> DoseEstimate:
+    """found, draws: logarithms; inf where the share is never reached. first, last: what can be known lies between."""
     n = len(trials)
     low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
     below = min(float((draws <= 0).mean()), float((draws >= 0).mean()))
@@ -76,6 +80,9 @@ def _describe(found: float, draws: Array, trials: Mapping[int, Curve], last: flo
     if found > last:
         end = min(float(low), last)
         return DoseEstimate(exp(end), exp(end), inf, ">", n, p=p)
+    if found < first:
+        end = max(float(high), first)
+        return DoseEstimate(exp(end), 0.0, exp(end), "<", n, p=p)
     if not isfinite(high) or high - low > max(dose_range(trials), ROOM):
         return DoseEstimate(float("nan"), float("nan"), float("nan"), "", n, f"not determined by {n} trials")
     return DoseEstimate(exp(found), exp(low), exp(high), "", n, p=p)

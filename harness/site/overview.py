@@ -7,6 +7,7 @@ whatever somebody chose to run.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pandas as pd
@@ -53,9 +54,10 @@ def smallest_ed50(head: pd.DataFrame) -> Any:
 def count_needs(rows: pd.DataFrame) -> tuple[int, int, int]:
     """Of the distinct pairs of dataset and attack, how many need at most FEW samples, up to SOME, and more.
 
-    A pair of several variants counts where their median is; a lower bound counts as more than SOME unless it says less.
+    A pair of several variants counts where their median is; a lower bound has no upper limit.
     """
-    middle = rows.groupby(PAIR).ed50.median()
+    most = rows.assign(ed50=rows.ed50.where(rows.ed50_censored != ">", inf))
+    middle = most.groupby(PAIR).ed50.median()
     return int((middle <= FEW).sum()), int(((middle > FEW) & (middle <= SOME)).sum()), int((middle > SOME).sum())
 
 

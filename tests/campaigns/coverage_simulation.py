@@ -37,6 +37,8 @@ class Coverage:
     wide: float  # its 90th percentile
     bias: float  # median of estimate / truth
     given: float
+    bounds: float  # the share of experiments that gave a bound
+    bounds_true: float  # and of these, those whose bound is true
 
 
 def grouped_mean(curves: Curves) -> DoseEstimate:
@@ -44,7 +46,11 @@ def grouped_mean(curves: Curves) -> DoseEstimate:
     bounds = np.array([effective_dose(Curve(c.doses, c.asr, c.chance)) for c in curves.values()])
     beyond = np.isinf(bounds[:, 1]).mean()
     if beyond > 0.5:
-        return DoseEstimate(exp(float(np.median(bounds[:, 0]))), 0, inf, ">", len(bounds))
+        end = exp(float(np.median(bounds[:, 0])))
+        return DoseEstimate(end, end, inf, ">", len(bounds))
+    if np.isinf(bounds[:, 0]).mean() > 0.5:
+        end = exp(float(np.median(bounds[:, 1])))
+        return DoseEstimate(end, 0, end, "<", len(bounds))
     doses = next(iter(curves.values())).doses
     middle = bounds.clip(log(doses[1]), log(doses[-1])).mean(axis=1)
     half = stats.t.ppf(0.975, len(middle) - 1) * stats.sem(middle)
@@ -80,15 +86,15 @@ def experiment(
 def covered(
     experiments: int, seeds: int = 3, floor: float = 0.05, slope: float = 3.0, spread: float = 0.3, noise: float = 0.3,
     items: int = 900, doses: tuple[int, ...] = DOSES, never: float = 0.0, factor: float = 1.0,
-    method: Method = chosen_on_others,
+    between: tuple[float, float] = (8, 40), method: Method = chosen_on_others,
 ) -> Coverage:  # fmt: skip
     """How often and how tightly the true ED50 is held; with `factor`, the true protection factor.
 
-    The true middle lies between 8 and 40, so that an ED50 can be seen.
+    between: where the true middle lies; as it stands, so that an ED50 can be seen.
     """
-    rng, found = np.random.default_rng(seeds), []
+    rng, found, bounds = np.random.default_rng(seeds), [], []
     for _ in range(experiments):
-        middle = rng.uniform(log(8), log(40))
+        middle = rng.uniform(*np.log(between))
         plain, guarded = experiment(
             rng, middle, seeds=seeds, floor=floor, slope=slope, spread=spread, noise=noise, items=items, doses=doses,
             never=never, factor=factor,
@@ -101,14 +107,14 @@ def covered(
                 estimate, truth = protection(choose_doses(guarded), choose_doses(plain)), factor
         except Unsupported:
             continue
-        if estimate.low == estimate.low and not estimate.censored:
+        if estimate.censored:
+            bounds.append(estimate.low <= truth <= estimate.high)
+        elif estimate.low == estimate.low:
             found.append((estimate.low <= truth <= estimate.high, estimate.high / estimate.low, estimate.value / truth))
-    if not found:
-        return Coverage(np.nan, np.nan, np.nan, np.nan, 0.0)
-    hits, widths, biases = np.array(found, float).T
+    hits, widths, biases = np.array(found or [(np.nan,) * 3], float).T
     return Coverage(
         float(hits.mean()), float(np.median(widths)), float(np.quantile(widths, 0.9)), float(np.median(biases)),
-        len(found) / experiments,
+        len(found) / experiments, len(bounds) / experiments, float(np.mean(bounds)) if bounds else np.nan,
     )  # fmt: skip
 
 
@@ -130,6 +136,7 @@ def false_rate(
 
 SETTINGS: tuple[dict[str, Any], ...] = (
     {}, {"spread": 0.8}, {"slope": 1.2, "noise": 0.8}, {"floor": 0.3, "slope": 2.0}, {"floor": 0.6, "noise": 0.55},
+    {"between": (200, 1500)}, {"between": (0.3, 2)},
     {"doses": (0, 10, 50), "items": 30}, {"never": 0.2}, {"factor": 2.0}, {"factor": 5.0},
 )  # fmt: skip
 METHODS: Mapping[str, Method] = {"now": chosen_on_others, "before": grouped_mean}

@@ -344,6 +344,9 @@ def test_trials_of_one_answer_have_an_ed90_of_their_own() -> None:
     row = dose_frame(frame, summary_frame(frame)).iloc[0]
     assert row.ed50_low < 6 < row.ed50_high
     assert row.ed90 > 1.8 * row.ed50
+    at_once = frame.assign(asr=(frame.dose > 0).astype(float))
+    row = dose_frame(at_once, summary_frame(at_once)).iloc[0]
+    assert (row.ed50_text, row.ed90_text) == ("<= 1", "<= 1"), "nothing is extrapolated"
     x, y = np.array([0.0, 1, 2, 3]), np.array([0.0, 0, 1, 1])  # separated: a plain regression runs away
     at, slope = fit_firth(x, y)
     assert 0 < slope < 10
@@ -411,3 +414,11 @@ def test_the_interval_covers(setting: dict[str, Any]) -> None:
     assert found.coverage >= (0.8 if "never" not in setting else 0.7)  # 3 standard errors below 0.95
     assert found.width < 12, "an interval that holds everything covers too"
     assert found.given >= (0.5 if "never" not in setting else 0.25), "seeds that never fire have no mean"
+
+
+def test_bounds_that_are_printed_are_true() -> None:
+    from coverage_simulation import covered
+
+    found = covered(experiments=40, seeds=3, between=(200, 1500))
+    assert found.bounds > 0.3
+    assert found.bounds_true > 0.85
