@@ -74,6 +74,7 @@ def _last(trials: Mapping[int, Curve]) -> float:
 def _describe(found: float, draws: Array, trials: Mapping[int, Curve], first: float, last: float) -> DoseEstimate:
     """found, draws: logarithms; inf where the share is never reached. first, last: what can be known lies between."""
     n = len(trials)
+    draws = draws[~np.isnan(draws)]  # both beyond the doses: nothing is known of their ratio
     low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
     below = min(float((draws <= 0).mean()), float((draws >= 0).mean()))
     p = min(1.0, 2 * (below * DRAWS + 1) / (DRAWS + 1))
@@ -89,11 +90,16 @@ def _describe(found: float, draws: Array, trials: Mapping[int, Curve], first: fl
 
 
 def _dose_of(curves: list[Curve], share: float) -> float:
-    """The log dose at which the fitted share of answers is `share`; inf where it does not rise with the dose."""
+    """The log dose at which the fitted share of answers is `share`.
+
+    inf, or -inf, where the answers do not rise with the dose and fewer, or so many, are what is wanted at all doses.
+    """
     doses = np.concatenate([curve.doses[curve.doses > 0] for curve in curves])
     answers = np.concatenate([curve.asr[curve.doses > 0] for curve in curves])
     at, slope = fit_firth(np.log(doses), answers)
-    return float((logit(share) - at) / slope) if slope > 0.05 else inf
+    if slope > 0.05:
+        return float((logit(share) - at) / slope)
+    return -inf if answers.mean() >= share else inf
 
 
 def fit_firth(x: Array, y: Array) -> tuple[float, float]:

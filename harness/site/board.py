@@ -76,6 +76,7 @@ class Board:
             "best": {task: leaders for task, ranks in self.rankings.items() if (leaders := list_leaders(ranks))},
             "rankings": self.rankings,
             "smallest": overview.smallest_ed50(self.headline),
+            "counted": overview.count_all(self.headline),
             "answer": overview.answer_table(self.headline, self.modality),
             "example": overview.example_row(self.headline),
         }

@@ -224,7 +224,9 @@ def _spread(row: Any, name: str) -> str:
 
 def _factor(row: Any, shade: Shade) -> Field:
     if row.protection != row.protection:
-        return Field("gate shut" if not row.gate else "no number", help=row.note or "", kind="empty")
+        words = format_estimate(row, "protection")
+        said = row.note or ("" if words == "-" else words)
+        return Field("gate shut" if not row.gate else "no number", help=said, kind="empty")
     shown, _, interval = format_estimate(row, "protection").partition(" (")
     return Field(shown, interval.rstrip(")"), colour=shade(row.protection))
 
@@ -294,5 +296,7 @@ def estimate_field(row: Any, name: str) -> Field:
     value = getattr(row, name)
     if shown == "-":
         return Field("–")
+    if value != value:
+        return Field("–", format_estimate(row, name))
     aside = ASIDE.get(getattr(row, f"{name}_censored"), 0.0)
     return Field(shown, interval.rstrip(")"), log(value) + aside if value > 0 else None)  # nan > 0 is False

@@ -56,6 +56,8 @@ def count_needs(rows: pd.DataFrame) -> tuple[int, int, int]:
 
     A pair of several variants counts where their median is; a lower bound has no upper limit.
     """
+    if rows.empty:
+        return 0, 0, 0
     most = rows.assign(ed50=rows.ed50.where(rows.ed50_censored != ">", inf))
     middle = most.groupby(PAIR).ed50.median()
     return int((middle <= FEW).sum()), int(((middle > FEW) & (middle <= SOME)).sum()), int((middle > SOME).sum())
@@ -73,16 +75,19 @@ def count_doubled(rows: pd.DataFrame) -> tuple[int, int, int]:
     return int(told.doubled.sum()), int(told.less.sum()), int((~told.any(axis=1)).sum())
 
 
+def count_all(head: pd.DataFrame) -> dict[str, tuple[int, int, int]]:
+    """The counts of the overview's first sentences."""
+    return {"needs": count_needs(working_rows(head)), "doubled": count_doubled(defended_rows(head))}
+
+
 def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None:
     """The two questions of the overview, answered for each modality and for all; None where no attack works."""
     columns = (
         Column("modality"), Column("attacks that work", True, "distinct pairs of dataset and attack with an ED50"),
         Column("fewest poisons", True, "smallest ED50 of an undefended attack"),
-        Column(f"at most {FEW}", True, "of these pairs, by their ED50"), Column(f"to {SOME}", True),
-        Column("more", True),
-        Column("defended", True, "distinct pairs behind a defense, controls aside"),
-        Column("doubled", True, "surely: the whole 95 % interval of the protection factor is at 2 or above"),
-        Column("not doubled", True, "surely: the whole interval is below 2"), Column("cannot be told", True),
+        Column(f"at most {FEW} / to {SOME} / more", True, "of these pairs, by their ED50"),
+        Column("doubled / not / unknown", True, "distinct pairs behind a defense: the whole 95 % interval of the factor "
+                                                "is at 2 or above, below 2, or neither"),
     )  # fmt: skip
     plain, defended = working_rows(head), defended_rows(head)
     if plain.empty:
@@ -93,10 +98,9 @@ def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None
         ours, theirs = (f[(f.task.map(modality) == kind) | (kind == "all")] for f in (plain, defended))
         least = min((estimate_field(r, "ed50") for r in ours.itertuples()), key=lambda f: f.sort or 0.0)
         needs, doubled = count_needs(ours), count_doubled(theirs)
-        counts = [*needs, sum(doubled), *doubled]
         rows.append([
             Field(kind.replace("_", " ")), number_field(sum(needs), "{:,}"), replace(least, small=""),
-            *(number_field(n, "{:,}") for n in counts),
+            *(Field(" / ".join(map(str, counts)), sort=float(counts[0])) for counts in (needs, doubled)),
         ])  # fmt: skip
     return Listing("answer", "How many it takes, and whether a defense doubles it", columns, rows)
 

@@ -78,7 +78,7 @@ def test_bounds_stand_apart_from_numbers_and_from_one_another() -> None:
     assert median_field(values, "x").text == "300"
     words = pd.DataFrame({"x": [float("nan")], "x_censored": "", "x_text": "never in 2 of 3; else 5.5"})
     (field,) = (estimate_field(row, "x") for row in words.itertuples())
-    assert (field.text, field.sort) == ("never in 2 of 3; else 5.5", None)
+    assert (field.text, field.small, field.sort) == ("–", "never in 2 of 3; else 5.5", None)
 
 
 @pytest.mark.parametrize("values", [(1, 1), (3, 7), (1, 90), (0.02, 5000)])
