@@ -86,7 +86,7 @@ def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None
         Column("modality"), Column("attacks that work", True, "distinct pairs of dataset and attack with an ED50"),
         Column("fewest poisons", True, "smallest ED50 of an undefended attack"),
         Column(f"at most {FEW} / to {SOME} / more", True, "of these pairs, by their ED50"),
-        Column("doubled / not / unknown", True, "distinct pairs behind a defense: the whole 95 % interval of the factor "
+        Column("doubled / not / unknown", True, "distinct pairs behind a defense: the whole 95 % interval of a factor "
                                                 "is at 2 or above, below 2, or neither"),
     )  # fmt: skip
     plain, defended = working_rows(head), defended_rows(head)
