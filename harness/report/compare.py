@@ -7,24 +7,34 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.report.estimates import FEWEST
+
 
 def paired_t_test(cells: pd.DataFrame, better: str, worse: str, metric: str = "asr") -> float:
     """The one-sided p value of "`better` has a lower metric than `worse`", from a paired t test over seeds.
 
     cells: of one task and attack, one row per cell (see harness.report.cells). Every seed gives one difference, the
-    mean over the doses above 0 that both were run at: test items and doses of a seed are not independent. nan for
-    fewer than two seeds; 0 or 1 where all differences are the same.
+    mean over the doses above 0 that both were run at: test items and doses of a seed are not independent. Their
+    variance is at least what finite test sets alone would give, so that differences that happen to be equal prove
+    nothing. nan for fewer than three seeds.
     """
-    done = cells[(cells.status == "done") & (cells.dose > 0)]
-    values = done.pivot_table(index=["seed", "dose"], columns="defense", values=metric, observed=True)
-    if not {better, worse} <= set(values.columns):
+    done = cells[(cells.status == "done") & (cells.dose > 0) & cells.defense.isin([better, worse])]
+    sizes = done[f"{metric}_n"] if f"{metric}_n" in done else pd.Series(1.0, done.index)
+    # The binomial variance of one cell, of a share with one success and one failure added (never 0).
+    share = (done[metric] * sizes + 1) / (sizes + 2)
+    done = done.assign(variance=share * (1 - share) / sizes.clip(lower=1))
+    values = done.pivot_table(index=["seed", "dose"], columns="defense", values=[metric, "variance"], observed=True)
+    if not {(metric, better), (metric, worse)} <= set(values.columns):
         return float("nan")
-    differences = (values[better] - values[worse]).dropna().groupby("seed").mean()
-    if len(differences) < 2:
+    values = values.dropna()
+    differences = (values[metric][better] - values[metric][worse]).groupby("seed").mean()
+    n = len(differences)
+    if n < FEWEST:  # of two, no spread can be told
         return float("nan")
-    if np.ptp(differences) < 1e-12:
-        return 0.0 if differences.iloc[0] < 0 else 1.0
-    return float(stats.ttest_1samp(differences, 0, alternative="less").pvalue)
+    per_seed = (values["variance"][better] + values["variance"][worse]).groupby("seed")
+    binomial = float((per_seed.sum() / per_seed.count() ** 2).mean())
+    variance = max(float(differences.var(ddof=1)), binomial)
+    return float(stats.t.cdf(differences.mean() / (variance / n) ** 0.5, n - 1))
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from harness.console import format_count, new_table
-from harness.report import dose_response
+from harness.report import dose_response, trials
 from harness.report.cells import labels_without
-from harness.report.compare import holm, paired_t_test
-from harness.report.dose_response import Curve, DoseEstimate, Unsupported
+from harness.report.compare import holm
+from harness.report.dose_response import HIGH_FLOOR, Curve, Unsupported, choose_doses
+from harness.report.estimates import DoseEstimate
+from harness.report.scaling import scaling_exponent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """One row per task, attack and defense: ED50, ED90, protection factor, and how far to believe them.
 
-    ed50_censored is "<" or ">" where ed50 is only a bound. `p` is of the hypothesis that the defense lowers the ASR,
-    Holm-corrected over the defenses of an attack. `note` says why a number is missing.
+    ed50_text is what tables show, ed50_censored "<" or ">" where ed50 is only a bound. `p` is two-sided, of the
+    protection factor being 1, from the engine of its interval, Holm-corrected over the defenses of an attack. `level`
+    is the ASR that is half of the way from `chance`, the mean chance floor. `note` says why a number is missing.
     """
     if "gate" not in summary:
         return pd.DataFrame()
@@ -44,11 +47,11 @@ def _column_rows(column: pd.DataFrame, where: dict[str, Any], gate: bool, family
     rows = []
     for defense, curves in by_defense.items():
         row = {**where, "defense": defense, "gate": gate, "family": family, "train_size": column.train_size.max()}
-        row |= _numbers(curves, by_defense.get("none", {}) if gate and defense != "none" else {})
+        single = (parts[defense].asr_n.dropna() == 1).all() if "asr_n" in parts[defense] else False
+        row |= _numbers(curves, by_defense.get("none", {}) if gate and defense != "none" else {}, bool(single))
         lost = parts[defense][parts[defense].asr.notna()].seed.nunique() - len(curves)
         if lost and not row["note"]:
             row["note"] = f"{format_count(lost, 'trial')} left out: lost without any poison"
-        row["p"] = paired_t_test(column, defense, "none") if defense != "none" else np.nan
         rows.append(row)
     for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
         row["p"] = p
@@ -66,25 +69,39 @@ def curves_by_seed(cells: pd.DataFrame) -> dict[int, Curve]:
     for seed, part in graded.groupby("seed"):
         floor = float(part.asr_floor.iloc[0])
         curves[int(str(seed))] = Curve(part.dose.to_numpy(float), part.asr.to_numpy(float), floor)
-    return {seed: curve for seed, curve in curves.items() if curve.chance < 1} or curves
+    curves = {seed: curve for seed, curve in curves.items() if curve.chance < 1} or curves
+    return choose_doses(curves)
 
 
-def _numbers(curves: dict[int, Curve], undefended: dict[int, Curve]) -> dict[str, Any]:
-    row: dict[str, Any] = {"seeds": len(curves), "note": ""}
+def _numbers(curves: dict[int, Curve], undefended: dict[int, Curve], single: bool) -> dict[str, Any]:
+    """The columns of one row. single: each cell is a trial with one answer, so that shares are over trials."""
+    levels = {share: float(np.mean([curve.level(share) for curve in curves.values()])) for share in (0.5, 0.9)}
+    chance = float(np.mean([curve.chance for curve in curves.values()]))
+    row: dict[str, Any] = {"seeds": len(curves), "chance": chance, "level": levels[0.5], "p": np.nan, "note": ""}
+    estimate = trials.estimate_share if single else dose_response.estimate_ed
+    ratio = trials.protection_of_share if single else dose_response.protection
     try:
-        row |= _columns("ed50", dose_response.estimate_ed(curves)) | _columns(
-            "ed90", dose_response.estimate_ed(curves, 0.9)
-        )
-        row |= {"ed50_model_free": dose_response.ed_isotonic(curves).value, "misfit": dose_response.misfit(curves)}
+        for name, share in (("ed50", 0.5), ("ed90", 0.9)):
+            level = f"at ASR {levels[share]:.2f}" if chance > HIGH_FLOOR and not single else ""
+            row |= _columns(name, estimate(curves, share), level)
+        if not single:
+            row |= {"ed50_model_free": dose_response.ed_isotonic(curves).value, "misfit": dose_response.misfit(curves)}
         if undefended:
-            row |= _columns("protection", dose_response.protection(curves, undefended))
+            factor = ratio(curves, undefended)
+            row |= _columns("protection", factor) | {"p": factor.p}
     except Unsupported as error:
         row["note"] = str(error)
     return row
 
 
-def _columns(name: str, of: DoseEstimate) -> dict[str, Any]:
-    return {name: of.value, f"{name}_low": of.low, f"{name}_high": of.high, f"{name}_censored": of.censored}
+def _columns(name: str, of: DoseEstimate, level: str = "") -> dict[str, Any]:
+    text = str(of)
+    if level and text != "-":
+        text = f"{text[:-1]}; {level})" if text.endswith(")") else f"{text} ({level})"
+    return {
+        name: of.value, f"{name}_low": of.low, f"{name}_high": of.high, f"{name}_censored": of.censored,
+        f"{name}_text": text,
+    }  # fmt: skip
 
 
 def scaling_frame(cells: pd.DataFrame) -> pd.DataFrame:
@@ -97,24 +114,24 @@ def scaling_frame(cells: pd.DataFrame) -> pd.DataFrame:
         by_size = {int(float(str(size))): curves_by_seed(rest) for size, rest in part.groupby("train_size")}
         curves = {(size, seed): curve for size, by_seed in by_size.items() for seed, curve in by_seed.items()}
         try:
-            exponent = dose_response.scaling_exponent(curves)
+            exponent = scaling_exponent(curves)
         except Unsupported:
             continue
         rows.append({
             "task": task, "attack": attack, "defense": defense,
             "sizes": " ".join(map(str, sorted({size for size, _ in curves}))),
             "exponent": exponent.value, "exponent_low": exponent.low, "exponent_high": exponent.high,
-            "rows": exponent.n,
+            "local": " ".join(f"{value:.2f}" for value in exponent.local), "lack_of_fit": exponent.lack_of_fit,
+            "is_number": exponent.is_number, "open_share": exponent.open_share, "seeds": exponent.seeds,
+            "rows": exponent.rows, "verdict": exponent.verdict,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def format_estimate(row: Any, name: str) -> str:
     """A number of dose_frame as a table shows it."""
-    value, censored = getattr(row, name, np.nan), getattr(row, f"{name}_censored", "")
-    if value != value or value is None:
-        return "-"
-    return str(DoseEstimate(value, getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), censored, 0))
+    text = getattr(row, f"{name}_text", "-")
+    return text if isinstance(text, str) and text else "-"
 
 
 def dose_table(doses: pd.DataFrame, task: str) -> Table:
@@ -139,8 +156,12 @@ def explain_no_credit(rows: pd.DataFrame) -> str:
 def scaling_table(scaling: pd.DataFrame) -> Table:
     """The exponents, with 95 % intervals."""
     title = "ED50 against training-set size: exponent 0 is a constant number of samples, 1 a constant rate"
-    table = new_table(title, ["task", "attack", "defense", "training rows"], ["exponent"])
+    table = new_table(title, ["task", "attack", "defense", "training rows"], ["exponent", "local"], ["verdict"])
     for row in scaling.itertuples():
-        exponent = f"{row.exponent:.2f} ({row.exponent_low:.2f} to {row.exponent_high:.2f})"
-        table.add_row(str(row.task), str(row.attack), str(row.defense), str(row.sizes), exponent)
+        known = row.exponent_low == row.exponent_low
+        exponent = f"{row.exponent:.2f} ({row.exponent_low:.2f} to {row.exponent_high:.2f})" if known else "-"
+        verdict = (
+            f"{row.verdict}; {100 * row.open_share:.0f} % of the ED50s are bounds" if row.open_share else row.verdict
+        )
+        table.add_row(str(row.task), str(row.attack), str(row.defense), str(row.sizes), exponent, row.local, verdict)
     return table

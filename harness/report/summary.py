@@ -143,18 +143,26 @@ def summary_table(summary: pd.DataFrame, task: str) -> Table:
     numbers = [*map(str, doses), "clean", "Δ clean", "train s"]
     table = new_table(title, ["attack", "defense"], numbers, ["note"], width=5)
     for attack, rows in part.groupby("attack", sort=False):
-        undefended = rows[rows.defense == "none"].get("utility", pd.Series(dtype=float)).mean()
+        undefended = rows[rows.defense == "none"]
         for defense, line in rows.groupby("defense", sort=False):
             by_dose = line.set_index("dose")
             asrs = [_format_asr(by_dose, dose) for dose in doses]
             clean = line.utility.mean() if "utility" in line else float("nan")
-            known = clean == clean and undefended == undefended
-            delta = f"{clean - undefended:+.3f}" if known and defense != "none" else ""
+            change = _clean_change(line, undefended)
+            delta = f"{change:+.3f}" if change == change and defense != "none" else ""
             cost = f"{line.fit_seconds.mean():.1f}" if "fit_seconds" in line and line.fit_seconds.notna().any() else ""
             note = _explain(line, explain_no_credit(rows[rows.n_done > 0]))
             table.add_row(str(attack), str(defense), *asrs, _format_number(clean), delta, cost, note)
         table.add_section()
     return table
+
+
+def _clean_change(line: pd.DataFrame, undefended: pd.DataFrame) -> float:
+    """The clean metric minus that of `none`: at dose 0, or the mean of the doses of both where 0 was not run."""
+    if "utility" not in line:
+        return float("nan")
+    change = line.set_index("dose").utility - undefended.set_index("dose").utility
+    return float(change.get(0) if change.get(0, float("nan")) == change.get(0) else change.mean())
 
 
 def worst_table(worst: pd.DataFrame) -> Table:

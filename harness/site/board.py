@@ -73,9 +73,10 @@ class Board:
             "counts": {"cells": len(self.cells), "tasks": len(self.links.slugs), **kinds},
             "covered": coverage_field(count_by_status(self.cells, self.missing, ["task"]).sum()),
             "heads": headline_listings(self.headline, self.links).values(),
-            "best": {task: list_leaders(ranks) for task, ranks in self.rankings.items()},
+            "best": {task: leaders for task, ranks in self.rankings.items() if (leaders := list_leaders(ranks))},
             "rankings": self.rankings,
             "smallest": overview.smallest_ed50(self.headline),
+            "counted": overview.count_all(self.headline),
             "answer": overview.answer_table(self.headline, self.modality),
             "example": overview.example_row(self.headline),
         }

@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.plugins.modalities import find_modality
 from harness.report.figures import BOUND, set_plain_ticks, shorten
+from harness.site.overview import working_rows
 from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...] = FOR
 
 def how_many(head: pd.DataFrame, modality: dict[str, str], width: float = WIDE) -> Figure:
     """ED50 of every undefended attack that works: a line per attack, a point per task."""
-    rows = head[(head.defense == "none") & head.gate.astype(bool)]
-    return _lines(rows, "attack", "ed50", "ED50 (poisoned samples)", modality, width)
+    return _lines(working_rows(head), "attack", "ed50", "ED50 (poisoned samples)", modality, width)
 
 
 def what_it_buys(head: pd.DataFrame, modality: dict[str, str], width: float = WIDE) -> Figure:

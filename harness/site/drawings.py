@@ -37,7 +37,7 @@ class Drawings:
         head = self.board.headline
         if smallest_ed50(head) is not None:
             self._draw_both("how-many", charts.how_many)
-        if len(defended_rows(head)):
+        if "protection" in head and defended_rows(head).protection.notna().any():
             self._draw_both("what-it-buys", charts.what_it_buys)
 
     def draw_tasks(self) -> None:

@@ -82,8 +82,9 @@ def headline(found: Tables) -> pd.DataFrame:
 
     Every attack stands undefended before it stands behind its defenses.
 
-    clean_cost: the clean metric minus that of `none`, mean over the same doses and seeds. training_cost: seconds of
-    training, as a multiple of those of `none` there; clean_used: rows of clean data.
+    clean_cost: the clean metric minus that of `none`, mean over the same seeds, at dose 0 where both were run there:
+    at others the poison itself may cost `none` something. training_cost: seconds of training, as a multiple of those of
+    `none` there; clean_used: rows of clean data.
     """
     summary = found.summary
     if summary.empty or "asr" not in summary:
@@ -99,9 +100,10 @@ def headline(found: Tables) -> pd.DataFrame:
     rows = rows.merge(_costs(found.cells), on=ROW, how="left")
     if not found.doses.empty:
         names = [c for c in found.doses if c.startswith(("ed50", "ed90", "protection"))]
-        names += [c for c in ("seeds", "train_size", "p", "note") if c in found.doses]
+        names += [c for c in ("seeds", "train_size", "chance", "level", "p", "note") if c in found.doses]
         rows = rows.merge(found.doses[[*ROW, *names]], on=ROW, how="left")
-    rows["train_size"] = rows.get("train_size", np.nan)
+    for name in ("train_size", "chance"):
+        rows[name] = rows.get(name, np.nan)
     for name in ("ed50", "protection"):
         for column in (name, f"{name}_low", f"{name}_high", f"{name}_censored"):
             rows[column] = rows.get(column, np.nan)
@@ -128,6 +130,10 @@ def _costs(cells: pd.DataFrame) -> pd.DataFrame:
     base = done[done.defense == "none"][[*where, "utility", "fit_seconds"]]
     pairs = done[[*ROW, "dose", "seed", *cost]].merge(base, on=where, how="left", suffixes=("", "_none"))
     pairs["clean_cost"] = pairs.utility - pairs.utility_none
+    clean = (
+        pairs.dose.where(pairs.clean_cost.notna()).groupby([pairs[c] for c in ROW], sort=False).transform("min") == 0
+    )
+    pairs.loc[clean & (pairs.dose > 0), "clean_cost"] = np.nan
     means = pairs.groupby(ROW, sort=False)[["clean_cost", *cost, "fit_seconds_none"]].mean().reset_index()
     means["training_cost"] = means.fit_seconds / means.fit_seconds_none
     return means.drop(columns=["utility", "fit_seconds_none"])
@@ -218,7 +224,9 @@ def _spread(row: Any, name: str) -> str:
 
 def _factor(row: Any, shade: Shade) -> Field:
     if row.protection != row.protection:
-        return Field("gate shut" if not row.gate else "no number", help=row.note or "", kind="empty")
+        words = format_estimate(row, "protection")
+        said = row.note or ("" if words == "-" else words)
+        return Field("gate shut" if not row.gate else "no number", help=said, kind="empty")
     shown, _, interval = format_estimate(row, "protection").partition(" (")
     return Field(shown, interval.rstrip(")"), colour=shade(row.protection))
 
@@ -286,7 +294,9 @@ def estimate_field(row: Any, name: str) -> Field:
     """An ED50 or a protection factor as the tables print it, its interval below."""
     shown, _, interval = format_estimate(row, name).partition(" (")
     value = getattr(row, name)
-    if not (value == value and value is not None):
+    if shown == "-":
         return Field("–")
+    if value != value:
+        return Field("–", format_estimate(row, name))
     aside = ASIDE.get(getattr(row, f"{name}_censored"), 0.0)
-    return Field(shown, interval.rstrip(")"), log(value) + aside if value > 0 else None)
+    return Field(shown, interval.rstrip(")"), log(value) + aside if value > 0 else None)  # nan > 0 is False

@@ -29,16 +29,16 @@ from harness.site.ranks import LEVEL, Ranking
 from harness.store.records import PluginRecord, Record
 
 TASK, ATTACK, DEFENSE = (Column(name, choose=True) for name in ("task", "attack", "defense"))
-P = Column("p", True, "lower ASR than undefended: one-sided paired t test over seeds, Holm-corrected over the defenses")
+P = Column("p", True, "two-sided, of a protection factor of 1, as its interval; Holm-corrected over the defenses")
 HEADLINE = (
     TASK, ATTACK, DEFENSE,
     Column("ED50", True, "poisoned samples that bring the ASR half of the way from chance to 1, with 95 % interval; "
-                         "in order, bounds stand apart: < before the numbers, > after them"),
+                         "in order, bounds stand apart: <= before the numbers, > after them"),
     Column("protection", True, "how many times more samples the attack needs, with 95 % interval; bounds as of ED50"),
     P,
     Column("ASR", True, "attack success rate at the largest dose that all defenses of the attack have"),
     Column("{}", True, "the task's clean metric at that dose"),
-    Column("Δ {}", True, "clean metric minus that of the undefended victim, same doses and seeds"),
+    Column("Δ {}", True, "clean metric minus that of the undefended victim, same seeds, at dose 0 where that was run"),
     Column("training", True, "seconds of training, as a multiple of the undefended victim's"),
     Column("clean rows", True, "clean data that the defender needs"),
     Column("note", help="the gate, and why a number is missing"),
@@ -141,7 +141,9 @@ def rank_listing(found: Ranking, at: Pages, up: str = "") -> Listing:
     """A task's defenses in order; controls stand without a rank."""
     columns = (
         Column("rank", True, "one more than the number of defenses that are better beyond chance"), Column("defense"),
-        Column("mean ASR", True, "over the complete blocks, with 95 % interval over seeds"),
+        Column("mean ASR", True, "over the same blocks and seeds for all, with 95 % interval over seeds"),
+        Column("clean cost", True, "change of the clean metric; beyond the budget there is no rank"),
+        Column("not run", True, "cells that are missing and count as undefended"),
         Column("better than", help="paired t test over seeds, Holm-corrected over all pairs of the task, p < .05"),
     )  # fmt: skip
     won = found.tests[found.tests.corrected < LEVEL].sort_values("worse")
@@ -150,8 +152,9 @@ def rank_listing(found: Ranking, at: Pages, up: str = "") -> Listing:
         rank = f"{r.rank}{' (tie)' if r.tied else ''}"
         beaten = [f"{t.worse} (p {_small(t.corrected)})" for t in won[won.better == r.defense].itertuples()]
         rows.append([
-            Field(rank, sort=float(r.rank)) if r.rank else Field("control", kind="zero"),
+            Field(rank, sort=float(r.rank)) if r.rank else Field(r.why, kind="zero"),
             at.plugin("defenses", r.defense, up), number_field(r.asr, "{:.3f}", small=_between(r)),
+            number_field(r.cost, "{:+.3f}"), number_field(r.missing, "{:,}"),
             Field(", ".join(beaten) or "–", kind="note"),
         ])  # fmt: skip
     return Listing("ranks", "Defenses in order", columns, rows)
@@ -171,7 +174,7 @@ def comparison_listing(found: Ranking, at: Pages, up: str = "") -> Listing | Non
         return None
     columns = (
         Column("defense", choose=True), Column("against", choose=True),
-        Column("difference", True, "of their mean ASR over the complete blocks"),
+        Column("difference", True, "of their mean ASR over the blocks"),
         Column("p", True, "one-sided paired t test: the first has the lower ASR; a pair is a seed"),
         Column("p, corrected", True, "Holm, over all pairs of the task in both directions"),
     )  # fmt: skip

@@ -1,24 +1,37 @@
-"""The overview's first numbers: how many poisoned samples it takes, and how many more behind a defense."""
+"""The overview's first numbers: how many poisoned samples it takes, and whether a defense doubles that.
+
+What is counted is pairs of dataset and attack, each once however many variants of a task were run; no median over
+whatever somebody chose to run.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pandas as pd
 
-from harness.console import format_count
+from harness.report.dose_response import HIGH_FLOOR
 from harness.site.headline import Column, Field, Listing, estimate_field, number_field
+
+FEW, SOME = 5, 30  # samples: the limits of the counts
+PAIR = ["task_name", "attack_name"]
 
 
 def working_rows(head: pd.DataFrame) -> pd.DataFrame:
-    """The undefended attacks that work and have an ED50."""
-    return head[(head.defense == "none") & head.gate.astype(bool) & head.ed50.notna()] if len(head) else head
+    """The undefended attacks that work and have an ED50, above a chance floor that leaves room for one."""
+    if not len(head):
+        return head
+    works = (head.defense == "none") & head.gate.astype(bool) & head.ed50.notna()
+    return head[works & ~(head.chance > HIGH_FLOOR)]
 
 
 def defended_rows(head: pd.DataFrame) -> pd.DataFrame:
-    """The attacks behind a defense, controls aside, that have a protection factor."""
-    return head[head.protection.notna() & (head.stage != "control")] if len(head) else head
+    """The attacks that work behind a defense, controls aside, whether they have a protection factor or not."""
+    if not len(head):
+        return head
+    return head[(head.defense != "none") & (head.stage != "control") & head.gate.astype(bool)]
 
 
 def median_field(rows: pd.DataFrame, name: str) -> Field:
@@ -38,13 +51,43 @@ def smallest_ed50(head: pd.DataFrame) -> Any:
     return next(order.itertuples(), None)
 
 
+def count_needs(rows: pd.DataFrame) -> tuple[int, int, int]:
+    """Of the distinct pairs of dataset and attack, how many need at most FEW samples, up to SOME, and more.
+
+    A pair of several variants counts where their median is; a lower bound has no upper limit.
+    """
+    if rows.empty:
+        return 0, 0, 0
+    most = rows.assign(ed50=rows.ed50.where(rows.ed50_censored != ">", inf))
+    middle = most.groupby(PAIR).ed50.median()
+    return int((middle <= FEW).sum()), int(((middle > FEW) & (middle <= SOME)).sum()), int((middle > SOME).sum())
+
+
+def count_doubled(rows: pd.DataFrame) -> tuple[int, int, int]:
+    """Of the distinct triples of dataset, attack and defense: which surely need twice the samples, surely not, unknown.
+
+    Sure is what the whole 95 % interval says, in every variant that was run.
+    """
+    if rows.empty:
+        return 0, 0, 0
+    sure = rows.assign(doubled=rows.protection_low >= 2, less=rows.protection_high < 2)
+    told = sure.groupby([*PAIR, "defense_name"])[["doubled", "less"]].all()
+    return int(told.doubled.sum()), int(told.less.sum()), int((~told.any(axis=1)).sum())
+
+
+def count_all(head: pd.DataFrame) -> dict[str, tuple[int, int, int]]:
+    """The counts of the overview's first sentences."""
+    return {"needs": count_needs(working_rows(head)), "doubled": count_doubled(defended_rows(head))}
+
+
 def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None:
     """The two questions of the overview, answered for each modality and for all; None where no attack works."""
     columns = (
-        Column("modality"), Column("fewest poisons", True, "smallest ED50 of an undefended attack"),
-        Column("median ED50", True, "of the undefended attacks that work, each counted once for each task"),
-        Column("median protection", True, "how many times more samples attacks need behind defenses, counted likewise"),
-        Column("twice or more", True, "of those with a protection factor; a bound that leaves it open is none"),
+        Column("modality"), Column("attacks that work", True, "distinct pairs of dataset and attack with an ED50"),
+        Column("fewest poisons", True, "smallest ED50 of an undefended attack"),
+        Column(f"at most {FEW} / to {SOME} / more", True, "of these pairs, by their ED50"),
+        Column("doubled / not / unknown", True, "distinct pairs behind a defense: the whole 95 % interval of a factor "
+                                                "is at 2 or above, below 2, or neither"),
     )  # fmt: skip
     plain, defended = working_rows(head), defended_rows(head)
     if plain.empty:
@@ -54,14 +97,12 @@ def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None
     for kind in kinds:
         ours, theirs = (f[(f.task.map(modality) == kind) | (kind == "all")] for f in (plain, defended))
         least = min((estimate_field(r, "ed50") for r in ours.itertuples()), key=lambda f: f.sort or 0.0)
-        doubled = (theirs.protection >= 2) & (theirs.protection_censored != "<")
+        needs, doubled = count_needs(ours), count_doubled(theirs)
         rows.append([
-            Field(kind.replace("_", " ")), replace(least, small=""),
-            replace(median_field(ours, "ed50"), small=format_count(len(ours), "attack")),
-            replace(median_field(theirs, "protection"), small=f"{len(theirs):,} defended"),
-            number_field(100 * doubled.mean() if len(theirs) else None, "{:.0f} %"),
+            Field(kind.replace("_", " ")), number_field(sum(needs), "{:,}"), replace(least, small=""),
+            *(Field(" / ".join(map(str, counts)), sort=float(counts[0])) for counts in (needs, doubled)),
         ])  # fmt: skip
-    return Listing("answer", "How many it takes, and how many more once defended", columns, rows)
+    return Listing("answer", "How many it takes, and whether a defense doubles it", columns, rows)
 
 
 def example_row(head: pd.DataFrame) -> tuple[Any, Any] | None:

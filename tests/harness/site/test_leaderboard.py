@@ -98,7 +98,7 @@ def site(run: Store) -> Path:
 @pytest.fixture(scope="module")
 def page(run: Store) -> Path:
     to = run.root.parent / "single" / "index.html"
-    with open_sources([run.root, RESULTS / "crafted" / "tabular"]) as sources:
+    with open_sources([run.root, *(RESULTS / "crafted" / name for name in ("tabular", "audio"))]) as sources:
         size = build_single_page(join_sources(sources), to, HOSTILE)
     assert size == to.stat().st_size
     return to

@@ -39,40 +39,91 @@ def test_ranks_tell_apart_what_the_seeds_tell_apart_and_nothing_else() -> None:
     assert found.blocks == (("a", 5), ("a", 10))
 
 
-def test_two_seeds_make_only_ties() -> None:
-    found = rank_defenses(frame({"none": [0.9, 0.8], "good": [0.2, 0.5], "bad": [0.6, 0.55]}), {"a"})
+def ranks_of(cells: pd.DataFrame, attacks: str = "a") -> dict[str, int]:
+    found = rank_defenses(cells, set(attacks))
     assert found is not None
-    assert list(found.rows["rank"]) == [1, 1, 0]
-    assert list(found.rows.tied) == [True, True, False]
+    return dict(zip(found.rows.defense, found.rows["rank"]))
 
 
-def test_only_complete_blocks_and_working_attacks_count() -> None:
-    cells = pd.concat([frame(FOUR, doses=(5, 10, 20, 50)), frame(FOUR, "weak", (5,))], ignore_index=True)
-    cells.loc[(cells.defense == "good") & (cells.dose == 10) & (cells.seed == 3), "status"] = "timed out"
+def test_two_seeds_make_only_ties() -> None:
+    assert ranks_of(frame({"none": [0.9, 0.8], "good": [0.2, 0.5], "bad": [0.6, 0.55]})) == {
+        "good": 1, "bad": 1, "none": 0,
+    }  # fmt: skip
+    equal = frame({"none": [1.0, 1.0], "good": [29 / 30] * 2, "bad": [1.0, 1.0]}, asr_n=30)
+    assert ranks_of(equal) == {"good": 1, "bad": 1, "none": 0}, "equal differences are no proof"
+
+
+def test_who_refuses_every_input_has_no_rank() -> None:
+    cells = pd.concat([frame(FOUR, doses=(0, 5)), frame({"wall": [0.0] * 5}, doses=(0, 5), utility=0.0)])
     found = rank_defenses(cells, {"a"})
     assert found is not None
-    assert found.blocks == (("a", 5), ("a", 20), ("a", 50)), "dose 10 lacks a seed of one defense"
-    assert rank_defenses(cells, set()) is None, "no attack works: there is no order"
+    wall = found.rows.set_index("defense").loc["wall"]
+    assert (wall["rank"], wall.why, wall.cost) == (0, "over budget", pytest.approx(-0.9))
+    assert ranks_of(cells)["good"] == 1
+    assert "wall" not in set(found.tests.better) | set(found.tests.worse)
+    cheap = pd.concat([frame(FOUR, doses=(0, 5)), frame({"wall": [0.0] * 5}, doses=(0, 5), utility=0.88)])
+    assert ranks_of(cheap)["wall"] == 1, "two points are within the budget"
 
 
-def test_a_defense_that_lacks_most_blocks_is_left_out_rather_than_the_blocks() -> None:
+def test_where_lower_is_better_the_budget_is_a_share() -> None:
+    plain = frame(FOUR, utility=20.0, clean_metric="perplexity")
+    for utility, rank in ((18.0, 1), (21.9, 1), (22.5, 0)):
+        other = frame({"other": [0.0] * 5}, utility=utility, clean_metric="perplexity")
+        assert ranks_of(pd.concat([plain, other]))["other"] == rank, utility
+
+
+def test_a_missing_cell_counts_as_undefended() -> None:
+    """Leaving out the attack that one fails at helps nobody, and hurts nobody else."""
+    strong = {"none": list(BASE), "good": list(BASE - 0.4), "mine": list(BASE - 0.5)}
+    other = {"none": list(BASE), "good": list(BASE - 0.5), "third": list(BASE - 0.5)}
+    cells = pd.concat(
+        [frame(strong, "a", (5,)), frame(other, "b", (5,)), frame({"third": list(BASE - 0.4)}, "a", (5,))]
+    )
+    found = rank_defenses(cells, {"a", "b"})
+    assert found is not None
+    assert found.blocks == (("a", 5), ("b", 5))
+    rows = found.rows.set_index("defense")
+    assert rows.missing["mine"] == 5
+    assert rows.asr["mine"] == pytest.approx((2 * BASE - 0.5).mean() / 2)
+    assert rows["rank"]["good"] == 1 < rows["rank"]["mine"]
+    failed = frame(FOUR, doses=(5, 10))
+    failed.loc[(failed.defense == "good") & (failed.dose == 10) & (failed.seed == 3), "status"] = "timed out"
+    assert rank_defenses(failed, {"a"}).blocks == (("a", 5), ("a", 10))  # type: ignore[union-attr]
+
+
+def test_blocks_that_nobody_else_ran_give_no_lead() -> None:
+    alone = frame({"none": list(BASE), "good": [0.0] * 5}, "private", (5, 10, 20))
+    cells = pd.concat([frame(FOUR, doses=(5, 10)), alone])
+    found = rank_defenses(cells, {"a", "private"})
+    assert found is not None
+    assert found.blocks == (("a", 5), ("a", 10))
+    assert ranks_of(cells, "a") == ranks_of(frame(FOUR, doses=(5, 10)))
+
+
+def test_more_seeds_of_one_defense_change_nothing() -> None:
+    before = rank_defenses(frame(FOUR, doses=(5, 10)), {"a"})
+    for who in ("good", "none", "bad"):
+        extra = frame({who: [0.5] * 9}, doses=(5,))
+        cells = pd.concat([frame(FOUR, doses=(5, 10)), extra[extra.seed >= 5]], ignore_index=True)
+        after = rank_defenses(cells, {"a"})
+        assert before is not None
+        assert after is not None
+        assert after.seeds == 5
+        pd.testing.assert_frame_equal(after.rows, before.rows)
+    few = frame(FOUR, doses=(5, 10))
+    few = few[(few.defense != "bad") | (few.seed < 2)]
+    assert ranks_of(few)["bad"] > 1, "nor does a defense with fewer"
+
+
+def test_a_defense_that_lacks_most_blocks_is_left_out() -> None:
     cells = pd.concat([frame(FOUR, doses=(5, 10, 20, 50)), frame({"late": list(BASE)}, doses=(50,))])
     found = rank_defenses(cells, {"a"})
     assert found is not None
     assert found.left_out == ("late",)
     assert len(found.blocks) == 4
-
-
-def test_only_who_lacks_a_kept_block_is_left_out_and_doses_are_in_order() -> None:
-    """x is dropped for want of blocks that are dropped later, and is complete then."""
-    has = {"none": (100, 30, 10, 5), "x": (30, 5), "y": (100, 10, 5), "z": (100, 30, 5), "w": (30, 10, 5)}
-    found = rank_defenses(pd.concat([frame({name: list(BASE)}, doses=doses) for name, doses in has.items()]), {"a"})
-    assert found is not None
-    assert found.blocks == (("a", 5), ("a", 30))
-    assert set(found.rows.defense) == {"none", "x", "z", "w"}
-    assert found.left_out == ("y",)
-    assert found.size == "2 blocks, 5 seeds"
-    assert found.doses == "a at 5, 30"
+    assert found.size == "4 blocks, 5 seeds"
+    assert found.doses == "a at 5, 10, 20, 50"
+    assert rank_defenses(cells, set()) is None, "no attack works: there is no order"
     both = pd.concat([frame(FOUR, attack, doses) for attack, doses in {"a": (5, 10), "b": (5, 10), "c": (5,)}.items()])
     more = rank_defenses(both, {"a", "b", "c"})
     assert more is not None
@@ -122,17 +173,31 @@ def test_the_common_dose_is_the_largest_that_most_have() -> None:
     assert common_doses(summary_frame(cells)) == {("t", "a"): 10}
 
 
-def test_the_overview_answers_by_modality() -> None:
+def test_clean_cost_is_that_without_poison() -> None:
+    """The poison of dose 50 costs the undefended victim ten points, which are no merit of the defense."""
+
+    def cells(defense: str, by_dose: dict[int, float]) -> list[pd.DataFrame]:
+        return [frame({defense: list(BASE)}, doses=(d,), utility=u) for d, u in by_dose.items()]
+
+    both = pd.concat([*cells("none", {0: 0.9, 50: 0.8}), *cells("good", {0: 0.88, 50: 0.88})], ignore_index=True)
+    head = headline(build_tables(both)).set_index("defense")
+    assert head.clean_cost["good"] == pytest.approx(-0.02)
+    later = headline(build_tables(both[(both.dose > 0) | (both.defense == "none")])).set_index("defense")
+    assert later.clean_cost["good"] == pytest.approx(0.08), "where dose 0 was not run"
+
+
+def test_the_overview_counts_distinct_pairs_and_what_is_sure() -> None:
     weak = {"none": [0.1, 0.1, 0.1]}
     parts = [frame({"none": [0.05, 0.06, 0.05]}, doses=(0,)), frame(weak, doses=(1, 2)),
-             frame({"none": list(BASE[:3])}, doses=(5, 10)), frame({"good": [0.05] * 3}, doses=(0, 1, 2, 5)),
-             frame({"good": list(BASE[:3])}, doses=(10, 20))]  # fmt: skip
-    head = headline(build_tables(pd.concat(parts, ignore_index=True)))
-    table = answer_table(head, {"t": "image_generation"})
+             frame({"none": list(BASE[:3])}, doses=(5, 10)), frame({"good": [0.05] * 3}, doses=(0, 1, 2, 5, 10, 20)),
+             frame({"same": list(BASE[:3])}, doses=(5, 10)), frame({"same": [0.05] * 3}, doses=(0, 1, 2))]  # fmt: skip
+    cells = pd.concat(parts, ignore_index=True)
+    variant = cells.assign(task="t(epochs=9)")
+    head = headline(build_tables(pd.concat([cells, variant], ignore_index=True)))
+    table = answer_table(head, {"t": "image_generation", "t(epochs=9)": "image_generation"})
     assert table is not None
-    rows = table.rows
-    assert [row[0].text for row in rows] == ["image generation", "all"]
-    assert [f.text for f in rows[0][1:]] == [f.text for f in rows[1][1:]]
-    assert 2 < float(rows[0][2].text) < 5
-    assert rows[0][2].small == "1 attack"
-    assert 1.5 < float(rows[0][3].text) < 4
+    assert [row[0].text for row in table.rows] == ["image generation", "all"]
+    assert [f.text for f in table.rows[0][1:]] == [f.text for f in table.rows[1][1:]]
+    counts = [f.text for f in table.rows[1]]
+    assert counts[1] == "1", "one pair of dataset and attack, in two variants"
+    assert counts[3:] == ["1 / 0 / 0", "1 / 1 / 0"]

@@ -70,17 +70,29 @@ def test_tables_for_papers_hold_odd_names() -> None:
 
 def test_bounds_stand_apart_from_numbers_and_from_one_another() -> None:
     values = pd.DataFrame({"x": [1.0, 1.0, 300.0, 2.0, 5.0], "x_low": 0.5, "x_high": 400.0,
-                           "x_censored": ["<", ">", "", "", ">"]})  # fmt: skip
+                           "x_censored": ["<", ">", "", "", ">"],
+                           "x_text": ["<= 1", "> 1", "300 (0.5 to 400)", "2 (0.5 to 400)", "> 5"]})  # fmt: skip
     fields = sorted((estimate_field(row, "x") for row in values.itertuples()), key=lambda f: f.sort or 0)
-    assert [f.text for f in fields] == ["< 1", "2", "300", "> 1", "> 5"]
+    assert [f.text for f in fields] == ["<= 1", "2", "300", "> 1", "> 5"]
     assert [f.small for f in fields] == ["", "0.5 to 400", "0.5 to 400", "", ""]
     assert median_field(values, "x").text == "300"
+    words = pd.DataFrame({"x": [float("nan")], "x_censored": "", "x_text": "never in 2 of 3; else 5.5"})
+    (field,) = (estimate_field(row, "x") for row in words.itertuples())
+    assert (field.text, field.small, field.sort) == ("–", "never in 2 of 3; else 5.5", None)
 
 
 @pytest.mark.parametrize("values", [(1, 1), (3, 7), (1, 90), (0.02, 5000)])
 @pytest.mark.parametrize("width", [charts.WIDE, NARROW])
 def test_ticks_are_plain_numbers(values: tuple[float, float], width: float) -> None:
-    row = {"task": "t", "attack": "a", "attack_name": "a", "defense": "none", "gate": True, "ed50_censored": ""}
+    row = {
+        "task": "t",
+        "attack": "a",
+        "attack_name": "a",
+        "defense": "none",
+        "gate": True,
+        "ed50_censored": "",
+        "chance": 0.0,
+    }
     head = pd.DataFrame([row | {"ed50": v, "ed50_low": v, "ed50_high": v} for v in values])
     figure = charts.how_many(head, {"t": "image"}, width)
     figure.savefig(io.BytesIO(), format="svg")

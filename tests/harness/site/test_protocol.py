@@ -1,0 +1,59 @@
+"""The frozen protocol: it expands, and a table that lacks a part of it is no entry."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.grid.grid import expand
+from harness.grid.read import read_grid
+from harness.site import protocol
+
+V1 = "030445ba5cea557a"  # of its cells' labels: v1 is frozen
+
+
+@pytest.fixture(scope="module")
+def whole() -> pd.DataFrame:
+    """A table with every cell of the protocol, of `none` and one defense."""
+    cells = [(c.task.label, c.attack.label, c.dose, c.seed) for c in expand(read_grid(str(protocol.PROTOCOL)))]
+    frame = pd.DataFrame(cells, columns=protocol.PLACE)
+    return pd.concat([frame.assign(defense=name, status="done") for name in ("none", "mine")], ignore_index=True)
+
+
+def test_v1_is_frozen(whole: pd.DataFrame) -> None:
+    labels = "\n".join(sorted({str(row) for row in whole[protocol.PLACE].itertuples(index=False, name=None)}))
+    assert hashlib.sha256(labels.encode()).hexdigest()[:16] == V1, (
+        "a change of the protocol is v2, in a file of its own"
+    )
+
+
+def test_a_whole_table_lacks_nothing(whole: pd.DataFrame) -> None:
+    assert protocol.missing_cells(whole).empty
+    refused = whole.assign(status=["not applicable" if d == "mine" else "done" for d in whole.defense])
+    assert protocol.missing_cells(refused).empty, "counted as undefended"
+
+
+def test_what_is_left_out_is_told(whole: pd.DataFrame) -> None:
+    late = whole.copy()
+    late.loc[(late.defense == "mine") & (late.dose == 32) & (late.attack == "badnets"), "status"] = "timed out"
+    lacking = protocol.missing_cells(late)
+    assert (set(lacking.defense), set(lacking.attack), set(lacking.status), len(lacking)) == (
+        {"mine"}, {"badnets"}, {"timed out"}, 5,
+    )  # fmt: skip
+    alone = protocol.missing_cells(whole[whole.defense == "mine"])
+    assert set(alone.defense) == {"none"}, "without the undefended victim nothing can be graded"
+    assert len(alone) == len(whole) // 2
+
+
+def test_the_command_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["protocol", str(tmp_path)])
+    assert protocol.main() == 2
+    published = Path(__file__).parents[3] / "results" / "adaptive" / "swept"
+    monkeypatch.setattr("sys.argv", ["protocol", str(published)])
+    assert protocol.main() == 1
+    assert "spectral_signatures on ag_news(test_size=1000, train_size=4000): 150 missing" in capsys.readouterr().out
