@@ -22,6 +22,7 @@ from harness.store import records
 from harness.store.folder import Store, write_atomically
 from harness.store.records import PluginRecord, Record
 
+LOWER_IS_BETTER = ("perplexity", "Frechet distance")  # clean metrics
 CACHE = "cells.parquet"
 CACHE_FORMAT = 4  # of the rows; a file of another format is written again
 FILE_COLUMNS = ["file", "size", "changed"]  # of a record: name, bytes, and when the system last saw it change (ns)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.console import format_count, new_table
 from harness.report import dose_response, trials
-from harness.report.cells import labels_without
+from harness.report.cells import LOWER_IS_BETTER, labels_without
 from harness.report.compare import holm
 from harness.report.dose_response import HIGH_FLOOR, Curve, Unsupported, choose_doses
 from harness.report.estimates import DoseEstimate
@@ -18,13 +18,19 @@ from harness.report.scaling import scaling_exponent
 if TYPE_CHECKING:
     from rich.table import Table
 
+RESERVE = "reserve_only"  # the control that throws the poisoned data away
+FIDELITY = {  # the first one that was measured is shown: its words, and digits after the point
+    "psnr": ("PSNR {} dB", 0), "snr": ("SNR {} dB", 0), "edit_distance": ("{} edits a word", 2),
+}  # fmt: skip
+
 
 def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """One row per task, attack and defense: ED50, ED90, protection factor, and how far to believe them.
 
     ed50_text is what tables show, ed50_censored "<" or ">" where ed50 is only a bound. `p` is two-sided, of the
     protection factor being 1, from the engine of its interval, Holm-corrected over the defenses of an attack. `level`
-    is the ASR that is half of the way from `chance`, the mean chance floor. `note` says why a number is missing.
+    is the ASR that is half of the way from `chance`, the mean chance floor. `note` says why a number is missing, or
+    that the clean rows alone would have given the same accuracy. `fidelity`: how far a poison is from a clean row.
     """
     if "gate" not in summary:
         return pd.DataFrame()
@@ -36,8 +42,30 @@ def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
             continue  # no dose axis, no curve
         task, attack = pair
         where = {"task": task, "attack": attack}
+        where["fidelity"] = describe_fidelity(column)
         rows += _column_rows(column, where, bool(gates[pair]), families[str(task)])
     return pd.DataFrame(rows)
+
+
+def describe_fidelity(column: pd.DataFrame) -> str:
+    """How far the poison of an attack is from the clean rows that it replaced, such as "SNR 20 dB"; "" if unknown."""
+    poisoned = column[(column.dose > 0) & (column.status == "done")]
+    for name, (words, digits) in FIDELITY.items():
+        if name in poisoned and poisoned[name].notna().any():
+            return words.format(f"{poisoned[name].mean():.{digits}f}")
+    return ""
+
+
+def beats_reserve(column: pd.DataFrame, defense: str) -> bool:
+    """Whether a defense is better on clean data than `reserve_only`, a victim of its clean rows alone; at dose 0 where
+    both were run there. True where that control was not run."""
+    both = column[column.defense.isin((defense, RESERVE)) & (column.status == "done")]
+    shared = set(both[both.defense == defense].dose) & set(both[both.defense == RESERVE].dose)
+    if not shared:
+        return True
+    clean = both[both.dose == min(shared)].groupby("defense").utility.mean()
+    better = clean[defense] - clean[RESERVE]
+    return bool(better < 0 if both.clean_metric.iloc[0] in LOWER_IS_BETTER else better > 0)
 
 
 def _column_rows(column: pd.DataFrame, where: dict[str, Any], gate: bool, family: str) -> list[dict[str, Any]]:
@@ -52,6 +80,8 @@ def _column_rows(column: pd.DataFrame, where: dict[str, Any], gate: bool, family
         lost = parts[defense][parts[defense].asr.notna()].seed.nunique() - len(curves)
         if lost and not row["note"]:
             row["note"] = f"{format_count(lost, 'trial')} left out: lost without any poison"
+        if defense not in ("none", RESERVE) and not row["note"] and not beats_reserve(column, defense):
+            row["note"] = f"no better on clean data than {RESERVE}"
         rows.append(row)
     for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
         row["p"] = p
@@ -139,6 +169,8 @@ def dose_table(doses: pd.DataFrame, task: str) -> Table:
     title = f"{task}: samples to half of the way from chance to ASR 1 (ED50), 95 % interval over seeds"
     table = new_table(title, ["attack", "defense"], ["ED50", "ED90", "protection", "p"], ["note"])
     for attack, rows in doses[doses.task == task].groupby("attack", sort=False):
+        fidelity = rows.fidelity.iloc[0] if "fidelity" in rows else ""
+        attack = f"{attack}\n{fidelity}" if isinstance(fidelity, str) and fidelity else attack
         for row in rows.itertuples():
             p = "" if row.p != row.p else "<.001" if row.p < 0.001 else f"{row.p:.3f}"
             estimates = [format_estimate(row, name) for name in ("ed50", "ed90", "protection")]

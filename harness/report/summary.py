@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.console import new_table
-from harness.report.cells import labels_without, metric_names
+from harness.report.cells import LOWER_IS_BETTER, labels_without, metric_names
 from harness.report.dose_response import abbott
 from harness.report.doses import explain_no_credit
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 GATE = 0.5  # an undefended attack works if at some dose it gets this far from the chance floor to 1
 ROW = ["task", "attack", "defense"]
 STATUSES = ("done", "failed", "timed out", "not applicable")
-LOWER_IS_BETTER = ("perplexity", "Frechet distance")
 # Columns of means: these metrics first, then all others by name, then the costs.
 FIRST_METRICS = (
     "asr", "asr_floor", "asr_plain", "asr_near", "asr_lenient", "asr_strict", "utility", "bits_per_byte",

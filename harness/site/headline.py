@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.report.cells import LOWER_IS_BETTER
 from harness.report.doses import explain_no_credit, format_estimate
-from harness.report.summary import LOWER_IS_BETTER, ROW, STATUSES, explain_reach
+from harness.report.summary import ROW, STATUSES, explain_reach
 from harness.report.tables import Tables
 
 COUNTS = {"done": "done", "failed": "failed", "timed out": "timed out", "not applicable": "n/a", "missing": "missing"}

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from harness.plugins.registry import PluginEntry
-from harness.report.summary import LOWER_IS_BETTER
+from harness.report.cells import LOWER_IS_BETTER
 from harness.site.headline import (
     COUNTS,
     Column,

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from harness.console import format_count
+from harness.report.cells import LOWER_IS_BETTER
 from harness.report.compare import holm, paired_t_test
-from harness.report.summary import LOWER_IS_BETTER, t_interval
+from harness.report.summary import t_interval
 
 LEVEL = 0.05  # of significance, for all comparisons of a task together
 BUDGET = 0.02  # of accuracy, that a defense may cost; of other clean metrics, OTHER_BUDGET of their value
