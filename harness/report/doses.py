@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 RESERVE = "reserve_only"  # the control that throws the poisoned data away
-FIDELITY = {  # the first one that was measured is shown: its words, and digits after the point
-    "psnr": ("PSNR {} dB", 0), "snr": ("SNR {} dB", 0), "edit_distance": ("{} edits a word", 2),
+FIDELITY = {  # the first one that was measured: its words, digits after the point, and the value of an unchanged row
+    "psnr": ("PSNR {} dB", 0, 100.0), "snr": ("SNR {} dB", 0, 100.0), "edit_distance": ("{} edits a word", 2, 0.0),
 }  # fmt: skip
 
 
@@ -50,9 +50,10 @@ def dose_frame(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 def describe_fidelity(column: pd.DataFrame) -> str:
     """How far the poison of an attack is from the clean rows that it replaced, such as "SNR 20 dB"; "" if unknown."""
     poisoned = column[(column.dose > 0) & (column.status == "done")]
-    for name, (words, digits) in FIDELITY.items():
+    for name, (words, digits, unchanged) in FIDELITY.items():
         if name in poisoned and poisoned[name].notna().any():
-            return words.format(f"{poisoned[name].mean():.{digits}f}")
+            value = round(poisoned[name].mean(), digits) + 0.0  # no minus before a zero
+            return "input unchanged" if value == unchanged else words.format(f"{value:.{digits}f}")
     return ""
 
 

@@ -41,4 +41,6 @@ def test_without_that_control_nothing_is_said() -> None:
 def test_fidelity_is_that_of_poisoned_rows() -> None:
     frame = make_cells({"none": 0.98})
     assert list(dose_frame(frame, summary_frame(frame)).fidelity) == ["SNR 20 dB"]
+    same = frame.assign(snr=frame.snr.where(frame.snr.isna(), 100.0))
+    assert list(dose_frame(same, summary_frame(frame)).fidelity) == ["input unchanged"]
     assert list(dose_frame(frame.drop(columns="snr"), summary_frame(frame)).fidelity) == [""]
