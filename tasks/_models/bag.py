@@ -13,6 +13,11 @@ PAIRS = 2**16  # rows of the table of pairs; fewer cost accuracy, as frequent pa
 FIRST, SECOND = 1_000_003, 7_919  # primes that spread pairs over the table
 
 
+def pair_rows(first: Tensor, second: Tensor) -> Tensor:
+    """The rows of the table of pairs that belong to int64 tokens (...) and the tokens behind them (...)."""
+    return (first * FIRST + second * SECOND) % PAIRS
+
+
 class Bag(Net):
     """The embeddings of tokens and of pairs, summed over a text, divided by the root of its length; D = E.
 
@@ -36,7 +41,7 @@ class Bag(Net):
         """int64 (N, L) to (N, L, E + 1): a token and its pair with the next; the last channel is 1 for a token."""
         after = F.pad(x[:, 1:], (0, 1))
         paired = ((x > 0) & (after > 0)).float()[..., None]
-        words = self.tokens(x) + self.pairs((x * FIRST + after * SECOND) % PAIRS) * paired
+        words = self.tokens(x) + self.pairs(pair_rows(x, after)) * paired
         return torch.cat([words, (x > 0).float()[..., None]], -1)
 
     def body(self, e: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from attacks.base import Scene
 from harness.cell.train import train_victim
 from harness.keys.content import digest
 from harness.plugins.registry import create
+from tasks._models.bag import PAIRS, Bag, pair_rows
 from tasks._models.transformer import Transformer
 from tasks.base import sealed
 from tasks.caches import forget
@@ -37,9 +38,9 @@ ODD = [
 ]
 
 
-@pytest.fixture(scope="module")
-def task():
-    return SyntheticReviews()
+@pytest.fixture(scope="module", params=["transformer", "bag"])
+def task(request):
+    return SyntheticReviews(victim=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_training_is_deterministic_and_learns(task, victim):
     for a, b in zip(victim.module.state_dict().values(), again.module.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     test = task.load().test
-    assert task.utility(victim.predict(test), test) > 0.95
+    assert task.utility(victim.predict(test), test) > {"transformer": 0.95, "bag": 0.9}[task.victim]
 
 
 def test_neighbours_in_the_batch_do_not_change_features(task, victim):
@@ -137,10 +138,11 @@ def test_embeddings_have_first_and_second_derivatives(victim, task):
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
-def test_per_sample_gradients_equal_a_loop(task):
+@pytest.mark.parametrize("build", [lambda: Transformer(50, max_length=8, classes=2, width=8), lambda: Bag(50, 2, 8)])
+def test_per_sample_gradients_equal_a_loop(build):
     opacus = pytest.importorskip("opacus")
     torch.manual_seed(0)
-    module = Transformer(vocabulary=50, max_length=8, classes=2, width=8)
+    module = build()
     x = torch.tensor([[3, 9, 4, 0, 0, 0, 0, 0], [5, 6, 7, 8, 9, 1, 2, 3], [50, 0, 0, 0, 0, 0, 0, 0]])
     y = torch.tensor([0, 1, 1])
     loop = []
@@ -154,6 +156,25 @@ def test_per_sample_gradients_equal_a_loop(task):
     for name, p in module.named_parameters():
         want = torch.stack([g[name] for g in loop]) / 3  # the batch's loss is a mean
         torch.testing.assert_close(p.grad_sample / 3, want, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_bag_reads_tokens_and_pairs_that_are_there():
+    bag = Bag(vocabulary=9, classes=2, width=4)
+    x = torch.tensor([[3, 5, 7, 0], [3, 0, 7, 0], [5, 3, 7, 0]])
+    with torch.no_grad():
+        whole, hidden, swapped = bag.embed(x)[..., :-1]
+        table = bag.tokens.weight
+    torch.testing.assert_close(hidden[0], table[3])  # a hidden neighbour takes the pair with it
+    torch.testing.assert_close(whole[2], table[7])  # the last token has no pair
+    assert not torch.allclose(whole[0], table[3])
+    assert not torch.allclose(whole.sum(0), swapped.sum(0)), "the order of two tokens counts"
+
+
+def test_pairs_share_rows_no_more_than_by_chance():
+    draw = torch.randint(1, 2001, (20_000, 2), generator=rng()).unique(dim=0)
+    used = len(pair_rows(draw[:, 0], draw[:, 1]).unique())
+    expected = PAIRS * (1 - (1 - 1 / PAIRS) ** len(draw))
+    assert used > 0.99 * expected
 
 
 def test_private_training_runs(task):
@@ -394,4 +415,4 @@ def test_sizes_that_do_not_fit(checkpoint, task):
     with pytest.raises(BadInput, match=r"max_length=48: .* reads at most 32 tokens"):
         replace(task, victim=checkpoint).model()
     with pytest.raises(BadInput, match="width=30"):
-        replace(task, width=30).model()
+        replace(task, victim="transformer", width=30).model()
