@@ -42,8 +42,8 @@ class TextTask(Texts, Task):
 
     Small victims read byte-level BPE tokens, so any string can be encoded; the tokenizer is trained on the clean
     training split. "bag" sums tokens and pairs of neighbours and does as well as TF-IDF with logistic regression;
-    "transformer" does worse on a few thousand texts and takes longer (it was published with width 64, vocabulary 8000
-    and half the epochs). Any other victim is a transformers sequence classifier, fine-tuned with its own tokenizer.
+    "transformer" does worse on a few thousand texts and takes longer (results of it were published with width 64,
+    vocabulary 8000 and lr 3e-3). Any other victim is a transformers sequence classifier, fine-tuned with its tokenizer.
     Standard augmentation hides 10 % of a text's tokens at random (Iyyer et al. 2015, word dropout), strong 30 %.
     """
 
@@ -54,8 +54,9 @@ class TextTask(Texts, Task):
 
     victim: ModelName = "bag"  # or "transformer", or the Hub name or folder of a transformers sequence classifier
     max_length: Positive | None = 64  # tokens; longer texts lose their end; None: fits most training texts
-    width: Positive = 16  # features per token of a small victim; of the transformer a multiple of 4
+    width: Positive = 8  # features per token of a small victim; of the transformer a multiple of 4
     depth: Positive = 1  # layers of the transformer
+    lr: Above0 = 5e-3  # peak learning rate of a small victim
     vocabulary: Annotated[int, Field(ge=256)] = 2000  # tokens of a small victim; 256 are single bytes
     finetune_lr: Above0 = 5e-5  # peak learning rate instead of `lr` where the victim comes from transformers
 

@@ -25,7 +25,7 @@ class AgNews(TextTask):
     classes: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "science and technology")
 
     max_length: Positive | None = 96
-    epochs: Positive = 8
+    epochs: Positive = 4
 
     def read(self) -> tuple[Samples, Samples]:
         splits = dataset_dict(self.dataset, self.folder)

@@ -25,7 +25,7 @@ class Sst2(TextTask):
     paper: ClassVar[str] = "Socher et al., Recursive Deep Models for Semantic Compositionality, EMNLP 2013"
     classes: ClassVar[tuple[str, ...]] = ("negative", "positive")
 
-    epochs: Positive = 8
+    epochs: Positive = 4
 
     def read(self) -> tuple[Samples, Samples]:
         splits = dataset_dict(self.dataset, self.folder)
