@@ -12,10 +12,10 @@ from yardsticks import YARDSTICKS, Comparison, compare, standard_error
 from harness.plugins.registry import create
 
 EMBEDDED = [("digits", {}), ("synthetic_tones", {}), ("synthetic_reviews", {})]
-REAL = [
-    ("sst2", {"train_size": 4000}),
+REAL = [("sst2", {"train_size": 4000}), ("sms_spam", {"train_size": 2000})]
+LONG = [
+    ("sst2", {"train_size": 16000}),
     ("ag_news", {"train_size": 4000, "test_size": 2000}),
-    ("sms_spam", {"train_size": 2000}),
     ("fsdd", {"train_size": 600}),
     ("fashion_mnist", {"train_size": 2000, "test_size": 1000}),
 ]
@@ -32,7 +32,7 @@ def test_embedded_tasks(name: str, options: dict[str, Any]) -> None:
 
 
 @needs_data
-@pytest.mark.parametrize(("name", "options"), REAL)
+@pytest.mark.parametrize(("name", "options"), [*REAL, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG)])
 def test_real_data(name: str, options: dict[str, Any]) -> None:
     assert_not_behind(name, options)
 

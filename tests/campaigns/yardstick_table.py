@@ -1,6 +1,6 @@
 """Is any victim weaker than a simple model of scikit-learn? Trains both on the same rows and writes a table.
 
-PYTHONPATH=.:tests TINYDROP_DATA=<folder> python tests/campaigns/yardsticks.py results/yardsticks [<task> ...]
+PYTHONPATH=.:tests TINYDROP_DATA=<folder> python tests/campaigns/yardstick_table.py results/yardsticks [<task> ...]
 """
 
 from __future__ import annotations
