@@ -17,17 +17,17 @@ from harness.plugins.registry import create
 
 SEEDS = range(3)
 CASES = (
-    ("digits", {}),
-    ("fashion_mnist", {"train_size": 2000, "test_size": 2000}),
-    ("cifar10", {"train_size": 2000, "test_size": 2000}),
-    ("synthetic_tones", {}),
-    ("fsdd", {"train_size": 600}),
     ("vehicle_claim_fraud", {}),
-    ("synthetic_reviews", {}),
     ("sms_spam", {"train_size": 2000}),
     ("sst2", {"train_size": 4000}),
-    ("sst2", {"train_size": 16000}),
     ("ag_news", {"train_size": 4000}),
+    ("digits", {}),
+    ("synthetic_tones", {}),
+    ("synthetic_reviews", {}),
+    ("fsdd", {"train_size": 600}),
+    ("fashion_mnist", {"train_size": 2000, "test_size": 2000}),
+    ("sst2", {"train_size": 16000}),
+    ("cifar10", {"train_size": 2000, "test_size": 2000}),
     ("ag_news", {}),
 )
 
