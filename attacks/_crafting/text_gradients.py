@@ -93,7 +93,7 @@ def alignment(aims: Sequence[Aim], x: Tensor, y: Tensor) -> Tensor:
 
 def special_tokens(task: TextTask) -> list[int]:
     """Encoded tokens that stand for no text."""
-    if task.victim == SMALL:
+    if task.victim in SMALL:
         return []
 
     return [i + 1 for i in tokenizer(task.victim).all_special_ids]
@@ -108,7 +108,7 @@ def encode(task: TextTask, texts: Sequence[str]) -> Tensor:
 def decode(task: TextTask, x: Tensor) -> list[str]:
     """The texts of encoded rows, without the tokens that stand for no text."""
     rows = [(row[row > 0] - 1).tolist() for row in x]
-    if task.victim == SMALL:
+    if task.victim in SMALL:
         texts = small_tokenizer(task).decode_batch(rows)
     else:
         texts = [

@@ -3,6 +3,7 @@
 from tasks._models.checkpoint import tokenizer
 from tasks.text._base import (
     SMALL,
+    ModelName,
     TextTask,
     draw_test_texts,
     fold_text,
@@ -15,6 +16,7 @@ from tasks.text._texts import Texts, edit_distance
 
 __all__ = [
     "SMALL",
+    "ModelName",
     "TextTask",
     "Texts",
     "draw_test_texts",

@@ -11,7 +11,6 @@ from attacks.base import Scene
 from harness.cell.train import train_victim
 from harness.keys.content import digest
 from harness.plugins.registry import create
-from tasks._models.transformer import Transformer
 from tasks.base import sealed
 from tasks.caches import forget
 from tasks.data import make_samples
@@ -37,9 +36,9 @@ ODD = [
 ]
 
 
-@pytest.fixture(scope="module")
-def task():
-    return SyntheticReviews()
+@pytest.fixture(scope="module", params=["transformer", "bag"])
+def task(request):
+    return SyntheticReviews(victim=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +99,7 @@ def test_training_is_deterministic_and_learns(task, victim):
     for a, b in zip(victim.module.state_dict().values(), again.module.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     test = task.load().test
-    assert task.utility(victim.predict(test), test) > 0.95
+    assert task.utility(victim.predict(test), test) > {"transformer": 0.95, "bag": 0.9}[task.victim]
 
 
 def test_neighbours_in_the_batch_do_not_change_features(task, victim):
@@ -134,26 +133,6 @@ def test_embeddings_have_first_and_second_derivatives(victim, task):
     (second,) = torch.autograd.grad(grad[..., :-1].square().sum(), e)
     assert grad[..., :-1].abs().sum() > 0
     assert second.isfinite().all()
-
-
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
-def test_per_sample_gradients_equal_a_loop(task):
-    opacus = pytest.importorskip("opacus")
-    torch.manual_seed(0)
-    module = Transformer(vocabulary=50, max_length=8, classes=2, width=8)
-    x = torch.tensor([[3, 9, 4, 0, 0, 0, 0, 0], [5, 6, 7, 8, 9, 1, 2, 3], [50, 0, 0, 0, 0, 0, 0, 0]])
-    y = torch.tensor([0, 1, 1])
-    loop = []
-    for i in range(3):
-        module.zero_grad()
-        F.cross_entropy(module(x[i : i + 1]), y[i : i + 1]).backward()
-        loop.append({n: p.grad.clone() for n, p in module.named_parameters()})
-    module.zero_grad()
-    private = opacus.GradSampleModule(module)
-    F.cross_entropy(private(x), y).backward()
-    for name, p in module.named_parameters():
-        want = torch.stack([g[name] for g in loop]) / 3  # the batch's loss is a mean
-        torch.testing.assert_close(p.grad_sample / 3, want, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_private_training_runs(task):
@@ -394,4 +373,4 @@ def test_sizes_that_do_not_fit(checkpoint, task):
     with pytest.raises(BadInput, match=r"max_length=48: .* reads at most 32 tokens"):
         replace(task, victim=checkpoint).model()
     with pytest.raises(BadInput, match="width=30"):
-        replace(task, width=30).model()
+        replace(task, victim="transformer", width=30).model()
