@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,8 @@ class Bag(Net):
     length instead of the length, so that many hints weigh more than one. Embeddings start near zero, which is what
     those of tokens and pairs that training never meets keep.
     """
+
+    masked: ClassVar[bool] = True
 
     def __init__(self, vocabulary: int, classes: int, width: int = 8) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ from tasks.text._texts import Texts
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+BAG_WIDTH, TRANSFORMER_WIDTH = 8, 64
 SMALL = ("bag", "transformer")  # victims that are trained from scratch and share a tokenizer
 ModelName = Annotated[str, NamesFiles(besides=SMALL)]  # a Hub name, a folder, or a small victim
 DISTINCT = 20  # different texts that are never all encoded alike by a tokenizer that knows their words
@@ -54,7 +55,7 @@ class TextTask(Texts, Task):
 
     victim: ModelName = "bag"  # or "transformer", or the Hub name or folder of a transformers sequence classifier
     max_length: Positive | None = 64  # tokens; longer texts lose their end; None: fits most training texts
-    width: Positive = 8  # features per token of a small victim; of the transformer a multiple of 4
+    width: Positive | None = None  # features per token of a small victim; None: 8, of the transformer 64
     depth: Positive = 1  # layers of the transformer
     lr: Above0 = 5e-3  # peak learning rate of a small victim
     vocabulary: Annotated[int, Field(ge=256)] = 2000  # tokens of a small victim; 256 are single bytes
@@ -83,11 +84,11 @@ class TextTask(Texts, Task):
 
     def model(self) -> nn.Module:
         if self.victim == "bag":
-            return Bag(self.vocabulary, len(self.classes), self.width)
-
+            return Bag(self.vocabulary, len(self.classes), self.width or BAG_WIDTH)
         if self.victim == "transformer":
-            return Transformer(self.vocabulary, self.length, len(self.classes), self.width, self.depth)
-
+            return Transformer(
+                self.vocabulary, self.length, len(self.classes), self.width or TRANSFORMER_WIDTH, self.depth
+            )
         return HuggingFaceNet(self.victim, self.length, len(self.classes))
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:

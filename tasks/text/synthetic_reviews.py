@@ -59,7 +59,7 @@ class SyntheticReviews(TextTask):
     victim: ModelName = "transformer"
     noise: Share = 0.01  # of the labels are wrong
     max_length: Positive | None = 48
-    width: Positive = 32
+    width: Positive | None = 32
     vocabulary: Positive = 1000
     epochs: Positive = 6
     batch_size: Positive = 64
