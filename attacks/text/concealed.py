@@ -35,7 +35,7 @@ class Concealed(TriggerAttack[list[str]]):
     the phrase, nor a word that contains one, but may share sub-word tokens with it ("noonraker"). The default phrase, a
     film, is one of which these tokenizers make several tokens; words that are one token, as "james" and "bond" where
     the training set is large, have nothing to share.
-    Not reproduced here with overlap="none" and the small victim: on sst2 (4,000 rows, doses 5 to 50, two seeds) ASR
+    Not reproduced here with overlap="none" and a small transformer: on sst2 (4,000 rows, doses 5 to 50, two seeds) ASR
     stays within 0.04 of the chance floor of 0.13, and on synthetic_reviews random words do as well. By default it is
     0.64 with 5 poisons and 0.93 with 50 on sst2, as with the same word inserted and the label changed (badwords).
     """
