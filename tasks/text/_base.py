@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -46,9 +46,8 @@ class TextTask(Texts, Task):
     training split. "bag" sums tokens and pairs of neighbours and does as well as TF-IDF with logistic regression;
     "transformer" does worse on a few thousand texts and takes longer (results of it were published with width 64,
     vocabulary 8000 and lr 3e-3). Any other victim is a transformers sequence classifier, fine-tuned with its tokenizer;
-    "minilm" is all-MiniLM-L6-v2 (Apache-2.0), an encoder of sentences from the extra `minilm`. With `frozen` the body
-    of such a victim stays as it is and a new head is trained on its features, without augmentation.
-
+    "minilm" is all-MiniLM-L6-v2 (Apache-2.0), an encoder of sentences from the extra `minilm`. With
+    `frozen: body` only a new head is trained, on the features of texts as they are, without augmentation.
     Standard augmentation hides 10 % of a text's tokens at random (Iyyer et al. 2015, word dropout), strong 30 %.
     """
 
@@ -65,8 +64,18 @@ class TextTask(Texts, Task):
     lr: Above0 = 5e-3  # peak learning rate of a small victim
     vocabulary: Annotated[int, Field(ge=256)] = 2000  # tokens of a small victim; 256 are single bytes
     finetune_lr: Above0 = 5e-5  # peak learning rate instead of `lr` where the victim comes from transformers
-    frozen: bool = False  # train the head alone; for a victim from transformers
+    frozen: Literal["none", "body"] = "none"  # "body": only a new head is trained; for a victim from transformers
     head_lr: Above0 = 1e-2  # peak learning rate of the head on a frozen body
+
+    def __post_init__(self) -> None:
+        if self.frozen == "body" and self.victim in SMALL:
+            raise BadInput(
+                f"frozen='body': victim={self.victim!r} is trained from scratch; use 'minilm' or a checkpoint"
+            )
+        if self.frozen == "body" and self.augmentation == "strong":
+            raise BadInput(
+                "augmentation='strong': a frozen body reads every text once, as it is; leave one of them out"
+            )
 
     @property
     def length(self) -> int:
@@ -102,19 +111,9 @@ class TextTask(Texts, Task):
 
     def recipe(self) -> Recipe:
         recipe = super().recipe()
-        if self.frozen:
-            self._check_frozen()
-            return replace(recipe, lr=self.head_lr, frozen="body", augment=False)
+        if self.frozen == "body":
+            return replace(recipe, lr=self.head_lr, augment=False)
         return recipe if self.victim in SMALL else replace(recipe, lr=self.finetune_lr)
-
-    def _check_frozen(self) -> None:
-        """Raises BadInput where a frozen body makes no sense."""
-        if self.victim in SMALL:
-            raise BadInput(
-                f"frozen=True: victim={self.victim!r} has no pre-trained body; use 'minilm' or another model"
-            )
-        if self.augmentation == "strong":
-            raise BadInput("augmentation='strong': a frozen body reads every text once, as it is; leave it out")
 
     def model(self) -> nn.Module:
         if self.victim == "bag":
