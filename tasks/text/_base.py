@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tasks._models.bag import Bag
 from tasks._models.checkpoint import longest_text, tokenizer
 from tasks._models.huggingface import HuggingFaceNet
-from tasks._models.minilm import MINILM, MiniLM, find_minilm
+from tasks._models.minilm import MINILM, WEIGHTS, MiniLM, find_minilm
 from tasks._models.transformer import Transformer
 from tasks.base import Recipe, Task, load_unsealed
 from tasks.caches import cached
@@ -95,7 +95,8 @@ class TextTask(Texts, Task):
         """A warning where all victims start from one pre-trained network."""
         if self.victim in SMALL:
             return ()
-        return (f"all seeds start from one pre-trained network (victim={self.victim}): intervals are given that one",)
+        name = f"victim={self.victim}" + (f", SHA-256 of its weights {WEIGHTS[:12]}" if self.victim == MINILM else "")
+        return (f"all seeds start from one pre-trained network ({name}): intervals are given that one",)
 
     def describe_choices(self, train: Samples) -> tuple[str, ...]:
         """How many training texts are cut, and the `max_length` that was chosen where none is given."""

@@ -159,7 +159,11 @@ def test_recipes_of_the_whole_model_and_of_the_head() -> None:
 
 def test_all_seeds_share_one_body_and_that_is_said() -> None:
     assert TASK.describe_base() == (
-        "all seeds start from one pre-trained network (victim=minilm): intervals are given that one",
+        "all seeds start from one pre-trained network (victim=minilm, SHA-256 of its weights 53aa51172d14): "
+        "intervals are given that one",
+    )
+    assert SyntheticReviews(victim="a/b").describe_base() == (
+        "all seeds start from one pre-trained network (victim=a/b): intervals are given that one",
     )
     assert SyntheticReviews().describe_base() == ()
 
