@@ -42,8 +42,9 @@ class MiniLM(HuggingFaceNet):
         self.model.base_model.pooler = None  # of the first token; sentences never trained it
 
     def body(self, e: Tensor) -> Tensor:
-        # With gradients a batch stays whole: private training counts rows per call. A GPU keeps its padding anyway.
-        return self._read(e) if torch.is_grad_enabled() or e.is_cuda else apply_by_length(self._read, e)
+        # Private training counts rows per call, hooks on stages take a call for the batch; a GPU keeps all padding.
+        whole = torch.is_grad_enabled() or e.is_cuda or any(stage._forward_hooks for stage in self.stages)
+        return self._read(e) if whole else apply_by_length(self._read, e)
 
     def _read(self, e: Tensor) -> Tensor:
         """(N, D) features of an embedded batch."""

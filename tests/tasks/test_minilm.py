@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks._crafting.text_gradients import decode
+from defenses.repair.nad import run_stages
 from harness.cell.train import train_victim
 from tasks._models import minilm
 from tasks._models.checkpoint import tokenizer
@@ -212,6 +213,19 @@ def test_features_are_the_mean_that_sentence_transformers_takes() -> None:
     torch.testing.assert_close(net(x)[1:2], net(x[1:2]), rtol=1e-4, atol=1e-5)
     with torch.enable_grad():  # a batch that stays whole
         torch.testing.assert_close(net.features(x).detach(), net.features(x), rtol=1e-4, atol=1e-5)
+
+
+@needs_minilm
+@torch.no_grad()
+def test_who_hooks_the_stages_sees_the_batch_whole_and_in_order(samples: Any) -> None:
+    net, x = TASK.model().eval(), TASK.encode(samples.select(range(40)), CPU)
+    maps, logits = run_stages(net, x)
+    assert len(maps) == len(net.stages) == 6
+    with torch.enable_grad():
+        expected, _ = run_stages(net, x)
+    for one, other in zip(maps, expected):
+        torch.testing.assert_close(one, other.detach())
+    torch.testing.assert_close(net(x), logits, rtol=1e-4, atol=1e-5)  # read by length, as there is no hook
 
 
 @needs_minilm
