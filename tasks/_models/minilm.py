@@ -50,8 +50,12 @@ class MiniLM(HuggingFaceNet):
         """(N, D) features of an embedded batch."""
         e = crop_padding(e)
         there = token_mask(e)
-        states = self.model.base_model(inputs_embeds=e[..., :-1], attention_mask=there.squeeze(-1).long())
-        return mean_pool(states.last_hidden_state, there) * self.keep
+        mask = there.squeeze(-1).long()
+        places = torch.arange(mask.shape[1], device=e.device).expand_as(
+            mask
+        )  # per row: opacus wants the batch dimension
+        read = {"attention_mask": mask, "position_ids": places, "token_type_ids": torch.zeros_like(mask)}
+        return mean_pool(self.model.base_model(inputs_embeds=e[..., :-1], **read).last_hidden_state, there) * self.keep
 
 
 def apply_by_length(read: Callable[[Tensor], Tensor], e: Tensor) -> Tensor:

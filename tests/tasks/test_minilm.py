@@ -247,3 +247,12 @@ def test_the_whole_model_is_tuned(samples: Any) -> None:
     moved = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
     assert {name for name in before if name.endswith("query.weight")} <= moved
     assert not any("pooler" in name for name in before)
+
+
+@needs_minilm
+def test_private_training_of_the_whole_model_runs(samples: Any) -> None:
+    pytest.importorskip("opacus")
+    task, few = replace(TASK, epochs=1, batch_size=8, max_length=16), samples.select(range(8))
+    recipe = replace(task.recipe(), dp_clip=1.0, dp_noise=0.5)
+    victim = train_victim(task, few, recipe=recipe, seed=0, device=CPU)
+    assert victim.predict(few).scores.isfinite().all()
