@@ -96,7 +96,7 @@ def special_tokens(task: TextTask) -> list[int]:
     if task.victim in SMALL:
         return []
 
-    return [i + 1 for i in tokenizer(task.victim).all_special_ids]
+    return [i + 1 for i in tokenizer(task.checkpoint).all_special_ids]
 
 
 def encode(task: TextTask, texts: Sequence[str]) -> Tensor:
@@ -112,7 +112,7 @@ def decode(task: TextTask, x: Tensor) -> list[str]:
         texts = small_tokenizer(task).decode_batch(rows)
     else:
         texts = [
-            tokenizer(task.victim).decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            tokenizer(task.checkpoint).decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             for row in rows
         ]
     return [text.strip() for text in texts]

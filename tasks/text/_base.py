@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tasks._models.bag import Bag
 from tasks._models.checkpoint import longest_text, tokenizer
 from tasks._models.huggingface import HuggingFaceNet
+from tasks._models.minilm import MINILM, WEIGHTS, MiniLM, find_minilm
 from tasks._models.transformer import Transformer
 from tasks.base import Recipe, Task, load_unsealed
 from tasks.caches import cached
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 BAG_WIDTH, TRANSFORMER_WIDTH = 8, 64
 SMALL = ("bag", "transformer")  # victims that are trained from scratch and share a tokenizer
-ModelName = Annotated[str, NamesFiles(besides=SMALL)]  # a Hub name, a folder, or a small victim
+ModelName = Annotated[str, NamesFiles(besides=(*SMALL, MINILM))]  # a Hub name, a folder, or a name of our own
 DISTINCT = 20  # different texts that are never all encoded alike by a tokenizer that knows their words
 HELD = 0.95  # share of the training texts that a `max_length` of None holds whole
 LEAST, MOST, STEP = 64, 256, 16  # tokens: the bounds of what None chooses, and what it is a multiple of
@@ -44,7 +45,9 @@ class TextTask(Texts, Task):
     Small victims read byte-level BPE tokens, so any string can be encoded; the tokenizer is trained on the clean
     training split. "bag" sums tokens and pairs of neighbours and does as well as TF-IDF with logistic regression;
     "transformer" does worse on a few thousand texts and takes longer (results of it were published with width 64,
-    vocabulary 8000 and lr 3e-3). Any other victim is a transformers sequence classifier, fine-tuned with its tokenizer.
+    vocabulary 8000 and lr 3e-3). Any other victim is a transformers sequence classifier, fine-tuned with its tokenizer;
+    "minilm" is all-MiniLM-L6-v2 (Apache-2.0), an encoder of sentences from the extra `minilm`. With
+    `frozen: body` only a new head is trained, on the features of texts as they are, without augmentation.
     Standard augmentation hides 10 % of a text's tokens at random (Iyyer et al. 2015, word dropout), strong 30 %.
     """
 
@@ -53,18 +56,47 @@ class TextTask(Texts, Task):
     plain_attack: ClassVar[str] = "badwords"
     hue: ClassVar[str] = "#0072B2"
 
-    victim: ModelName = "bag"  # or "transformer", or the Hub name or folder of a transformers sequence classifier
+    # "bag", "transformer", "minilm", or the Hub name or folder of a transformers sequence classifier
+    victim: ModelName = "bag"
     max_length: Positive | None = 64  # tokens; longer texts lose their end; None: fits most training texts
     width: Positive | None = None  # features per token of a small victim; None: 8, of the transformer 64
     depth: Positive = 1  # layers of the transformer
     lr: Above0 = 5e-3  # peak learning rate of a small victim
     vocabulary: Annotated[int, Field(ge=256)] = 2000  # tokens of a small victim; 256 are single bytes
     finetune_lr: Above0 = 5e-5  # peak learning rate instead of `lr` where the victim comes from transformers
+    frozen: Literal["none", "body"] = "none"  # "body": only a new head is trained; for a victim from transformers
+    head_lr: Above0 = 1e-2  # peak learning rate of the head on a frozen body
+
+    def __post_init__(self) -> None:
+        if self.frozen == "body" and self.victim in SMALL:
+            raise BadInput(
+                f"frozen='body': victim={self.victim!r} is trained from scratch; use 'minilm' or a checkpoint"
+            )
+        if self.frozen == "body" and self.augmentation == "strong":
+            raise BadInput(
+                "augmentation='strong': a frozen body reads every text once, as it is; leave one of them out"
+            )
 
     @property
     def length(self) -> int:
         """The number of tokens (L) that the victim reads of a text."""
         return self.max_length or self._choose_length(load_unsealed(self).train)
+
+    @property
+    def checkpoint(self) -> str:
+        """The Hub name or folder of the pre-trained victim; of a small one its name. Raises BadInput."""
+        return find_minilm() if self.victim == MINILM else self.victim
+
+    def files(self) -> list[str]:
+        """What the options name, the data, and the unpacked model that the name "minilm" stands for."""
+        return [*super().files(), *([self.checkpoint] if self.victim == MINILM else [])]
+
+    def describe_base(self) -> tuple[str, ...]:
+        """A warning where all victims start from one pre-trained network."""
+        if self.victim in SMALL:
+            return ()
+        name = f"victim={self.victim}" + (f", SHA-256 of its weights {WEIGHTS[:12]}" if self.victim == MINILM else "")
+        return (f"all seeds start from one pre-trained network ({name}): intervals are given that one",)
 
     def describe_choices(self, train: Samples) -> tuple[str, ...]:
         """How many training texts are cut, and the `max_length` that was chosen where none is given."""
@@ -80,6 +112,8 @@ class TextTask(Texts, Task):
 
     def recipe(self) -> Recipe:
         recipe = super().recipe()
+        if self.frozen == "body":
+            return replace(recipe, lr=self.head_lr, augment=False)
         return recipe if self.victim in SMALL else replace(recipe, lr=self.finetune_lr)
 
     def model(self) -> nn.Module:
@@ -89,7 +123,8 @@ class TextTask(Texts, Task):
             return Transformer(
                 self.vocabulary, self.length, len(self.classes), self.width or TRANSFORMER_WIDTH, self.depth
             )
-        return HuggingFaceNet(self.victim, self.length, len(self.classes))
+        net = MiniLM if self.victim == MINILM else HuggingFaceNet
+        return net(self.checkpoint, self.length, len(self.classes))
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
         length = self.length
@@ -97,7 +132,7 @@ class TextTask(Texts, Task):
         if self.victim in SMALL:
             tokens = [e.ids[:length] for e in small_tokenizer(self).encode_batch(texts)]
         else:
-            tokens = tokenizer(self.victim)(texts, truncation=True, max_length=length)["input_ids"]
+            tokens = tokenizer(self.checkpoint)(texts, truncation=True, max_length=length)["input_ids"]
             check_distinct(texts, tokens, self.victim)
         return pad_tokens(tokens, length).to(device)
 
@@ -105,14 +140,14 @@ class TextTask(Texts, Task):
         """The tokens of a text before the cut, with those that a transformers tokenizer adds."""
         if self.victim in SMALL:
             return len(small_tokenizer(self).encode(make_readable(text)))
-        return len(tokenizer(self.victim)(make_readable(text), verbose=False)["input_ids"])
+        return len(tokenizer(self.checkpoint)(make_readable(text), verbose=False)["input_ids"])
 
     def _count_all(self, train: Samples) -> Tensor:
         """(N,) the tokens of the training texts before the cut. Not from `load`, which asks for `describe_choices`."""
-        return corpus_lengths(Corpus.of(train), self.victim, self.vocabulary)
+        return corpus_lengths(Corpus.of(train), self.checkpoint, self.vocabulary)
 
     def _choose_length(self, train: Samples) -> int:
-        longest = MOST if self.victim in SMALL else longest_text(self.victim)
+        longest = MOST if self.victim in SMALL else longest_text(self.checkpoint)
         return choose_length(self._count_all(train), longest)
 
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
