@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,9 +113,10 @@ def _numbers(curves: dict[int, Curve], undefended: dict[int, Curve], single: boo
     estimate = trials.estimate_share if single else dose_response.estimate_ed
     ratio = trials.protection_of_share if single else dose_response.protection
     try:
-        for name, share in (("ed50", 0.5), ("ed90", 0.9)):
+        half, most = tighten(estimate(curves, 0.5), estimate(curves, 0.9))
+        for name, share, found in (("ed50", 0.5, half), ("ed90", 0.9, most)):
             level = f"at ASR {levels[share]:.2f}" if chance > HIGH_FLOOR and not single else ""
-            row |= _columns(name, estimate(curves, share), level)
+            row |= _columns(name, found, level)
         if not single:
             row |= {"ed50_model_free": dose_response.ed_isotonic(curves).value, "misfit": dose_response.misfit(curves)}
         if undefended:
@@ -123,6 +125,15 @@ def _numbers(curves: dict[int, Curve], undefended: dict[int, Curve], single: boo
     except Unsupported as error:
         row["note"] = str(error)
     return row
+
+
+def tighten(ed50: DoseEstimate, ed90: DoseEstimate) -> tuple[DoseEstimate, DoseEstimate]:
+    """Both, where one is only a bound: no ED50 is above the interval of the ED90, no ED90 below that of the ED50."""
+    if ed50.censored == "<" and not ed50.words and ed90.high < ed50.value:
+        ed50 = replace(ed50, value=ed90.high, high=ed90.high)
+    if ed90.censored == ">" and not ed90.words and ed50.low > ed90.value:
+        ed90 = replace(ed90, value=ed50.low, low=ed50.low)
+    return ed50, ed90
 
 
 def _columns(name: str, of: DoseEstimate, level: str = "") -> dict[str, Any]:

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from helpers import plugin_columns
 
-from harness.report.doses import beats_reserve, dose_frame
+from harness.report.doses import beats_reserve, dose_frame, tighten
+from harness.report.estimates import DoseEstimate
 from harness.report.summary import summary_frame
 
 
@@ -44,3 +45,12 @@ def test_fidelity_is_that_of_poisoned_rows() -> None:
     same = frame.assign(snr=frame.snr.where(frame.snr.isna(), 100.0))
     assert list(dose_frame(same, summary_frame(frame)).fidelity) == ["input unchanged"]
     assert list(dose_frame(frame.drop(columns="snr"), summary_frame(frame)).fidelity) == [""]
+
+
+def test_a_bound_of_one_is_a_bound_of_the_other() -> None:
+    loose, known = DoseEstimate(25, 0, 25, "<", 3), DoseEstimate(12, 4.7, 20, "", 3)
+    half, most = tighten(loose, known)
+    assert (str(half), most) == ("<= 20", known)
+    above = DoseEstimate(3, 3, float("inf"), ">", 3)
+    assert str(tighten(known, above)[1]) == "> 4.7"
+    assert tighten(known, DoseEstimate(83, 83, float("inf"), ">", 3))[1].value == 83
