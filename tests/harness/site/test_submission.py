@@ -337,7 +337,7 @@ def test_honest_runs_of_every_kind_can_be(tmp_path: Path) -> None:
     found = records.load_all(store)
     assert {r.status for r in found.values()} == {"done", "failed", "not applicable"}
     assert {r.metrics["asr"].n for r in found.values() if r.attack.name == "label_flip"} == {1}
-    assert any(r.metrics["clean_abstained"].value > 0 for r in found.values() if r.status == "done")
+    assert any(r.metrics["clean_abstained"].value > 0 for r in found.values() if "clean_abstained" in r.metrics)
     done = next(r for r in found.values() if r.attack.name == "badnets" and r.status == "done")
     older = {name: m.model_copy(update={"n": 1, "value": 1.0}) if OF_CHALLENGE.fullmatch(name) else m
              for name, m in done.metrics.items()}  # fmt: skip
