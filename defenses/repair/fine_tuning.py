@@ -19,8 +19,9 @@ class FineTuning(Defense):
     Deviations: 200 clean rows, the whole default reserve, instead of 5 % of the training set; smaller batches, so that
     so few rows still give a few hundred steps; the task's own optimiser and one-cycle schedule instead of SGD, at half
     of the task's peak rate. That is the highest of 0.1, 0.3, 0.5 and 1 times that rate at which a victim of digits
-    (seeds 100 and 101, which no published result has) stays above `reserve_only` in accuracy. At its full rate little
-    of the victim is left after 100 epochs; at a tenth of it the trigger stays.
+    (seeds 100 and 101, which no published result has) stays above `reserve_only` in accuracy. The rule was made after
+    a tenth had been seen to leave the trigger in, and with the ASR of all four in view, which flatters the default. At
+    its full rate little of the victim is left after 100 epochs.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("any",)
