@@ -155,6 +155,11 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
             yield prefix + entry.name, entry.path, _stamp(found)
 
 
+def hash_file(file: str | Path) -> str:
+    """SHA-256 of a file, read once and again when it has changed. Raises BadInput where it cannot be read."""
+    return _hash_file(str(file), _stamp(os.stat(file)))
+
+
 def _stamp(found: os.stat_result) -> Stamp:
     """What tells one content of a file from the next without reading it."""
     now = time.time_ns()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.base import Case, Defense
+from defenses.repair.fine_tuning import fine_tune
 from tasks.deployed import Model
 from tasks.plugin import Positive, options
 
@@ -26,7 +27,5 @@ class ReserveOnly(Defense):
     batch_size: Positive = 64
 
     def defend(self, case: Case) -> Model:
-        usual = case.task.recipe()
-        epochs = self.epochs or (100 if case.task.referee() is None else usual.epochs)
-        batch = min(self.batch_size, usual.batch_size)
-        return case.fit(case.clean(self.clean_rows), epochs=epochs, batch_size=batch)
+        batch = min(self.batch_size, case.task.recipe().batch_size)
+        return fine_tune(case, case.clean(self.clean_rows), None, self.epochs, batch, lr_scale=1.0)

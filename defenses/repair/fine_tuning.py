@@ -39,9 +39,12 @@ class FineTuning(Defense):
 
 
 def fine_tune(
-    case: Case, clean: Samples, victim: Victim, epochs: int | None, batch_size: int, lr_scale: float
+    case: Case, clean: Samples, victim: Victim | None, epochs: int | None, batch_size: int, lr_scale: float
 ) -> Victim:
-    """The victim, trained further on clean rows: by default 100 epochs, in a generative task as many as in training."""
+    """The victim, trained further on clean rows: by default 100 epochs, in a generative task as many as in training.
+
+    victim: None starts where every victim of the task does.
+    """
     usual = case.task.recipe()
     epochs = epochs or (100 if case.task.referee() is None else usual.epochs)
     return case.fit(clean, init=victim, epochs=epochs, batch_size=batch_size, lr=lr_scale * usual.lr)

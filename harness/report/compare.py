@@ -45,3 +45,17 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     stepped = adjusted[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
     return adjusted
+
+
+def clean_change(cells: pd.DataFrame, defense: str, base: str = "none") -> tuple[float, float]:
+    """How far a defense's clean metric is from that of another, paired by attack, dose and seed; and that of the other.
+
+    At dose 0 where both were run there; elsewhere the poison itself may cost an undefended victim something. nan where
+    no cell of both is done.
+    """
+    done = cells[(cells.status == "done") & cells.utility.notna()]
+    where = ["attack", "dose", "seed"]
+    both = done[done.defense == defense].merge(done[done.defense == base], on=where, suffixes=("", "_base"))
+    if (both.dose == 0).any():
+        both = both[both.dose == 0]
+    return float((both.utility - both.utility_base).mean()), float(both.utility_base.mean())

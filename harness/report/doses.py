@@ -11,7 +11,7 @@ import pandas as pd
 from harness.console import format_count, new_table
 from harness.report import dose_response, trials
 from harness.report.cells import LOWER_IS_BETTER, labels_without
-from harness.report.compare import holm
+from harness.report.compare import clean_change, holm
 from harness.report.dose_response import HIGH_FLOOR, Curve, Unsupported, choose_doses
 from harness.report.estimates import DoseEstimate
 from harness.report.scaling import scaling_exponent
@@ -59,15 +59,12 @@ def describe_fidelity(column: pd.DataFrame) -> str:
 
 
 def beats_reserve(column: pd.DataFrame, defense: str) -> bool:
-    """Whether a defense is better on clean data than `reserve_only`, a victim of its clean rows alone; at dose 0 where
-    both were run there. True where that control was not run."""
-    both = column[column.defense.isin((defense, RESERVE)) & (column.status == "done")]
-    shared = set(both[both.defense == defense].dose) & set(both[both.defense == RESERVE].dose)
-    if not shared:
-        return True
-    clean = both[both.dose == min(shared)].groupby("defense").utility.mean()
-    better = clean[defense] - clean[RESERVE]
-    return bool(better < 0 if both.clean_metric.iloc[0] in LOWER_IS_BETTER else better > 0)
+    """Whether a defense is better on clean data than `reserve_only`, a victim of its clean rows alone.
+
+    True where no cell of both was run.
+    """
+    better, _ = clean_change(column, defense, RESERVE)
+    return not (better >= 0 if column.clean_metric.iloc[0] in LOWER_IS_BETTER else better <= 0)
 
 
 def _column_rows(column: pd.DataFrame, where: dict[str, Any], gate: bool, family: str) -> list[dict[str, Any]]:

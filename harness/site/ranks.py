@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.console import format_count
 from harness.report.cells import LOWER_IS_BETTER
-from harness.report.compare import holm, paired_t_test
+from harness.report.compare import clean_change, holm, paired_t_test
 from harness.report.summary import t_interval
 
 LEVEL = 0.05  # of significance, for all comparisons of a task together
@@ -74,7 +74,7 @@ def rank_defenses(cells: pd.DataFrame, working: set[str]) -> Ranking | None:
         return None
     controls = [d for d in dict.fromkeys(done.defense) if stages[d] == "control" and _share(done, d, blocks) >= MOST]
     part, missing = _fill(done, [*controls, *defenses], blocks, seeds)
-    costs = {defense: _clean_cost(cells, defense) for defense in [*controls, *defenses]}
+    costs = {defense: clean_change(cells, defense) for defense in [*controls, *defenses]}
     metric = str(cells.clean_metric.iloc[0])
     ranked = [d for d in defenses if not _too_dear(costs[d], metric)]
     tests = _tests(part, ranked)
@@ -145,19 +145,6 @@ def _fill(
             defense=defense, dose=numbers, seed=[seed for *_, seed in places], status="done"))  # fmt: skip
         missing[defense] = int(lacks.sum())
     return pd.concat(parts, ignore_index=True), missing
-
-
-def _clean_cost(cells: pd.DataFrame, defense: str) -> tuple[float, float]:
-    """How far the clean metric is from that of `none`, paired by attack, dose and seed; and that of `none`.
-
-    At dose 0 where both were run there; elsewhere the poison itself may cost the undefended victim something.
-    """
-    done = cells[(cells.status == "done") & cells.utility.notna()]
-    where = ["attack", "dose", "seed"]
-    both = done[done.defense == defense].merge(done[done.defense == "none"], on=where, suffixes=("", "_none"))
-    if (both.dose == 0).any():
-        both = both[both.dose == 0]
-    return float((both.utility - both.utility_none).mean()), float(both.utility_none.mean())
 
 
 def _too_dear(cost: tuple[float, float], metric: str) -> bool:

