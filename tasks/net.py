@@ -20,6 +20,7 @@ class Net(nn.Module):
     head: nn.Linear
     keep: Tensor
     masked: ClassVar[bool] = False  # whether the last channel of what the stages pass on is the mask of a sequence
+    grows: ClassVar[bool] = False  # whether `grow` makes the network from data, such as trees, before any step
 
     def memory_format(self, device: torch.device) -> torch.memory_format:
         """The layout of pictures and of weights in which the network is fastest."""
@@ -29,6 +30,10 @@ class Net(nn.Module):
         """Adds the head, D features to K classes; every constructor calls this last."""
         self.register_buffer("keep", torch.ones(features))
         self.head = nn.Linear(features, classes)
+
+    def grow(self, x: Tensor, y: Tensor) -> None:
+        """Make the network from encoded rows and their classes (N,), where steps of gradient descent cannot."""
+        raise NotImplementedError(f"{type(self).__name__} must define grow()")
 
     def embed(self, x: Tensor) -> Tensor:
         """Encoded inputs as a float tensor that gradients can reach."""

@@ -20,7 +20,7 @@ from harness.errors import Diverged
 from tasks.base import Batch, Recipe, Task
 from tasks.deployed import CHUNK, Victim, autocast, layout
 from tasks.net import Net
-from tasks.plugin import BadInput
+from tasks.plugin import BadInput, NotApplicable
 from tasks.samples import Samples
 
 Loss = Callable[[Net, Batch], Tensor]
@@ -48,13 +48,20 @@ def train_victim(
 ) -> Victim:
     """Train a victim on samples. Same arguments, same weights, bit for bit on one CPU with one thread count.
 
-    Raises BadInput for an empty training set, Diverged when the loss is not finite.
+    Trees are grown; steps then follow only where a defense trains a victim on, or with a loss of its own.
+    Raises BadInput for an empty training set, Diverged when the loss is not finite, NotApplicable for private trees.
     """
     if not len(samples):
         raise BadInput("fit: the training set is empty (a filter dropped every row)")
     module = make_network(task, recipe, seed, device, init)
-    with isolate_seed(seed, device):  # dropout draws from the global state
-        _train(task, module, *task.rows(samples, device), recipe, seed, loss, speedup)
+    if module.grows and recipe.dp_clip is not None:
+        raise NotApplicable(f"dp_clip: the trees of {task.name} are grown from the data themselves, without privacy")
+    with isolate_seed(seed, device):  # dropout and trees draw from the global state
+        x, y = task.rows(samples, device)
+        if module.grows and init is None:
+            module.grow(x, y)
+        if not module.grows or init or loss:
+            _train(task, module, x, y, recipe, seed, loss, speedup)
     return task.deploy(module.eval(), device)
 
 

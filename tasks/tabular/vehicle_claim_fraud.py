@@ -32,7 +32,8 @@ class VehicleClaimFraud(TabularTask):
 
     Claims of 1994 and 1995 train, those of 1996 test, as in Phua et al. Policy number and year are left out. Every
     category has a column for values never seen in training, as a deployed pipeline needs: clean data never use it.
-    Hard to learn, and harder for a linear model: balanced accuracy 0.66, with gradient-boosted trees 0.73.
+    Hard to learn, and harder for a linear victim: balanced accuracy 0.66, with `victim: trees` 0.73. The rounds and
+    depth of the trees were chosen by cross-validation on the training table.
     """
 
     dataset: ClassVar[str] = "vehicle_claim_fraud"

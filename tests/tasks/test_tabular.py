@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from helpers import needs_data
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from attacks.base import Scene
@@ -15,6 +17,7 @@ from harness.cell.steps import check_applies, make_challenge, make_poisoned, run
 from harness.plugins.registry import create, entries, fits
 from harness.store.folder import Store
 from harness.testing.checks import CPU
+from tasks._models.trees import Trees, round_down
 from tasks.base import Task
 from tasks.plugin import NotApplicable
 
@@ -108,3 +111,63 @@ def test_what_makes_no_sense_on_a_table_says_why() -> None:
         check_applies(task, OnePoison(), create("defenses", "strip"))  # type: ignore[arg-type]
     with pytest.raises(NotApplicable, match="the trigger is a word"):
         check_applies(task, Badwords(), create("defenses", "none"))  # type: ignore[arg-type]
+
+
+def grown_trees(classes: int, rows: int = 300, seed: int = 0) -> tuple[Trees, torch.Tensor, torch.Tensor]:
+    """Small trees on numbers of which the first two decide the class."""
+    torch.manual_seed(seed)
+    x = torch.rand(rows, 5)
+    y = ((x[:, 0] + x[:, 1]) * classes / 2).long().clamp(max=classes - 1)
+    net = Trees(5, [1.0] * classes, rounds=20, depth=3)
+    net.grow(x, y)
+    return net, x, y
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_trees_are_those_of_scikit_learn(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = []
+    fit = GradientBoostingClassifier.fit
+    monkeypatch.setattr(
+        GradientBoostingClassifier, "fit", lambda self, *a, **k: models.append(self) or fit(self, *a, **k)
+    )
+    net, x, y = grown_trees(classes)
+    with torch.no_grad():
+        logits = net(x).double().numpy()
+    wanted = models[0].decision_function(x.numpy())
+    found = logits[:, 1] - logits[:, 0] if classes == 2 else logits
+    assert np.allclose(found, wanted, atol=1e-4)
+    assert (net(x).argmax(1) == y).float().mean() > 0.9
+
+
+def test_a_class_without_rows_is_never_the_answer_of_trees() -> None:
+    net = Trees(5, [1.0] * 4, rounds=5, depth=2)
+    x = torch.rand(100, 5)
+    net.grow(x, torch.where(x[:, 0] > 0.5, 3, 1))
+    assert set(net(x).argmax(1).tolist()) == {1, 3}
+    net.grow(x, torch.full((100,), 2))
+    assert set(net(x).argmax(1).tolist()) == {2}
+
+
+def test_a_threshold_is_rounded_down() -> None:
+    low = np.float32(0.1)
+    high = np.nextafter(low, np.float32(1))
+    between = (float(low) + float(high)) / 2
+    assert round_down(between) == low
+    assert round_down(float(high)) == high
+
+
+@needs_data
+def test_trees_are_a_victim_like_others(store: Store) -> None:
+    """Defenses that train on change the head alone, and private training is refused."""
+    task = create("tasks", "vehicle_claim_fraud", {"victim": "trees", "train_size": 2000, "test_size": 500})
+    assert isinstance(task, Task)
+    splits, fit = task.load(), Fitter(task, store, CPU, 0)
+    first, second = fit(splits.train), Fitter(task, store, CPU, 1)(splits.train)
+    again = Fitter(task, store, CPU, 0)(splits.train)
+    assert torch.equal(first.module.column, again.module.column)
+    assert not torch.equal(first.module.column, second.module.column)
+    tuned = fit(splits.reserve, init=first, epochs=3)
+    assert torch.equal(tuned.module.column, first.module.column)
+    assert not torch.equal(tuned.module.head.weight, first.module.head.weight)
+    with pytest.raises(NotApplicable, match="without privacy"):
+        fit(splits.train, dp_clip=1.0)

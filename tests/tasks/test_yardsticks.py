@@ -12,7 +12,11 @@ from yardsticks import YARDSTICKS, Comparison, compare, standard_error
 from harness.plugins.registry import create
 
 EMBEDDED = [("digits", {}), ("synthetic_tones", {}), ("synthetic_reviews", {})]
-REAL = [("sst2", {"train_size": 4000}), ("sms_spam", {"train_size": 2000})]
+REAL = [
+    ("sst2", {"train_size": 4000}),
+    ("sms_spam", {"train_size": 2000}),
+    ("vehicle_claim_fraud", {"victim": "trees"}),
+]
 LONG = [
     ("sst2", {"train_size": 16000}),
     ("ag_news", {"train_size": 4000, "test_size": 2000}),
