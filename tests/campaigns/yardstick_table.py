@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,6 +19,7 @@ from harness.plugins.registry import create
 SEEDS = range(3)
 CASES = (
     ("vehicle_claim_fraud", {}),
+    ("vehicle_claim_fraud", {"victim": "trees"}),
     ("sms_spam", {"train_size": 2000}),
     ("sst2", {"train_size": 4000}),
     ("ag_news", {"train_size": 4000}),
@@ -32,13 +34,14 @@ CASES = (
 )
 
 
-def measure(name: str, options: dict[str, int]) -> dict[str, object]:
+def measure(name: str, options: dict[str, Any]) -> dict[str, object]:
     """One row of the table: means over seeds of a task with these options."""
     task, start = create("tasks", name, options), time.process_time()
     found = [compare(task, seed) for seed in SEEDS]  # type: ignore[arg-type]
     mean = pd.DataFrame([{"yardstick": f.yardstick, "victim": f.victim, "error": f.error} for f in found]).mean()
     return {
         "task": name,
+        "victim_kind": getattr(task, "victim", "cnn"),
         "rows": len(task.load().train),  # type: ignore[attr-defined]
         "metric": task.clean_metric,  # type: ignore[attr-defined]
         "model": YARDSTICKS[task.modality].name,  # type: ignore[attr-defined]
