@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullLocator
 
 from harness.report.cells import labels_without, options_by_label
-from harness.report.doses import format_estimate
+from harness.report.doses import curves_by_seed, format_estimate
+from harness.report.survival import SPLIT, seeds_won
 from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ Draw = Callable[[Any, pd.DataFrame, dict[str, Look]], None]
 def write_figures(tables: Tables, folder: Path) -> list[Path]:
     """Write <task>-dose.png, -map.png and -protection.png of every task with a graded attack; the paths are returned.
 
+    <task>-seeds.png is for tasks on which the seeds of an attack fall into two groups, so that they have no mean.
     Tasks that differ only in training-set size or augmentation share <task>-size.png or <task>-augmentation.png.
     """
     summary, doses = _short_labels(tables.summary), _short_labels(tables.doses)
@@ -54,6 +56,12 @@ def write_figures(tables: Tables, folder: Path) -> list[Path]:
     if "protection" in doses:
         for task, part in doses[doses.defense != "none"].groupby("task", sort=False):
             _save(paths, protection_map(part, shorten(str(task), 100)), folder, str(task), "protection")
+    if "ed50_text" in doses:
+        for task, part in doses[doses.ed50_text.str.contains(SPLIT, na=False)].groupby("task", sort=False):
+            cells = _short_labels(tables.cells[tables.cells.task == task])
+            shown = cells.attack.isin(part.attack) & cells.defense.isin({"none", *part.defense})
+            figure = seed_curves(cells[shown], shorten(str(task), 100))
+            _save(paths, figure, folder, str(task), "seeds")
     for task in tables.scaling.task.unique() if not tables.scaling.empty else ():
         _save(paths, size_curves(doses[doses.family == task], shorten(str(task), 100)), folder, str(task), "size")
     for task, part in compare_augmentations(tables).groupby("task", sort=False):
@@ -142,6 +150,24 @@ def curves(part: pd.DataFrame, task: str) -> Figure:
         axis.set_xlabel("dose (poisoned samples)")
 
     return _panels(part, draw, "ASR", f"{task}\nASR by dose, mean and 95 % interval over seeds")
+
+
+def seed_curves(cells: pd.DataFrame, task: str) -> Figure:
+    """The share of seeds in which an attack has reached its ED50's level, by dose; a panel per attack."""
+    last = cells.dose.max()
+
+    def draw(axis: Any, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
+        for defense, (colour, style) in looks.items():
+            doses, shares = seeds_won(curves_by_seed(rows[rows.defense == defense]))
+            x, y = [0.8 * rows.dose[rows.dose > 0].min(), *doses, last], [0, *shares, shares[-1] if len(shares) else 0]
+            axis.step(x, y, where="post", color=colour, linestyle=style, linewidth=1.5, label=defense)
+        axis.set_xscale("log")
+        set_plain_ticks(axis.xaxis)
+        axis.set_ylim(-0.03, 1.03)
+        axis.set_xlabel("dose (poisoned samples)")
+
+    title = f"{task}\nSeeds in which ASR is half of the way from chance to 1"
+    return _panels(cells, draw, "share of seeds", title)
 
 
 def size_curves(part: pd.DataFrame, task: str) -> Figure:
