@@ -24,7 +24,7 @@ from harness.site.headline import (
     number_field,
     number_format,
 )
-from harness.site.overview import defended_rows, median_field, working_rows
+from harness.site.overview import defended_rows, range_field, working_rows
 from harness.site.ranks import LEVEL, Ranking
 from harness.store.records import PluginRecord, Record
 
@@ -199,23 +199,22 @@ def _between(row: Any) -> str:
 def plugin_index(
     kind: str, cells: pd.DataFrame, head: pd.DataFrame, at: Pages, described: dict[str, PluginEntry]
 ) -> Listing:
-    """The index of attacks or defenses: what each is, how far it was run, and what came of it in the median."""
+    """The index of attacks or defenses: what each is, how far it was run, and what came of it."""
     column = kind.removesuffix("s")
     plain, defended = working_rows(head), defended_rows(head)
-    result, of, name = (
-        ("median ED50", plain, "ed50") if kind == "attacks" else ("median protection", defended, "protection")
-    )
+    result, of, name = ("ED50", plain, "ed50") if kind == "attacks" else ("protection", defended, "protection")
     rows = []
     for label, part in cells.groupby(f"{column}_name"):
         e = described.get(str(label))
         rows.append([
             at.plugin(kind, str(label)), Field(e.stage if e else ""), Field(e.summary if e else "", kind="note"),
-            median_field(of[of[f"{column}_name"] == label], name) if len(of) else Field("–"),
+            range_field(of[of[f"{column}_name"] == label], name) if len(of) else Field("–"),
             number_field(part.task.nunique(), "{:,}"), number_field(len(part), "{:,}"),
         ])  # fmt: skip
     columns = (
         Column(column), Column("kind", choose=True), Column("what it does"),
-        Column(result, True, "over tasks and attacks that work"), Column("tasks", True), Column("cells", True),
+        Column(result, True, "the least and the most, over tasks and attacks that work"),
+        Column("tasks", True), Column("cells", True),
     )  # fmt: skip
     return Listing(kind, f"{kind.capitalize()} of this leaderboard", columns, rows)
 
@@ -227,7 +226,7 @@ def task_index(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, a
     columns = (
         TASK, Column("modality", choose=True), Column("clean metric", choose=True), Column("training rows", True),
         Column("attacks", True), Column("defenses", True),
-        Column("median ED50", True, "of the undefended attacks that work"),
+        Column("ED50", True, "the least and the most, of the undefended attacks that work"),
         *(Column(name, True) for name in COUNTS.values()),
     )  # fmt: skip
     rows = []
@@ -237,7 +236,7 @@ def task_index(cells: pd.DataFrame, missing: pd.DataFrame, head: pd.DataFrame, a
         rows.append([
             at.task(str(task)), *(Field(", ".join(part[c].unique())) for c in ("modality", "clean_metric")),
             number_field(size, "{:,.0f}"), *(number_field(part[c].nunique(), "{:,}") for c in ("attack", "defense")),
-            median_field(plain[plain.task == task], "ed50") if len(plain) else Field("–"), *_states(row),
+            range_field(plain[plain.task == task], "ed50") if len(plain) else Field("–"), *_states(row),
         ])  # fmt: skip
     return Listing("tasks", "Tasks of this leaderboard", columns, rows)
 

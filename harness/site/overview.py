@@ -34,11 +34,14 @@ def defended_rows(head: pd.DataFrame) -> pd.DataFrame:
     return head[(head.defense != "none") & (head.stage != "control") & head.gate.astype(bool)]
 
 
-def median_field(rows: pd.DataFrame, name: str) -> Field:
-    """The median ED50 or protection factor; of two, the lower one: so it is a number or a bound that was measured."""
+def range_field(rows: pd.DataFrame, name: str) -> Field:
+    """The least and the greatest ED50 or protection factor, numbers and bounds as they stand; sorted by the least."""
     known = [f for f in (estimate_field(r, name) for r in rows.itertuples()) if f.sort is not None]
     known.sort(key=lambda f: f.sort or 0.0)
-    return replace(known[(len(known) - 1) // 2], small="") if known else Field("–")
+    if not known:
+        return Field("–")
+    texts = dict.fromkeys(f.text for f in (known[0], known[-1]))
+    return replace(known[0], text=" to ".join(texts), small="")
 
 
 def smallest_ed50(head: pd.DataFrame) -> Any:

@@ -17,7 +17,7 @@ from harness.report.write import build_tables
 from harness.site import charts, paper_tables
 from harness.site.headline import Column, Field, Listing, Shade, estimate_field, headline
 from harness.site.listings import Pages, headline_listings
-from harness.site.overview import median_field
+from harness.site.overview import range_field
 from harness.site.plugin_docs import list_options
 from harness.site.samples import mark_words
 from harness.site.sources import join_sources, open_sources
@@ -75,7 +75,8 @@ def test_bounds_stand_apart_from_numbers_and_from_one_another() -> None:
     fields = sorted((estimate_field(row, "x") for row in values.itertuples()), key=lambda f: f.sort or 0)
     assert [f.text for f in fields] == ["<= 1", "2", "300", "> 1", "> 5"]
     assert [f.small for f in fields] == ["", "0.5 to 400", "0.5 to 400", "", ""]
-    assert median_field(values, "x").text == "300"
+    assert range_field(values, "x").text == "<= 1 to > 5"
+    assert range_field(values[1:3], "x").text == "300 to > 1"
     words = pd.DataFrame({"x": [float("nan")], "x_censored": "", "x_text": "never in 2 of 3; else 5.5"})
     (field,) = (estimate_field(row, "x") for row in words.itertuples())
     assert (field.text, field.small, field.sort) == ("–", "never in 2 of 3; else 5.5", None)
