@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import Dir, local_folder, open_run
 from harness.console import out
 from harness.errors import BadGrid
+
+if TYPE_CHECKING:
+    from harness.site.sources import Joined
 
 
 def leaderboard(
@@ -34,6 +38,12 @@ def leaderboard(
         typer.Option("--cell-pages/--no-cell-pages", help="A page for every cell that has a record; the default."),
     ] = None,
     svg_only: Annotated[bool, typer.Option("--svg-only", help="No PNG and PDF of the figures.")] = False,
+    protocol: Annotated[
+        bool,
+        typer.Option(
+            "--protocol", help="Only protocol v1, and only defenses that have run it whole; who lacks what is said."
+        ),
+    ] = False,
     title: Annotated[str, typer.Option("--title", help="The name of the site.")] = "tinydrop leaderboard",
 ) -> None:
     """Build a static site: headline, matrices, curves, ranks, coverage, samples; pages of tasks, plug-ins and cells.
@@ -56,6 +66,8 @@ def leaderboard(
         raise BadGrid(f"-o {str(to)!r}: is the name of a page; add --single-file, or name a folder")
     with sources.open_sources(dirs) as opened:
         joined = sources.join_sources(opened)
+        if protocol:
+            joined = keep_protocol(joined)
         if single_file:
             written = f"{decimal(build_single_page(joined, to, title))} written; open {to}"
         else:
@@ -63,6 +75,16 @@ def leaderboard(
             files = build(joined, to, Options(cell_pages is not False, formats, title))
             written = f"{files} files written; open {to / 'index.html'}"
     out.print(written, highlight=False, soft_wrap=True)
+
+
+def keep_protocol(joined: Joined) -> Joined:
+    """What of the sources the protocol asks for. Prints which defenses are left out."""
+    from harness.site.protocol import keep_entries
+
+    cells, lacks = keep_entries(joined.cells)
+    for defense, cells_missing in lacks.items():
+        out.print(f"left out: {defense} lacks {cells_missing:,} cells of the protocol", highlight=False, soft_wrap=True)
+    return replace(joined, cells=cells, missing=joined.missing[:0])
 
 
 def submit(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.errors import BadSubmission
 from harness.grid.grid import expand
 from harness.grid.read import read_grid
 from harness.report.cells import read_cells
@@ -22,16 +23,32 @@ def missing_cells(cells: pd.DataFrame, protocol: Path = PROTOCOL) -> pd.DataFram
     Every defense of the table, and `none`, has to have every cell, done or not applicable (which is graded as if there
     were no defense). status is what became of a cell, "missing" where there is none.
     """
-    wanted = pd.DataFrame(
-        [(cell.task.label, cell.attack.label, cell.dose, cell.seed) for cell in expand(read_grid(str(protocol)))],
-        columns=PLACE,
-    )
     defenses = list(dict.fromkeys(["none", *cells.defense]))
-    every = wanted.merge(pd.DataFrame({"defense": defenses}), how="cross")
+    every = _wanted(protocol).merge(pd.DataFrame({"defense": defenses}), how="cross")
     found = cells.drop_duplicates(["defense", *PLACE])[["defense", *PLACE, "status"]]
     joined = every.merge(found, on=["defense", *PLACE], how="left").fillna({"status": "missing"})
     applicable = joined.status.isin(["done"]) | ((joined.status == "not applicable") & (joined.defense != "none"))
     return joined[~applicable].reset_index(drop=True)
+
+
+def keep_entries(cells: pd.DataFrame, protocol: Path = PROTOCOL) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The protocol's cells of `none` and of every defense that lacks none of them; of the others, how many they lack.
+
+    Raises BadSubmission where the undefended victims are not whole, without which nothing can be ranked.
+    """
+    lacking = missing_cells(cells, protocol)
+    lacks = lacking.defense.value_counts().to_dict()
+    if "none" in lacks:
+        raise BadSubmission(f"--protocol: `none` lacks {lacks['none']:,} of its cells; run {protocol.name} first")
+    wanted = pd.MultiIndex.from_frame(_wanted(protocol))
+    inside = pd.MultiIndex.from_frame(cells[PLACE]).isin(wanted)
+    return cells[inside & ~cells.defense.isin(lacks)].reset_index(drop=True), lacks
+
+
+def _wanted(protocol: Path) -> pd.DataFrame:
+    """The cells of a protocol, one row each, defenses aside."""
+    cells = expand(read_grid(str(protocol)))
+    return pd.DataFrame([(c.task.label, c.attack.label, c.dose, c.seed) for c in cells], columns=PLACE)
 
 
 def main() -> int:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli.app import app
+from harness.errors import BadSubmission
 from harness.grid.grid import expand
 from harness.grid.read import read_grid
 from harness.site import protocol
@@ -46,6 +49,24 @@ def test_what_is_left_out_is_told(whole: pd.DataFrame) -> None:
     alone = protocol.missing_cells(whole[whole.defense == "mine"])
     assert set(alone.defense) == {"none"}, "without the undefended victim nothing can be graded"
     assert len(alone) == len(whole) // 2
+
+
+def test_an_entry_is_a_defense_that_has_run_it_whole(whole: pd.DataFrame) -> None:
+    more = whole[whole.defense == "mine"].assign(defense="half")[:-7]
+    elsewhere = whole[:3].assign(attack="wanet(strength=9)")
+    kept, lacks = protocol.keep_entries(pd.concat([whole, more, elsewhere], ignore_index=True))
+    assert lacks == {"half": 7}
+    assert set(kept.defense) == {"none", "mine"}
+    assert len(kept) == len(whole), "cells beside the protocol do not count"
+    with pytest.raises(BadSubmission, match="`none` lacks 1 of its cells"):
+        protocol.keep_entries(whole[1:])
+
+
+def test_a_leaderboard_by_the_protocol_refuses_what_lacks_its_victims(tmp_path: Path) -> None:
+    published = Path(__file__).parents[3] / "results" / "adaptive" / "swept"
+    done = CliRunner().invoke(app, ["leaderboard", str(published), "--protocol", "-o", str(tmp_path / "site")])
+    assert isinstance(done.exception, BadSubmission)
+    assert not (tmp_path / "site").exists()
 
 
 def test_the_command_says_what_is_missing(
