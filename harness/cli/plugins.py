@@ -46,7 +46,8 @@ def list_(
         table.add_column("what it does", ratio=1)
         for entry in entries(each).values():
             modalities, needs = ", ".join(entry.modalities), ", ".join(entry.needs)
-            table.add_row(entry.name, modalities, entry.stage, needs, entry.paper, entry.summary)
+            summary = entry.summary + (" (unproven)" if entry.verdict.startswith("unproven") else "")
+            table.add_row(entry.name, modalities, entry.stage, needs, entry.paper, summary)
         out.print(table)
         out.print()
 

@@ -18,6 +18,9 @@ LEGEND = """\
 Types of options: Count is an integer of 0 or more, Positive an integer above 0, AtLeast0 a number of 0 or more, Above0
 a number above 0, Share a number from 0 to 1, ClassRef the number of a class or its name as a text ("10" is the class of
 that name, 10 the eleventh). Listed are the options that a plug-in adds to or changes in those of its base class."""
+VERDICTS = """\
+A verdict says whether a method did here, on real data, what it is for ([conformance](results/conformance/)): "works",
+"unproven" (the reason is in its details), or "-" where that has not been run."""
 
 
 def catalogue(entries: Iterable[PluginEntry]) -> str:
@@ -29,7 +32,7 @@ def catalogue(entries: Iterable[PluginEntry]) -> str:
     for kind, members in kinds.items():
         title, meaning = KINDS[kind]
         lines += ["", f"## {title}", "", meaning, "", *_table(members)]
-    lines += ["", "## Options", "", LEGEND]
+    lines += ["", "## Verdicts", "", VERDICTS, "", "## Options", "", LEGEND]
     for kind, members in kinds.items():
         lines += ["", f"## Details of {kind}"]
         for entry in members:
@@ -64,9 +67,10 @@ def _table(members: list[PluginEntry]) -> list[str]:
         "modality": _modalities,
         "what it does": lambda entry: escape(entry.summary),
         "source": lambda entry: _paper(entry) or "-",
+        "verdict": lambda entry: escape(entry.verdict.partition(":")[0]) or "-",
     }
     if members[0].kind == "tasks":
-        del columns["kind"]  # the same as the modality
+        del columns["kind"], columns["verdict"]  # the same as the modality; only methods have a verdict
     rows = ["| " + " | ".join(cell(entry) for cell in columns.values()) + " |" for entry in members]
     return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows]
 
@@ -78,6 +82,7 @@ def _facts(entry: PluginEntry) -> str:
         "Needs": escape(", ".join(entry.needs)),
         "Why not elsewhere": escape(entry.why_not),
         "From": escape(entry.source),
+        "Verdict": escape(entry.verdict),
     }
     return " ".join(f"{name}: {fact}." for name, fact in facts.items() if fact)
 

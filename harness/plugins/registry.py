@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import os
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields, replace
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("tasks", "attacks", "defenses")
 DESCRIBING = ("modality", "modalities", "needs", "paper", "why_not", "stage")  # class variables that an entry shows
 MOST = 2**63 - 1  # of a whole number, for tables hold no greater one
+VERDICTS = Path(__file__).with_name("verdicts.csv")  # written by harness.report.conformance
 PRESETS = {file.stem: file for file in sorted((ROOT / "harness" / "presets").glob("*.yaml"))}  # grids by name
 
 
@@ -43,6 +45,7 @@ class PluginEntry:
     summary: str
     options: dict[str, str]  # name -> "type = default"
     source: str = ""  # an installed distribution and its version, a file, or module:Class; nothing: the suite's own
+    verdict: str = ""  # "works", or "unproven" and why: whether it does here what it is for; "" where it was not run
 
 
 def fits(modality: str, modalities: Iterable[str]) -> bool:
@@ -116,9 +119,18 @@ def entries(kind: str) -> dict[str, PluginEntry]:
     for name, module, file, source in places:
         if name in known:
             raise BadPlugin(f"two {kind} are called {name!r}: {known[name].module} and {module}; rename or remove one")
-        known[name] = replace(_entry_of_file(kind, name, module, file), source=source)
+        verdict = "" if source else verdicts().get((kind, name), "")
+        known[name] = replace(_entry_of_file(kind, name, module, file), source=source, verdict=verdict)
     known |= {name: _entry_of_class(name, plugin) for name, plugin in CUSTOM.items() if plugin.kind == kind}
     return dict(sorted(known.items()))
+
+
+@cache
+def verdicts() -> dict[tuple[str, str], str]:
+    """By kind and name, what the published conformance cells say of a method of this project."""
+    with VERDICTS.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["verdict"] != "not run"]
+    return {(row["kind"], row["method"]): ": ".join(filter(None, [row["verdict"], row["why"]])) for row in rows}
 
 
 def _is_plugin(file: Path) -> bool:

@@ -17,11 +17,13 @@ import yaml
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from harness.plugins.registry import VERDICTS
 from harness.report.cells import LOWER_IS_BETTER, read_cells
 from harness.report.compare import clean_change
 from harness.report.write import as_csv
+from harness.store.folder import write_atomically
 
-CLAIMS, TABLE = "claims.yaml", "conformance.csv"
+CLAIMS = "claims.yaml"
 CONTROL, RESERVE = "label_flip", "reserve_only"
 MARGIN = {"attacks": 0.2, "defenses": 0.3}  # of ASR: what an attack adds to label flipping, what a defense takes away
 WORKS = 0.5  # ASR without a defense, below which there is nothing to defend against
@@ -199,12 +201,12 @@ def to_markdown(frame: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Write conformance.csv beside the claims and print the table of the README."""
+    """Write the verdicts that the catalogue shows, and print the table of the README."""
     parser = argparse.ArgumentParser(prog="python -m harness.report.conformance", description=(__doc__ or "").strip())
     parser.add_argument("folder", type=Path, help=f"with {CLAIMS}; the cells are in it and in its neighbours")
     folder = parser.parse_args().folder
     frame = conformance_frame(folder)
-    (folder / TABLE).write_text(as_csv(frame), "utf-8")
+    write_atomically(VERDICTS, as_csv(frame).encode())
     print(to_markdown(frame), end="")
 
 

@@ -3,7 +3,7 @@
 Simulated experiments, counted by `harness.report.scaling` and `harness.report.trials`. It writes scaling.csv and
 trials.csv; the published ones are in results/statistics.
 
-PYTHONPATH=.:tests python tests/campaigns/scaling_simulation.py results/statistics --experiments 100
+PYTHONPATH=. python tests/campaigns/scaling_simulation.py results/statistics --experiments 100
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from campaigns.coverage_simulation import CEILING
+from coverage_simulation import CEILING
 from scipy.special import expit, logit
 
 from harness.report.dose_response import Curve, Hill, Unsupported
