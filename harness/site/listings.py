@@ -254,6 +254,7 @@ def plugin_facts(e: PluginEntry | None) -> list[tuple[str, Field]]:
         kind: Field(e.stage), "modalities": Field(modalities if modalities != e.stage else ""),
         source: Field(e.paper, href=paper),
         "needs": Field(", ".join(e.needs)), "why not elsewhere": Field(e.why_not), "source": Field(module),
+        "verdict": Field(e.verdict),
     }  # fmt: skip
     return [(name, value) for name, value in known.items() if value.text]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.plugins.registry import verdicts
 from harness.report.dose_response import HIGH_FLOOR
 from harness.site.headline import Column, Field, Listing, estimate_field, number_field
 
@@ -34,6 +35,17 @@ def defended_rows(head: pd.DataFrame) -> pd.DataFrame:
     return head[(head.defense != "none") & (head.stage != "control") & head.gate.astype(bool)]
 
 
+def drop_unproven(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of methods that are not unproven here: those make no headline."""
+    if not len(rows):
+        return rows
+    unproven = {method for method, verdict in verdicts().items() if verdict.startswith("unproven")}
+    out = [
+        ("attacks", a) in unproven or ("defenses", d) in unproven for a, d in zip(rows.attack_name, rows.defense_name)
+    ]
+    return rows[~pd.Series(out, index=rows.index)]
+
+
 def range_field(rows: pd.DataFrame, name: str) -> Field:
     """The least and the greatest ED50 or protection factor, numbers and bounds as they stand; sorted by the least."""
     known = [f for f in (estimate_field(r, name) for r in rows.itertuples()) if f.sort is not None]
@@ -46,7 +58,7 @@ def range_field(rows: pd.DataFrame, name: str) -> Field:
 
 def smallest_ed50(head: pd.DataFrame) -> Any:
     """The undefended attack with the smallest ED50, on the most rows, for the first sentence; None if there is none."""
-    known = working_rows(head)
+    known = drop_unproven(working_rows(head))
     if known.empty:
         return None
     known = known[known.ed50_censored != ">"]
@@ -80,7 +92,8 @@ def count_doubled(rows: pd.DataFrame) -> tuple[int, int, int]:
 
 def count_all(head: pd.DataFrame) -> dict[str, tuple[int, int, int]]:
     """The counts of the overview's first sentences."""
-    return {"needs": count_needs(working_rows(head)), "doubled": count_doubled(defended_rows(head))}
+    plain, defended = drop_unproven(working_rows(head)), drop_unproven(defended_rows(head))
+    return {"needs": count_needs(plain), "doubled": count_doubled(defended)}
 
 
 def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None:
@@ -92,7 +105,7 @@ def answer_table(head: pd.DataFrame, modality: dict[str, str]) -> Listing | None
         Column("doubled / not / unknown", True, "distinct pairs behind a defense: the whole 95 % interval of a factor "
                                                 "is at 2 or above, below 2, or neither"),
     )  # fmt: skip
-    plain, defended = working_rows(head), defended_rows(head)
+    plain, defended = drop_unproven(working_rows(head)), drop_unproven(defended_rows(head))
     if plain.empty:
         return None
     kinds = [*sorted(set(plain.task.map(modality))), "all"]

@@ -12,6 +12,7 @@ from helpers import frame
 from harness.report.compare import paired_t_test
 from harness.report.summary import summary_frame, t_interval
 from harness.report.write import build_tables
+from harness.site import overview
 from harness.site.build import Options, build
 from harness.site.headline import common_doses, headline
 from harness.site.overview import answer_table
@@ -186,7 +187,7 @@ def test_clean_cost_is_that_without_poison() -> None:
     assert later.clean_cost["good"] == pytest.approx(0.08), "where dose 0 was not run"
 
 
-def test_the_overview_counts_distinct_pairs_and_what_is_sure() -> None:
+def test_the_overview_counts_distinct_pairs_and_what_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     weak = {"none": [0.1, 0.1, 0.1]}
     parts = [frame({"none": [0.05, 0.06, 0.05]}, doses=(0,)), frame(weak, doses=(1, 2)),
              frame({"none": list(BASE[:3])}, doses=(5, 10)), frame({"good": [0.05] * 3}, doses=(0, 1, 2, 5, 10, 20)),
@@ -201,3 +202,7 @@ def test_the_overview_counts_distinct_pairs_and_what_is_sure() -> None:
     counts = [f.text for f in table.rows[1]]
     assert counts[1] == "1", "one pair of dataset and attack, in two variants"
     assert counts[3:] == ["1 / 0 / 0", "1 / 1 / 0"]
+    monkeypatch.setattr(overview, "verdicts", lambda: {("defenses", "good"): "unproven: ASR stays"})
+    without = answer_table(head, {"t": "image_generation", "t(epochs=9)": "image_generation"})
+    assert without is not None
+    assert [f.text for f in without.rows[1]][4] == "0 / 1 / 0", "an unproven defense makes no headline"
