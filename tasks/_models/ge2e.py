@@ -103,7 +103,7 @@ def mel_frames(audio: Tensor, rate: int) -> Tensor:
 
 def resample(audio: Tensor, rate: int) -> Tensor:
     """(N, T) at this rate as (N, T') at 16 kHz, through the spectrum: nothing is added above what was there."""
-    before, after = audio.shape[1], round(audio.shape[1] * RATE / rate)
+    before, after = audio.shape[1], max(1, round(audio.shape[1] * RATE / rate))
     if after == before:
         return audio
     shorter = min(before, after)
