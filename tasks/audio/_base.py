@@ -53,7 +53,7 @@ class AudioTask(Sounds, Task):
             raise BadInput(f"frozen='body': victim={self.victim!r} is trained from scratch; use {GE2E!r}")
         if self.frozen == "none" and self.victim == GE2E:
             raise BadInput(
-                f"victim={GE2E!r}: add frozen='body'; training all of it takes 20 times as long and reads no better"
+                f"victim={GE2E!r}: add frozen='body'; training all of it takes 30 times as long and reads no better"
             )
         if self.frozen == "body" and self.augmentation == "strong":
             raise BadInput(
