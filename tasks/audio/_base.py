@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tasks._models.ge2e import GE2E, WEIGHTS, GE2ENet, find_weights, mel_frames
 from tasks._models.logmel import LogMelCNN
 from tasks.audio._decode import decode
 from tasks.audio._sounds import Sounds
-from tasks.base import Task
-from tasks.plugin import BadInput, Positive, options
+from tasks.base import Recipe, Task
+from tasks.plugin import Above0, BadInput, Positive, options
 from tasks.samples import Samples
 from tasks.spectrogram import logmel
 
@@ -25,8 +27,11 @@ MASKED_FRAMES, MASKED_BANDS = 4, 3  # widest mask; mild, so that a trigger of fe
 
 @options
 class AudioTask(Sounds, Task):
-    """Audio float32 (N, T) on the 16-bit grid; the victim is a small CNN over log-mel frames (N, 1, M, F).
+    """Audio float32 (N, T) on the 16-bit grid; the victim reads log-mel frames (N, 1, M, F).
 
+    "cnn" is a small network, trained from scratch. "ge2e" is a pre-trained encoder of speakers (Apache-2.0, from the
+    package resemblyzer) and needs `frozen: body`: only a new head is trained, on the features of recordings as they
+    are, without augmentation. It hears 40 bands up to 8 kHz, whatever `mels` says.
     Standard augmentation: a shift of up to 40 ms, then one stretch of frames and one of mel bands set to the mean.
     Strong augmentation: three times as far and wide.
     """
@@ -39,19 +44,49 @@ class AudioTask(Sounds, Task):
 
     mels: Positive = 32  # mel bands, up to half the sample rate
     width: Positive = 16  # channels of the CNN's first block
+    victim: Literal["cnn", "ge2e"] = "cnn"  # "ge2e" is pre-trained
+    frozen: Literal["none", "body"] = "none"  # "body": only a new head is trained; for a pre-trained victim
+    head_lr: Above0 = 1e-2  # peak learning rate of the head on a frozen body
+
+    def __post_init__(self) -> None:
+        if self.frozen == "body" and self.victim != GE2E:
+            raise BadInput(f"frozen='body': victim={self.victim!r} is trained from scratch; use {GE2E!r}")
+        if self.frozen == "none" and self.victim == GE2E:
+            raise BadInput(
+                f"victim={GE2E!r}: add frozen='body'; training all of it takes 30 times as long and reads no better"
+            )
+        if self.frozen == "body" and self.augmentation == "strong":
+            raise BadInput(
+                "augmentation='strong': a frozen body reads every recording once, as it is; leave one of them out"
+            )
 
     @property
     def samples_per_clip(self) -> int:
         """The number of samples per clip (T)."""
         return round(self.seconds * self.rate)
 
-    def model(self) -> nn.Module:
+    def files(self) -> list[str]:
+        """What the options name, the data, and the weights of a pre-trained victim."""
+        return [*super().files(), *([find_weights()] if self.victim == GE2E else [])]
 
-        return LogMelCNN(len(self.classes), self.width)
+    def describe_base(self) -> tuple[str, ...]:
+        """A warning where all victims share one pre-trained network."""
+        if self.victim != GE2E:
+            return ()
+        name = f"victim={GE2E}, SHA-256 of its weights {WEIGHTS[:12]}"
+        return (f"all seeds start from one pre-trained network ({name}): intervals are given that one",)
+
+    def recipe(self) -> Recipe:
+        recipe = super().recipe()
+        return replace(recipe, lr=self.head_lr, augment=False) if self.frozen == "body" else recipe
+
+    def model(self) -> nn.Module:
+        classes = len(self.classes)
+        return GE2ENet(classes) if self.victim == GE2E else LogMelCNN(classes, self.width)
 
     def encode(self, samples: Samples, device: torch.device) -> Tensor:
-
-        return logmel(samples.inputs.to(device), self.rate, self.mels)  # type: ignore[union-attr]
+        audio = samples.inputs.to(device)  # type: ignore[union-attr]
+        return mel_frames(audio, self.rate) if self.victim == GE2E else logmel(audio, self.rate, self.mels)
 
     def augment(self, x: Tensor, rng: torch.Generator) -> Tensor:
         times = 3 if self.augmentation == "strong" else 1
