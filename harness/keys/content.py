@@ -18,7 +18,7 @@ import torch
 from harness.keys import bytecode
 from harness.keys.present import present_values
 from harness.keys.source import is_own, source_hash
-from tasks.base import Recipe
+from tasks.base import Recipe, Task
 from tasks.deployed import Victim
 from tasks.files import files_hash, fingerprint, named_files
 from tasks.plugin import Plugin
@@ -37,8 +37,14 @@ def digest(*parts: Any) -> str:
 
 def content_hash(plugin: Plugin) -> str:
     """The hash of what files hold of a plug-in: its code, and what it reads. A notebook's class is in no file."""
-    code = "" if bytecode.lives_here(type(plugin)) else source_hash(type(plugin).__module__)
+    code = "" if bytecode.lives_here(type(plugin)) else source_hash(*_modules_of(plugin))
     return digest(code, fingerprint(named_files(plugin)))
+
+
+def _modules_of(plugin: Plugin) -> list[str]:
+    """The modules whose code a plug-in runs: its own and, as an option may name it, that of a task's source."""
+    source = plugin.source() if isinstance(plugin, Task) else None
+    return [type(plugin).__module__, *(_modules_of(source) if source is not None else [])]
 
 
 def _feed(h: Any, part: Any) -> None:
@@ -68,7 +74,7 @@ def _feed(h: Any, part: Any) -> None:
     elif isinstance(part, Plugin):
         files = fingerprint(named_files(part))
         here = bytecode.lives_here(type(part))
-        code = bytecode.content_of(type(part), digest) if here else source_hash(type(part).__module__)
+        code = bytecode.content_of(type(part), digest) if here else source_hash(*_modules_of(part))
         _feed(h, [part.name, part.options(), files, code])
     elif bytecode.lives_here(part):
         _feed(h, bytecode.content_of(part, digest))
