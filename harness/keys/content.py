@@ -18,7 +18,7 @@ import torch
 from harness.keys import bytecode
 from harness.keys.present import present_values
 from harness.keys.source import is_own, source_hash
-from tasks.base import Recipe
+from tasks.base import Recipe, Task
 from tasks.deployed import Victim
 from tasks.files import files_hash, fingerprint, named_files
 from tasks.plugin import Plugin
@@ -37,8 +37,15 @@ def digest(*parts: Any) -> str:
 
 def content_hash(plugin: Plugin) -> str:
     """The hash of what files hold of a plug-in: its code, and what it reads. A notebook's class is in no file."""
-    code = "" if bytecode.lives_here(type(plugin)) else source_hash(type(plugin).__module__)
-    return digest(code, fingerprint(named_files(plugin)))
+    modules = _modules_of(plugin)
+    return digest(source_hash(*modules) if modules else "", fingerprint(named_files(plugin)))
+
+
+def _modules_of(plugin: Plugin) -> list[str]:
+    """The modules whose code a plug-in runs: its own and, as an option may name it, that of a task's source."""
+    found = [] if bytecode.lives_here(type(plugin)) else [type(plugin).__module__]
+    source = plugin.source() if isinstance(plugin, Task) else None
+    return found if source is None else [*found, *_modules_of(source)]
 
 
 def _feed(h: Any, part: Any) -> None:
@@ -67,9 +74,9 @@ def _feed(h: Any, part: Any) -> None:
         _feed(h, {"recipe": vars(part)})
     elif isinstance(part, Plugin):
         files = fingerprint(named_files(part))
-        here = bytecode.lives_here(type(part))
-        code = bytecode.content_of(type(part), digest) if here else source_hash(type(part).__module__)
-        _feed(h, [part.name, part.options(), files, code])
+        here = [bytecode.content_of(type(part), digest)] if bytecode.lives_here(type(part)) else []
+        modules = _modules_of(part)
+        _feed(h, [part.name, part.options(), files, *here, *([source_hash(*modules)] if modules else [])])
     elif bytecode.lives_here(part):
         _feed(h, bytecode.content_of(part, digest))
     elif isinstance(part, np.ndarray | np.generic | re.Pattern | set | frozenset | PurePath | Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -20,7 +21,7 @@ from tasks._models.transformer import Transformer
 from tasks.base import Recipe, Task, load_unsealed
 from tasks.caches import cached
 from tasks.own_files import draw_test_rows
-from tasks.plugin import Above0, BadInput, NamesFiles, Positive, options
+from tasks.plugin import Above0, BadInput, Count, NamesFiles, Positive, options
 from tasks.samples import Samples
 from tasks.text._texts import Texts
 
@@ -48,6 +49,10 @@ class TextTask(Texts, Task):
     vocabulary 8000 and lr 3e-3). Any other victim is a transformers sequence classifier, fine-tuned with its tokenizer;
     "minilm" is all-MiniLM-L6-v2 (Apache-2.0), an encoder of sentences from the extra `minilm`. With
     `frozen: body` only a new head is trained, on the features of texts as they are, without augmentation.
+    With `pretrained_on` a small victim starts from a body trained on another text task, and reads with the tokenizer of
+    that task; its head is new. It stands for a model that was trained on public text before the poison came. Deviation:
+    that training is supervised and small, by the labels and the few thousand texts of one task, where published models
+    learn from much raw text; a body of other subjects may be worse than none (results/pretrained).
     Standard augmentation hides 10 % of a text's tokens at random (Iyyer et al. 2015, word dropout), strong 30 %.
     """
 
@@ -64,18 +69,49 @@ class TextTask(Texts, Task):
     lr: Above0 = 5e-3  # peak learning rate of a small victim
     vocabulary: Annotated[int, Field(ge=256)] = 2000  # tokens of a small victim; 256 are single bytes
     finetune_lr: Above0 = 5e-5  # peak learning rate instead of `lr` where the victim comes from transformers
-    frozen: Literal["none", "body"] = "none"  # "body": only a new head is trained; for a victim from transformers
+    frozen: Literal["none", "body"] = "none"  # "body": only a new head is trained; for a victim that is pre-trained
     head_lr: Above0 = 1e-2  # peak learning rate of the head on a frozen body
+    # the task that a small victim is trained on first, with its labels; "none": it starts from nothing
+    pretrained_on: Literal["none", "ag_news", "imdb", "sms_spam", "sst2", "synthetic_reviews"] = "none"
+    base_seed: Count | None = 0  # of that first training; None: every seed of a grid has one of its own
 
     def __post_init__(self) -> None:
-        if self.frozen == "body" and self.victim in SMALL:
+        if self.frozen == "body" and self.victim in SMALL and self.pretrained_on == "none":
             raise BadInput(
-                f"frozen='body': victim={self.victim!r} is trained from scratch; use 'minilm' or a checkpoint"
+                f"frozen='body': victim={self.victim!r} is trained from scratch; use 'minilm', a checkpoint or "
+                "pretrained_on"
             )
         if self.frozen == "body" and self.augmentation == "strong":
             raise BadInput(
                 "augmentation='strong': a frozen body reads every text once, as it is; leave one of them out"
             )
+        if self.pretrained_on != "none":
+            self._check_pretraining()
+
+    def _check_pretraining(self) -> None:
+        """Raises BadInput where no small victim of this task can be pre-trained as the options say."""
+        said = f"pretrained_on={self.pretrained_on!r}"
+        if self.victim not in SMALL:
+            raise BadInput(f"{said}: victim={self.victim!r} is pre-trained already; use {' or '.join(SMALL)}")
+        if any(cls.__module__ == f"{__package__}.{self.pretrained_on}" for cls in type(self).__mro__):
+            raise BadInput(f"{said}: the texts that the victim is then trained on; name another text task")
+        if self.victim == "transformer" and self.max_length is None:
+            raise BadInput(f"{said}: a transformer has a fixed max_length, and None may differ there; give a number")
+
+    def source(self) -> TextTask | None:
+        """The task that a small victim is trained on first, with its own recipe and all its training texts.
+
+        A transformer has a place for every token and reads as many there as here; a bag reads what that task says.
+        """
+        if self.pretrained_on == "none":
+            return None
+        # By name and late: the source is a subclass of this class. Its code counts in keys (harness/keys/content.py).
+        module = import_module(f"{__package__}.{self.pretrained_on}")
+        task: type[TextTask] = getattr(module, self.pretrained_on.title().replace("_", ""))
+        shape: dict[str, Any] = {"victim": self.victim, "width": self.width, "depth": self.depth}
+        if self.victim == "transformer":
+            shape["max_length"] = self.max_length
+        return task(**shape, vocabulary=self.vocabulary)
 
     @property
     def length(self) -> int:
@@ -94,7 +130,7 @@ class TextTask(Texts, Task):
     def describe_base(self) -> tuple[str, ...]:
         """A warning where all victims start from one pre-trained network."""
         if self.victim in SMALL:
-            return ()
+            return super().describe_base()
         name = f"victim={self.victim}" + (f", SHA-256 of its weights {WEIGHTS[:12]}" if self.victim == MINILM else "")
         return (f"all seeds start from one pre-trained network ({name}): intervals are given that one",)
 
@@ -144,7 +180,9 @@ class TextTask(Texts, Task):
 
     def _count_all(self, train: Samples) -> Tensor:
         """(N,) the tokens of the training texts before the cut. Not from `load`, which asks for `describe_choices`."""
-        return corpus_lengths(Corpus.of(train), self.checkpoint, self.vocabulary)
+        source = self.source()
+        known = Corpus.of(train if source is None else load_unsealed(source).train)
+        return corpus_lengths(Corpus.of(train), self.checkpoint, known, self.vocabulary)
 
     def _choose_length(self, train: Samples) -> int:
         longest = MOST if self.victim in SMALL else longest_text(self.checkpoint)
@@ -207,11 +245,11 @@ class Corpus:
 
 
 def small_tokenizer(task: TextTask) -> Tokenizer:
-    """The small victims' tokenizer: lower-cased byte-level BPE of the task's clean training split.
+    """The small victims' tokenizer: lower-cased byte-level BPE of the task's clean training split, or of its source's.
 
     Read through `load_unsealed`, because a defense must be able to encode its samples while `load` is refused to it.
     """
-    return corpus_tokenizer(Corpus.of(load_unsealed(task).train), task.vocabulary)
+    return corpus_tokenizer(Corpus.of(load_unsealed(task.source() or task).train), task.vocabulary)
 
 
 @cached(maxsize=8)
@@ -221,11 +259,11 @@ def corpus_tokenizer(corpus: Corpus, vocabulary: int) -> Tokenizer:
 
 
 @cached(maxsize=8)
-def corpus_lengths(corpus: Corpus, victim: str, vocabulary: int) -> Tensor:
-    """(N,) the tokens of every text before the cut."""
+def corpus_lengths(corpus: Corpus, victim: str, known: Corpus, vocabulary: int) -> Tensor:
+    """(N,) the tokens of every text before the cut. known: what a small victim's tokenizer is made of."""
     texts = [make_readable(text) for text in corpus.texts]
     if victim in SMALL:
-        return torch.tensor([len(e) for e in corpus_tokenizer(corpus, vocabulary).encode_batch(texts)])
+        return torch.tensor([len(e) for e in corpus_tokenizer(known, vocabulary).encode_batch(texts)])
     return torch.tensor([len(ids) for ids in tokenizer(victim)(texts, verbose=False)["input_ids"]])
 
 

@@ -31,6 +31,7 @@ CASES = (
     ("sst2", {"train_size": 16000}),
     ("cifar10", {"train_size": 2000, "test_size": 2000}),
     ("ag_news", {}),
+    ("imdb", {}),
 )
 
 

@@ -23,13 +23,14 @@ KIB: dict[str, dict[str, int]] = {
     "alpaca": {"train": 440},
     "bbc_news": {"train": 250, "test": 100},
     "ag_news": {"train": 480, "test": 180},
+    "imdb": {"train": 420, "test": 120},  # 1,000 reviews
     "sst2": {"train": 340, "test": 78},  # 20,000 phrases
     "mnist": {"train": 300, "test": 100},
     "fashion_mnist": {"train": 1720, "test": 420},  # 4,000 and a reserve; 1,000
     "speech_commands": {"train": 1440, "validation": 100, "test": 350},  # the reserve of 60 is at most 3/5 of it
     "fsdd": {"train": 3840, "test": 1144},  # 600 and a reserve of 200; half of it for fsdd_synthesiser
     "classic_books": {"train": 5700, "test": 285},
-    "cifar10": {"test": 3500, "train": 7000},  # 2,000; all that is left
+    "cifar10": {"test": 3500, "train": 6460},  # 2,000; all that is left
 }
 IN_ORDER = {"wikitext2_eval"}  # one row is one line of a text, so the first rows are taken
 SEED = 0

@@ -165,7 +165,9 @@ def test_held_out_keeps_repeats_on_one_side():
 
 
 @needs_data
-@pytest.mark.parametrize(("name", "classes", "rows"), [("sst2", 2, 67149), ("ag_news", 4, None), ("sms_spam", 2, 4277)])
+@pytest.mark.parametrize(
+    ("name", "classes", "rows"), [("sst2", 2, 67149), ("ag_news", 4, None), ("sms_spam", 2, 4277), ("imdb", 2, None)]
+)
 def test_real_data_loads(name, classes, rows):
     task = create("tasks", name)
     splits = task.load()
