@@ -1,0 +1,53 @@
+"""Channel Lipschitzness pruning: switch off the channels that can change most for a small change of their input."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from defenses._batch_norm import find_convolutions
+from defenses.base import Case, Defense
+from tasks.deployed import Model
+from tasks.plugin import AtLeast0, options
+
+
+@options
+class Clp(Defense):
+    """Repair: prunes convolution channels of unusually large Lipschitz bound; it asks for no data at all.
+
+    Zheng, Tang, Li and Liu, 2022 (CLP), arXiv 2208.03111, section 4: the bound of a channel is the largest singular
+    value of its kernel, as a matrix of input channels by positions, times |gamma| / sqrt(running variance) of the batch
+    norm behind it. Above mean + u * deviation over the channels of its layer, gamma and beta become 0.
+    The bound supposes an activation of Lipschitz constant 1; that of GELU is 1.13, the same for all channels.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("image", "audio")
+    why_not: ClassVar[str] = "it reads convolutions with batch norm"
+    stage: ClassVar[str] = "repair"
+    paper: ClassVar[str] = "arXiv 2208.03111"
+
+    u: AtLeast0 = 3.0  # standard deviations above the mean of a layer, section 4.2
+
+    def defend(self, case: Case) -> Model:
+        victim = case.fit(case.train)
+        for convolution, norm in find_convolutions(victim):
+            prune(norm, lipschitz_bounds(convolution.weight, norm), self.u)
+        return victim
+
+
+@torch.no_grad()
+def lipschitz_bounds(weight: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """(C_out,) of the channels of a convolution (C_out, C_in, k, k) and the batch norm behind it."""
+    gain = norm.weight.abs() / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
+    largest: Tensor = torch.linalg.matrix_norm(weight.float().flatten(2), ord=2)
+    return largest * gain
+
+
+@torch.no_grad()
+def prune(norm: nn.BatchNorm2d, bounds: Tensor, u: float) -> None:
+    """Zero gamma and beta of the channels whose bound (C,) is above mean + u * deviation."""
+    kept = bounds <= bounds.mean() + u * bounds.std()
+    norm.weight.mul_(kept)
+    norm.bias.mul_(kept)

@@ -1,0 +1,67 @@
+"""Feature shift tuning: start the head anew and keep it away from the backdoored one, so that features must move."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from defenses.base import Case, Defense
+from tasks.base import Batch
+from tasks.deployed import Model
+from tasks.net import Net
+from tasks.plugin import Above0, AtLeast0, Positive, options
+
+
+@options
+class Fst(Defense):
+    """Repair: fine-tunes on clean rows from a new head, which is punished for pointing where the backdoored one did.
+
+    Min, Qin, Shen and Cheng, 2023 (feature shift tuning), arXiv 2310.01875, section 4, eq. 2: cross-entropy plus alpha
+    times the inner product of the head's weights with the backdoored ones, at the norm of those; made for the low
+    poisoning rates at which plain fine-tuning leaves the backdoor in. SGD, 10 epochs, alpha 0.1 as published.
+    """
+
+    why_not: ClassVar[str] = "it needs features that training can shift, and a linear head on them"
+    stage: ClassVar[str] = "repair"
+    paper: ClassVar[str] = "arXiv 2310.01875"
+
+    clean_rows: Positive = 200  # drawn from the reserve
+    epochs: Positive = 10
+    alpha: AtLeast0 = 0.1  # weight of the inner product, section 5.1; less for many classes
+    lr: Above0 = 0.01  # peak learning rate of SGD
+    batch_size: Positive = 64
+
+    def defend(self, case: Case) -> Model:
+        victim = case.fit(case.train)
+        before = victim.module.head.weight.detach().clone()
+        start_anew(victim.module.head, case.rng)
+        tuned = case.fit(
+            case.clean(self.clean_rows), init=victim, loss=partial(self.loss, before=before), epochs=self.epochs,
+            batch_size=self.batch_size, lr=self.lr, optimizer="sgd", weight_decay=5e-4,
+        )  # fmt: skip
+        project(tuned.module.head.weight, before)  # the last step too
+        return tuned
+
+    def loss(self, module: Net, batch: Batch, before: Tensor) -> Tensor:
+        """() cross-entropy plus alpha times the inner product of head (K, D) and backdoored head."""
+        project(module.head.weight, before)
+        likeness = (module.head.weight * before).sum()
+        return F.cross_entropy(module(batch.x).float(), batch.y) + self.alpha * likeness
+
+
+@torch.no_grad()
+def start_anew(head: nn.Linear, rng: torch.Generator) -> None:
+    """Draw a head's weights and bias as torch does for a new layer."""
+    bound = head.in_features**-0.5
+    for part in (head.weight, head.bias):
+        part.copy_(torch.empty(part.shape).uniform_(-bound, bound, generator=rng))
+
+
+@torch.no_grad()
+def project(weight: Tensor, before: Tensor) -> None:
+    """Scale a weight to the Frobenius norm of another."""
+    weight.mul_(before.norm() / weight.norm().clamp(min=1e-12))
