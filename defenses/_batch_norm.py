@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from torch import nn
 
@@ -25,7 +26,8 @@ def find_convolutions(victim: Victim) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2
     """
     find_batch_norms(victim)
     layers = [m for m in victim.module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
-    for before, after in zip(layers, layers[1:]):
-        if isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
-            if before.out_channels == after.num_features:
-                yield before, after
+    for before, after in pairwise(layers):
+        if not isinstance(before, nn.Conv2d) or not isinstance(after, nn.BatchNorm2d):
+            continue
+        if before.out_channels == after.num_features:
+            yield before, after

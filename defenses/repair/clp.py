@@ -40,7 +40,8 @@ class Clp(Defense):
 @torch.no_grad()
 def lipschitz_bounds(weight: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """(C_out,) of the channels of a convolution (C_out, C_in, k, k) and the batch norm behind it."""
-    gain = norm.weight.abs() / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
+    assert norm.running_var is not None
+    gain = norm.weight.abs() / (norm.running_var + norm.eps).sqrt()
     largest: Tensor = torch.linalg.matrix_norm(weight.float().flatten(2), ord=2)
     return largest * gain
 
