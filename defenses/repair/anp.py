@@ -17,6 +17,7 @@ from tasks.deployed import Model, Victim, autocast, layout
 from tasks.plugin import Above0, Positive, Share, options
 from tasks.samples import Samples
 
+THRESHOLDS = [i / 20 for i in range(19)]  # 0 to 0.9, below which a mask prunes
 Scales = dict[str, Tensor]  # of every batch norm, by name: one number per channel
 
 
@@ -35,12 +36,12 @@ class Anp(Defense):
     paper: ClassVar[str] = "arXiv 2110.14430"
 
     clean_rows: Annotated[int, Field(ge=2)] = 200  # drawn from the reserve
-    steps: Positive = 2000  # of the mask
+    steps: Positive = 500  # of the mask
     eps: Above0 = 0.4  # of the perturbation, relative
     alpha: Share = 0.2  # weight of the clean loss
     lr: Above0 = 0.2  # of the mask, by SGD
-    batch_size: Positive = 128
-    tolerance: Share = 0.05  # accuracy on held-out clean rows, relative, that pruning may cost
+    batch_size: Positive = 64
+    tolerance: Share = 0.1  # share of the victim's accuracy on held-out clean rows that pruning may cost
 
     def defend(self, case: Case) -> Model:
         victim, clean = case.fit(case.train), case.clean(self.clean_rows)
@@ -51,9 +52,10 @@ class Anp(Defense):
 
     def learn_mask(self, victim: Victim, clean: Samples, rng: torch.Generator) -> Scales:
         """The mask after all steps, one number in [0, 1] per channel; the victim stays as it is."""
-        net = victim.module.eval().requires_grad_(False)
+        net = victim.module.train().requires_grad_(False)
         x, y = victim.task.rows(clean, victim.device)
         norms = find_batch_norms(victim)
+        before = {name: value.clone() for name, value in net.state_dict().items()}
         mask = {name: torch.ones_like(norm.weight).requires_grad_() for name, norm in norms}
         optimiser = torch.optim.SGD(mask.values(), self.lr, momentum=0.9)
 
@@ -78,6 +80,7 @@ class Anp(Defense):
             with torch.no_grad():
                 for part in mask.values():
                     part.clamp_(0, 1)
+        net.load_state_dict(before)  # the statistics of batches have moved
         return {name: part.detach() for name, part in mask.items()}
 
     def draw_noise(self, like: Tensor, rng: torch.Generator) -> Tensor:
@@ -96,7 +99,7 @@ def draw_batches(n: int, size: int, steps: int, rng: torch.Generator) -> Iterato
 
 @torch.no_grad()
 def prune(victim: Victim, mask: Scales, held: Samples, tolerance: float) -> None:
-    """Zero the batch-norm weights whose mask is below the last of 0.05, 0.1, ..., 0.9 that accuracy allows."""
+    """Zero the batch-norm weights whose mask is below the largest threshold that accuracy on held-out rows allows."""
     norms = find_batch_norms(victim)
     before = {name: norm.weight.clone() for name, norm in norms}
 
@@ -106,9 +109,4 @@ def prune(victim: Victim, mask: Scales, held: Samples, tolerance: float) -> None
         return float((victim.predict(held).answers == held.targets).float().mean())
 
     floor = (1 - tolerance) * accuracy(0)
-    chosen = 0.0
-    for threshold in (i / 20 for i in range(1, 19)):
-        if accuracy(threshold) < floor:
-            break
-        chosen = threshold
-    accuracy(chosen)
+    accuracy(max(threshold for threshold in THRESHOLDS if accuracy(threshold) >= floor))

@@ -35,7 +35,7 @@ class FtSam(Defense):
     epochs: Positive = 100
     rho: Above0 = 2.0  # radius of the climb (BackdoorBench: CIFAR-10; 8 for Tiny ImageNet and GTSRB)
     smoothing: Share = 0.1  # of the labels
-    lr: Above0 = 0.01  # peak learning rate of SGD
+    lr: Above0 = 0.025  # peak learning rate of SGD
     batch_size: Positive = 64
 
     def defend(self, case: Case) -> Model:
