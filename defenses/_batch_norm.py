@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import nn
 
 from tasks.deployed import Victim
+from tasks.net import Net
 from tasks.plugin import NotApplicable
 
 
@@ -17,6 +18,14 @@ def find_batch_norms(victim: Victim) -> list[tuple[str, nn.BatchNorm2d]]:
     if not found:
         raise NotApplicable(f"the network of {victim.task.name} has no batch norm, whose scales are what is changed")
     return found
+
+
+def use_batch_statistics(victim: Victim) -> Net:
+    """The victim's network as in evaluation, without dropout, but that batch norms normalise by batch and move on."""
+    net = victim.module.eval()
+    for _, norm in find_batch_norms(victim):
+        norm.train()
+    return net
 
 
 def find_convolutions(victim: Victim) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, cast
 
 import torch
@@ -11,14 +10,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
 
-from defenses._batch_norm import find_batch_norms
+from defenses._batch_norm import find_batch_norms, use_batch_statistics
 from defenses.base import Case, Defense
+from defenses.repair._masks import Scales, draw_batches, prune
 from tasks.deployed import Model, Victim, autocast, layout
 from tasks.plugin import Above0, Positive, Share, options
 from tasks.samples import Samples
-
-THRESHOLDS = [i / 20 for i in range(19)]  # 0 to 0.9, below which a mask prunes
-Scales = dict[str, Tensor]  # of every batch norm, by name: one number per channel
 
 
 @options
@@ -27,7 +24,13 @@ class Anp(Defense):
 
     Wu and Wang, 2021 (ANP), arXiv 2110.14430, section 4: a mask in [0, 1] multiplies the weight of every batch norm;
     weights and biases are moved by up to eps of themselves, from a random start by one signed step that raises the
-    loss; the mask minimises alpha * clean loss + (1 - alpha) * that loss.
+    loss; the mask minimises alpha * clean loss + (1 - alpha) * that loss. Batch statistics as in training, since with
+    the running ones the mask shrinks everything at once, and no channel stands out. Pruned are the weights.
+    Deviations: 200 clean rows instead of 1 % of 50,000, one half for the mask; 500 steps of 64 rows instead of 2,000 of
+    128, for time; of the thresholds 0, 0.05, ..., 0.9 the largest that costs no more than a tolerated share of accuracy
+    on the other half, where published code chooses by test ASR.
+    Seen on fashion_mnist (2,000 rows, badnets 100, seeds 0 to 2): ASR 1.00 to 0.10, 0.00 and 0.04, accuracy 0.875 to
+    0.795 (`reserve_only`: 0.777). The steps were chosen with 200 steps on seed 0 in view, which left 0.31.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "audio")
@@ -52,7 +55,7 @@ class Anp(Defense):
 
     def learn_mask(self, victim: Victim, clean: Samples, rng: torch.Generator) -> Scales:
         """The mask after all steps, one number in [0, 1] per channel; the victim stays as it is."""
-        net = victim.module.train().requires_grad_(False)
+        net = use_batch_statistics(victim).requires_grad_(False)
         x, y = victim.task.rows(clean, victim.device)
         norms = find_batch_norms(victim)
         before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -86,27 +89,3 @@ class Anp(Defense):
     def draw_noise(self, like: Tensor, rng: torch.Generator) -> Tensor:
         """Uniform in [-eps, eps], of a batch norm's shape."""
         return (torch.rand(like.shape, generator=rng) * 2 - 1).mul(self.eps).to(like.device).requires_grad_()
-
-
-def draw_batches(n: int, size: int, steps: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """So many batches of positions of n rows, each row once per pass."""
-    done = 0
-    while done < steps:
-        for rows in torch.split(torch.randperm(n, generator=rng), size)[: steps - done]:
-            yield rows
-            done += 1
-
-
-@torch.no_grad()
-def prune(victim: Victim, mask: Scales, held: Samples, tolerance: float) -> None:
-    """Zero the batch-norm weights whose mask is below the largest threshold that accuracy on held-out rows allows."""
-    norms = find_batch_norms(victim)
-    before = {name: norm.weight.clone() for name, norm in norms}
-
-    def accuracy(threshold: float) -> float:
-        for name, norm in norms:
-            norm.weight.copy_(before[name] * (mask[name] >= threshold))
-        return float((victim.predict(held).answers == held.targets).float().mean())
-
-    floor = (1 - tolerance) * accuracy(0)
-    accuracy(max(threshold for threshold in THRESHOLDS if accuracy(threshold) >= floor))
