@@ -37,7 +37,7 @@ class IBau(Defense):
     paper: ClassVar[str] = "arXiv 2110.03735"
 
     clean_rows: Positive = 200  # drawn from the reserve
-    rounds: Positive = 5  # of inner and outer problem
+    unlearn_epochs: Positive = 5  # rounds of inner and outer problem, each one pass over the clean rows
     batch_size: Positive = 25
     portion: Share = 0.01  # of an outer batch that carries the change, at least one row
     lr: Above0 = 1e-3  # of Adam, outer
@@ -52,7 +52,7 @@ class IBau(Defense):
         e = net.embed(x).detach()
         span = float(e.amax() - e.amin())
         optimiser = torch.optim.Adam(net.parameters(), self.lr)
-        for _ in range(self.rounds):
+        for _ in range(self.unlearn_epochs):
             change = torch.zeros_like(e[:1])
             for rows in torch.split(torch.randperm(len(e), generator=case.rng), self.batch_size):
                 harm = self.harm(net, e[rows], y[rows], change.requires_grad_(), span)

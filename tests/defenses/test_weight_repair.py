@@ -147,11 +147,11 @@ def test_neuron_masks_are_shares_and_the_victim_is_as_before(few):
 def test_a_perturbation_teaches_the_mask_more_than_clean_rows_do(few):
     victim = few.case.fit(few.train)
     sums = [
-        sum(part.sum() for part in Anp(steps=8, alpha=alpha, eps=eps).learn_mask(victim, few.reserve, rng()).values())
+        sum(part.sum() for part in Anp(steps=16, alpha=alpha, eps=eps).learn_mask(victim, few.reserve, rng()).values())
         for alpha, eps in ((1.0, 0.4), (0.0, 1e-9), (0.0, 0.4))
     ]
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-3, atol=0.0)  # without noise both losses are the clean one
-    assert sums[2] < 0.98 * sums[0]
+    assert sums[2] < 0.99 * sums[0]
 
 
 def test_pruning_goes_as_far_as_held_out_accuracy_allows(few):
@@ -190,7 +190,7 @@ def test_implicit_gradient_equals_that_of_whole_matrices():
         return ce(e + carried[:, None] * span * d), ce(e + span * d) - 0.3 * d.square().sum()
 
     d = change.detach().flatten()
-    curvature = torch.func.hessian(lambda d: losses(flat, d)[1])(d)
+    curvature = torch.func.jacrev(torch.func.grad(lambda d: losses(flat, d)[1]))(d)
     mixed = torch.func.jacrev(torch.func.grad(lambda t, d: losses(t, d)[1], 1))(flat, d)  # (change, weights)
     of_weights, of_change = torch.func.grad(lambda t, d: losses(t, d)[0], (0, 1))(flat, d)
     step = torch.eye(4) + STEP * curvature
