@@ -27,8 +27,8 @@ class ActivationDistance(Defense):
     rows, then the mean over layers. Layers are the network's stages, averaged over positions, and what its head reads.
     Deviations: covariances are shrunk (Ledoit and Wolf), since a half of the clean rows has to do; the other half
     standardises and sets the threshold. A language model has one class: documents.
-    Seen on fashion_mnist (2,000 rows, badnets 100, seeds 0 to 2): AUROC 1.00, ASR 1.00 to 0.00 with 6 to 9 % of the
-    clean inputs refused.
+    Seen on fashion_mnist (2,000 rows, badnets 100) and fsdd (600 clips, tone_clip 100), seeds 0 to 2: AUROC 1.00, ASR
+    1.00 to 0.00 with 6 to 9 % and 2 to 7 % of the clean inputs refused.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")

@@ -43,7 +43,7 @@ def batch_of(x: torch.Tensor, classes: int) -> Batch:
     return Batch(x, torch.arange(len(x)) % classes, torch.arange(len(x)), rng(), 0.0)
 
 
-@pytest.mark.parametrize("defense", [Fst(), FtSam(epochs=50), IBau()], ids=lambda d: d.name)
+@pytest.mark.parametrize("defense", [Fst(epochs=100, lr=0.03), FtSam(epochs=50), IBau()], ids=lambda d: d.name)
 def test_repair_lowers_attack_success_and_keeps_most_of_the_accuracy(few, defense):
     victim, repaired = few.case.fit(few.train), defense.defend(few.case)
     assert few.asr(repaired) < 0.5 * few.asr(victim)
