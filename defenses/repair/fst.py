@@ -23,14 +23,17 @@ class Fst(Defense):
     Min, Qin, Shen and Cheng, 2023 (feature shift tuning), arXiv 2310.01875, section 4, eq. 2: cross-entropy plus alpha
     times the inner product of the head's weights with the backdoored ones, at the norm of those; made for the low
     poisoning rates at which plain fine-tuning leaves the backdoor in. SGD at 0.01 and alpha 0.1 as published.
-    Deviations: 200 clean rows instead of 2 % of 50,000, and 40 epochs instead of 10, as they make 4 steps each; one-
-    cycle schedule instead of cosine. The epochs were chosen with ASR in view: 10, 20 and 40 leave 0.34, 0.27 and 0.12
-    of 1.00 on fashion_mnist (2,000 rows, badnets 100, mean of seeds 0 to 2; with 40: 0.03, 0.02 and 0.31, accuracy
-    0.875 to 0.812). There alpha decides: 0 leaves 0.17 and 0.93, 0.3 leaves 0.00 at 0.771, what `reserve_only` has
-    (seeds 0 and 2). On fsdd (600 clips, tone_clip 100) 0.00 is left, at an accuracy of 0.956 instead of 0.964.
+    Deviations: 200 clean rows instead of 2 % of 50,000, and 40 epochs instead of 10, as they make 4 steps each;
+    one-cycle schedule instead of cosine. The epochs were chosen with ASR in view: 10, 20 and 40 leave 0.34, 0.27 and
+    0.12 of 1.00 on fashion_mnist (2,000 rows, badnets 100, mean of seeds 0 to 2; with 40: 0.03, 0.02 and 0.31,
+    accuracy 0.875 to 0.812). There alpha decides: 0 leaves 0.17 and 0.93, 0.3 leaves 0.00 at 0.771, what
+    `reserve_only` has (seeds 0 and 2). On fsdd (600 clips, tone_clip 100) 0.00 is left, at an accuracy of 0.956
+    instead of 0.964. For images and sounds alone, as the paper is on convolutional networks: a transformer of ag_news
+    (addsent 100, seeds 0 to 2) kept an ASR of 0.55 of 0.83 and fell to an accuracy of 0.58, below `reserve_only`.
     """
 
-    why_not: ClassVar[str] = "it needs features that training can shift, and a linear head on them"
+    modalities: ClassVar[tuple[str, ...]] = ("image", "audio")
+    why_not: ClassVar[str] = "its rates are those of convolutional networks, and a victim of texts loses more to them"
     stage: ClassVar[str] = "repair"
     paper: ClassVar[str] = "arXiv 2310.01875"
 

@@ -28,7 +28,8 @@ class ActivationDistance(Defense):
     Deviations: covariances are shrunk (Ledoit and Wolf), since a half of the clean rows has to do; the other half
     standardises and sets the threshold. A language model has one class: documents.
     Seen on fashion_mnist (2,000 rows, badnets 100) and fsdd (600 clips, tone_clip 100), seeds 0 to 2: AUROC 1.00, ASR
-    1.00 to 0.00 with 6 to 9 % and 2 to 7 % of the clean inputs refused.
+    1.00 to 0.00 with 6 to 9 % and 2 to 7 % of the clean inputs refused; on ag_news (4,000 rows, addsent 100): AUROC
+    0.89, 0.86 and 0.81, ASR 0.83 to 0.49.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular", "language")
