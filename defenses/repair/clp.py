@@ -23,7 +23,8 @@ class Clp(Defense):
     The bound supposes an activation of Lipschitz constant 1; that of GELU is 1.13, the same for all channels.
     Seen on fashion_mnist (2,000 rows, badnets 100, seeds 0 to 2): u = 3, the published value, changes one victim of
     three (ASR 1.00, 0.25, 1.00), as of the few channels of a small network hardly one can be so far out; u = 2 leaves
-    0.03, 0.09 and 0.37 at an accuracy of 0.835 instead of 0.875, without a single clean row.
+    0.03, 0.09 and 0.37 at an accuracy of 0.835 instead of 0.875, without a single clean row. On fsdd (600 clips,
+    tone_clip 100) neither value takes away any of the ASR of 1.00.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "audio")
