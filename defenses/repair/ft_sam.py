@@ -28,6 +28,7 @@ class FtSam(Defense):
     That rule was made with the ASR of seed 0 in view: 0.27 at 0.01, 0.07 at 0.03, 0.02 at 0.1 (at a cost of accuracy).
     Seen on fashion_mnist (2,000 rows, badnets 100, seeds 0 to 2): ASR 1.00 to 0.07, 0.11 and 0.38, accuracy 0.875 to
     0.822; plain `fine_tuning` leaves 0.14, 0.07 and 0.11 at 0.817, so sharpness buys accuracy here, and nothing else.
+    A transformer of ag_news (addsent 100, seed 0) keeps its backdoor: ASR 0.84 to 0.81.
     """
 
     why_not: ClassVar[str] = "no radius is published for the columns of a table"
