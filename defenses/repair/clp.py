@@ -17,9 +17,9 @@ from tasks.plugin import AtLeast0, options
 class Clp(Defense):
     """Repair: prunes convolution channels of unusually large Lipschitz bound; it asks for no data at all.
 
-    Zheng, Tang, Li and Liu, 2022 (CLP), arXiv 2208.03111, section 4: the bound of a channel is the largest singular
-    value of its kernel, as a matrix of input channels by positions, times |gamma| / sqrt(running variance) of the batch
-    norm behind it. Above mean + u * deviation over the channels of its layer, gamma and beta become 0.
+    Zheng, Tang, Li and Liu, 2022 (CLP), arXiv 2208.03111: the bound of a channel is the largest singular value of its
+    kernel, as a matrix of input channels by positions, times |gamma| / sqrt(running variance) of the batch norm behind
+    it. Above mean + u * deviation over the channels of its layer, gamma and beta become 0.
     The bound supposes an activation of Lipschitz constant 1; that of GELU is 1.13, the same for all channels.
     Seen on fashion_mnist (2,000 rows, badnets 100, seeds 0 to 2): u = 3, the published value, changes one victim of
     three (ASR 1.00, 0.25, 1.00), as of the few channels of a small network hardly one can be so far out; u = 2 leaves
@@ -32,7 +32,7 @@ class Clp(Defense):
     stage: ClassVar[str] = "repair"
     paper: ClassVar[str] = "arXiv 2208.03111"
 
-    u: AtLeast0 = 3.0  # standard deviations above the mean of a layer, section 4.2
+    u: AtLeast0 = 3.0  # standard deviations above the mean of a layer (published code; swept from 0 to 10)
 
     def defend(self, case: Case) -> Model:
         victim = case.fit(case.train)

@@ -20,9 +20,9 @@ from tasks.plugin import Above0, AtLeast0, Positive, options
 class Fst(Defense):
     """Repair: fine-tunes on clean rows from a new head, which is punished for pointing where the backdoored one did.
 
-    Min, Qin, Shen and Cheng, 2023 (feature shift tuning), arXiv 2310.01875, section 4, eq. 2: cross-entropy plus alpha
-    times the inner product of the head's weights with the backdoored ones, at the norm of those; made for the low
-    poisoning rates at which plain fine-tuning leaves the backdoor in. SGD at 0.01 and alpha 0.1 as published.
+    Min, Qin, Shen and Cheng, 2023 (feature shift tuning), arXiv 2310.01875, eq. 2: cross-entropy plus alpha times the
+    inner product of the head's weights with the backdoored ones, at the norm of those; made for the low poisoning
+    rates at which plain fine-tuning leaves the backdoor in. SGD at 0.01 and alpha 0.1 as published.
     Deviations: 200 clean rows instead of 2 % of 50,000, and 40 epochs instead of 10, as they make 4 steps each;
     one-cycle schedule instead of cosine. The epochs were chosen with ASR in view: 10, 20 and 40 leave 0.34, 0.27 and
     0.12 of 1.00 on fashion_mnist (2,000 rows, badnets 100, mean of seeds 0 to 2; with 40: 0.03, 0.02 and 0.31,
@@ -39,7 +39,7 @@ class Fst(Defense):
 
     clean_rows: Positive = 200  # drawn from the reserve
     epochs: Positive = 40
-    alpha: AtLeast0 = 0.1  # weight of the inner product, section 5.1; less for many classes
+    alpha: AtLeast0 = 0.1  # weight of the inner product; less for many classes
     lr: Above0 = 0.01  # peak learning rate of SGD
     batch_size: Positive = 64
 

@@ -20,9 +20,9 @@ from tasks.plugin import Above0, Positive, Share, options
 class FtSam(Defense):
     """Repair: fine-tunes on clean rows by the gradient at the worst weights nearby, which large weights feel most.
 
-    Zhu, Wei, Shen, Fan and Wu, 2023 (FT-SAM), arXiv 2304.11823, section 4: adaptive sharpness-aware minimisation
-    (Kwon et al., 2021, arXiv 2102.11600): climb by rho * w^2 * g / || |w| * g ||, step from w by the gradient found
-    there. rho, label smoothing, SGD and 100 epochs as BackdoorBench has them for CIFAR-10.
+    Zhu, Wei, Shen, Fan and Wu, 2023 (FT-SAM), arXiv 2304.11823: adaptive sharpness-aware minimisation (Kwon et al.,
+    2021, arXiv 2102.11600): climb by rho * w^2 * g / || |w| * g ||, step from w by the gradient found there. rho,
+    label smoothing, SGD and 100 epochs as BackdoorBench has them for CIFAR-10.
     Deviations: 200 clean rows instead of 5 % of the training set, in batches of 64 instead of 256: 400 of its 1,000
     steps, hence a rate of 0.025 instead of 0.01, so that the way is as long; one-cycle schedule instead of cosine.
     That rule was made with the ASR of seed 0 in view: 0.27 at 0.01, 0.07 at 0.03, 0.02 at 0.1 (at a cost of accuracy).

@@ -22,9 +22,9 @@ from tasks.samples import Samples
 class ActivationDistance(Defense):
     """Screening: refuses inputs whose activations lie far, by Mahalanobis, from the clean rows of every class.
 
-    Lee, Lee, Lee and Shin, 2018, arXiv 1807.03888, section 2 (class means, one covariance); Chen, Yang, Bi and Sun,
-    2022 (DAN), arXiv 2210.07907, section 4: of every layer the smallest distance over classes, standardised on clean
-    rows, then the mean over layers. Layers are the network's stages, averaged over positions, and what its head reads.
+    Lee, Lee, Lee and Shin, 2018, arXiv 1807.03888 (class means, one covariance); Chen, Yang, Zhang, Bi and Sun, 2022
+    (DAN), arXiv 2210.07907: of every layer the smallest distance over classes, standardised on clean rows, then the
+    mean over layers. Layers are the network's stages, averaged over positions, and what its head reads.
     Deviations: covariances are shrunk (Ledoit and Wolf), since a half of the clean rows has to do; the other half
     standardises and sets the threshold. A language model has one class: documents.
     Seen on fashion_mnist (2,000 rows, badnets 100) and fsdd (600 clips, tone_clip 100), seeds 0 to 2: AUROC 1.00, ASR

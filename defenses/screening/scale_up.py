@@ -19,13 +19,13 @@ from tasks.samples import Samples
 class ScaleUp(Defense):
     """Screening: multiplies each input by 3, 5, 7, 9, 11 and clips it; refuses it if it keeps its class too often.
 
-    Guo, Li, Chen, Guo, Sun and Liu, 2023 (SCALE-UP), arXiv 2302.03251, section 4, the data-limited form: the share of
-    copies with the input's own class, minus the mean of that share over clean rows of the class, divided by its
-    standard deviation. Sounds are amplified.
+    Guo, Li, Chen, Guo, Sun and Liu, 2023 (SCALE-UP), arXiv 2302.03251, the data-limited form: the share of copies with
+    the input's own class, minus the mean of that share over clean rows of the class, divided by its standard
+    deviation. Sounds are amplified.
     Deviation: the threshold is a quantile over clean rows that set no mean, instead of a fixed 0.5 or so.
     Unproven: on fashion_mnist stamped pictures do keep their class (99 % of badnets 100 at every factor), but so do 83
-    to 88 % of clean ones, whose black ground stays black: AUROC 0.42, 0.83 and 0.67 (seeds 0 to 2), and no
-    threshold stops them. On fsdd (tone_clip 100) AUROC is 0.88, 0.41 and 0.63.
+    to 88 % of clean ones, whose black ground stays black: AUROC 0.42, 0.83 and 0.67 (seeds 0 to 2), and no threshold
+    stops them. On fsdd (tone_clip 100) AUROC is 0.88, 0.41 and 0.63.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "audio")
