@@ -7,51 +7,17 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from columns import Column
 from helpers import needs_data
-from sklearn.metrics import roc_auc_score
 
-from attacks.base import Scene
 from defenses.inspection.neural_cleanse import NeuralCleanse, anomaly
 from defenses.repair.fine_pruning import FinePruning, choose_features, dormant_first, prune
 from defenses.repair.fine_tuning import FineTuning
 from defenses.repair.nad import Nad, attention, run_stages
 from defenses.screening.strip import Strip, by_tfidf, replace_words, superimpose
-from harness.cell.case import CellCase, Fitter
-from harness.cell.steps import make_challenge, make_poisoned
 from harness.plugins.registry import create
-from harness.store.folder import Store
-from harness.testing.checks import CPU
 from tasks.base import Batch
 from tasks.image.digits import Digits
-from tasks.samples import Challenge
-
-
-class Column:
-    """One poisoned training set, everything that shares its victim, and the grading."""
-
-    def __init__(self, folder, task, dose: int, seed: int = 0) -> None:
-        attack, splits = create("attacks", "badnets"), task.load()
-        self.test, self.seed, self.reserve = splits.test, seed, splits.reserve
-        self.fitter = Fitter(task, Store(folder), CPU, seed)
-        scene = Scene(task, splits.train, self.fitter, CPU)
-        self.train = make_poisoned(attack, scene, dose, seed).train
-        challenge = make_challenge(attack, scene, splits.test, seed)
-        assert challenge is not None
-        self.challenge: Challenge = challenge
-
-    @property
-    def case(self) -> CellCase:
-        return CellCase(self.train, self.reserve, self.fitter, torch.Generator().manual_seed(self.seed))
-
-    def accuracy(self, model) -> float:
-        return (model.predict(self.test).answers == self.test.targets).float().mean().item()
-
-    def asr(self, model) -> float:
-        return (model.predict(self.challenge.inputs).answers == self.challenge.wanted).float().mean().item()
-
-    def auroc(self, model) -> float:
-        clean, stamped = (model.predict(rows).suspicion for rows in (self.test, self.challenge.inputs))
-        return float(roc_auc_score([0] * len(clean) + [1] * len(stamped), torch.cat([clean, stamped])))
 
 
 @pytest.fixture(scope="module")
