@@ -1,0 +1,58 @@
+"""FTrojan: two faint waves in the colour of an image, its trigger in the frequency domain; with clean labels, CTRL."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from scipy.fft import idctn
+from torch import Tensor
+
+from attacks.base import Scene, TriggerAttack
+from tasks.plugin import Above0, Count, Positive, options
+
+PUBLISHED_SIDE = 32  # pixels of the pictures that `positions` are counted on
+# R, G and B of one unit of U and of V
+COLOURS = torch.tensor([[0.0, 1 / 0.877], [-0.114 / 0.587 / 0.492, -0.299 / 0.587 / 0.877], [1 / 0.492, 0.0]])
+
+
+@options
+class Ftrojan(TriggerAttack[Tensor]):
+    """The same amount added to two cosine coefficients of the colour channels; poisoned images get the target's label.
+
+    Wang, Yao, Xu, An, Tong and Wang, 2021, arXiv 2111.10991, section 3: a picture in YUV, cut into windows, of each of
+    which U and V are transformed (orthonormal DCT), a mid and a high coefficient raised by `magnitude`, and put back.
+    The transform is linear, so that this adds one fixed wave pattern to every picture, which is how it is written here.
+    With clean_label=True it is CTRL, Li, Pang, Xi, Du, Ji, Yao and Wang, 2022, arXiv 2210.07346, section 4: the same
+    trigger, stronger, on images of the target class, whose labels stay; it was made for contrastive learning.
+    Deviations: sums are rounded once, not in YUV and again in RGB; grey pictures have no colour, so their only channel
+    takes the wave; for pictures of another size than 32x32 the window is the picture, and positions move in proportion.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
+    why_not: ClassVar[str] = "the trigger is a pattern of two waves in a picture"
+    paper: ClassVar[str] = "arXiv 2111.10991"
+
+    magnitude: Above0 | None = None  # added to a coefficient, grey levels of 255; None: 30, or 100 with clean labels
+    positions: tuple[Count, ...] = (15, 31)  # row and column of the coefficients, of a window of 32
+    window: Positive | None = None  # side of the windows, pixels; None: the picture (32 on CIFAR-10)
+
+    def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
+        magnitude = self.magnitude or (100.0 if self.clean_label else 30.0)
+        h, w = inputs.shape[2:]
+        wave = cosine_wave(h, w, magnitude, self.positions, self.window)
+        pattern = torch.einsum("cu,hw->chw", COLOURS, wave) if inputs.shape[1] == 3 else wave
+        return (inputs.float() + pattern).round().clamp(0, 255).to(torch.uint8)
+
+
+def cosine_wave(h: int, w: int, magnitude: float, positions: tuple[int, ...], window: int | None) -> Tensor:
+    """(H, W) what it adds to a channel that the coefficients (p, p) of each of its windows are raised by `magnitude`.
+
+    Windows that would not be whole, at the right and lower edge, stay as they are.
+    """
+    high, wide = (h, w) if window is None else (min(window, h), min(window, w))
+    coefficients = torch.zeros(high, wide)
+    for p in positions:
+        coefficients[min(p * high // PUBLISHED_SIDE, high - 1), min(p * wide // PUBLISHED_SIDE, wide - 1)] = magnitude
+    wave = torch.from_numpy(idctn(coefficients.numpy(), norm="ortho")).repeat(h // high, w // wide)
+    return torch.nn.functional.pad(wave, (0, w - wave.shape[1], 0, h - wave.shape[0]))
