@@ -246,7 +246,7 @@ def test_moving_away_raises_the_loss_within_the_bound(scene: Scene) -> None:
     assert (moved - images).abs().max() <= 8 + 1e-4
     assert moved.min() >= 0
     assert moved.max() <= 255
-    assert loss(moved) > loss(images) + 0.1
+    assert loss(moved) > 3 * loss(images)
     assert torch.equal(move_away(net, images, labels, eps=8, steps=0, step=1.5), images)
 
 
