@@ -11,6 +11,8 @@ from helpers import tiny
 from scipy.fft import dctn
 
 from attacks._crafting.cover import cover_mask
+from attacks._crafting.features import imitate, read_features
+from attacks._crafting.generators import sameness
 from attacks._crafting.patches import random_patch
 from attacks.base import Poison, Scene
 from attacks.image.bpp import dither, quantise
@@ -263,3 +265,74 @@ def test_rows_are_hard_images_of_the_target_with_the_pattern(scene: Scene) -> No
     bare = attack("label_consistent", steps=0).poison(scene, 5, rng(3))
     assert torch.equal(pixels(bare.samples)[:, 0, ~corner], pixels(before)[:, 0, ~corner])
     assert torch.equal(bare.samples.ids, found.samples.ids)
+
+
+# Input-aware
+
+
+def test_sameness_is_low_where_what_is_made_of_two_pictures_differs() -> None:
+    x1, x2 = torch.zeros(3, 1, 2, 2), torch.full((3, 1, 2, 2), 0.5)
+    assert sameness(x1, x2, x1, x2).item() == pytest.approx(1, abs=1e-3)
+    assert sameness(x1, x2, x1, 2 * x2).item() == pytest.approx(0.5, abs=1e-3)
+    assert sameness(x1, x2, x2, x2).item() > 100
+
+
+def test_masks_are_sparse_triggers_differ_and_a_cross_row_has_that_of_another_picture(scene: Scene) -> None:
+    ours = attack("input_aware", mask_epochs=20, teacher_epochs=2, batch=40)
+    networks, inputs = ours.networks(scene), pixels(scene.train)[:30]
+    masks = networks.mask(inputs.float())
+    assert 0 < masks.flatten(1).mean(1).mean() < 0.15
+    dense = attack("input_aware", mask_epochs=20, teacher_epochs=1, batch=40, sparsity=0.0).networks(scene)
+    assert dense.mask(inputs.float()).mean() > 2 * masks.mean(), "it is the penalty that keeps them small"
+    own, other = ours.stamp(scene, inputs, rng()), networks.stamp(inputs, inputs.roll(1, 0))
+    assert (own != other).flatten(1).any(1).float().mean() > 0.8
+    found = ours.poison(scene, 6, rng(3))
+    before, cover = originals(scene, found), cover_mask(6, 0.5)
+    assert torch.equal(found.samples.targets[cover], before.targets[cover])
+    for clean, crossed in zip(pixels(before)[cover], pixels(found.samples)[cover], strict=True):
+        everything = pixels(scene.train)
+        possible = torch.cat([networks.stamp(clean[None], everything[n : n + 1]) for n in range(len(everything))])
+        assert (possible == crossed).flatten(1).all(1).any()
+
+
+def test_no_classifier_no_input_aware_trigger(store: Store) -> None:
+    task = tiny("digits_transfer")
+    with pytest.raises(NotApplicable, match="is not trained"):
+        attack("input_aware").poison(Scene(task, task.load().train, Fitter(task, store, CPU, 7), CPU), 2, rng())
+
+
+# Hidden trigger
+
+
+def test_each_image_imitates_a_goal_of_its_own(scene: Scene) -> None:
+    module = scene.fit(scene.train, epochs=5).module
+    images = pixels(scene.train).float()
+    bases, goals = images[:6], read_features(module, images[20:26])
+
+    def apart(x: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(read_features(module, x), goals)
+
+    moved = imitate(module, bases, goals, eps=64, steps=60, step=4)
+    assert (moved - bases).abs().max() <= 64 + 1e-3
+    assert moved.min() >= 0
+    assert moved.max() <= 255
+    assert apart(moved).min(1).values.mean() < 0.7 * apart(bases).min(1).values.mean()
+    assert len(set(apart(moved).argmin(1).tolist())) > 3, "not all of them the same goal"
+
+
+def test_no_hidden_poison_shows_the_patch_and_only_the_source_is_asked(scene: Scene) -> None:
+    ours = attack("hidden_trigger", source=4, steps=3)
+    found = ours.poison(scene, 5, rng(3))
+    before = originals(scene, found)
+    assert (before.targets == 0).all()
+    assert torch.equal(found.samples.targets, before.targets)
+    assert 0 < int((pixels(found.samples).int() - pixels(before).int()).abs().max()) <= 16
+    test = scene.task.load().test
+    challenge = ours.challenge(scene, test, rng())
+    assert len(challenge.inputs) == int((test.targets == 4).sum())
+    many = ours.stamp(scene, torch.full((40, 1, 8, 8), 100, dtype=torch.uint8), rng())
+    changed = (many != 100).flatten(2).nonzero()
+    assert len(changed) == 40 * 4
+    assert len({tuple(row.flatten().tolist()) for row in many}) > 15, "at random places"
+    with pytest.raises(BadInput, match="is the target"):
+        attack("hidden_trigger", source=0).poison(scene, 2, rng())
