@@ -10,12 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._crafting.cover import CoverAttack
-from attacks._crafting.patches import check_patch, quarter_of, random_patch
+from attacks._crafting.squares import check_corners, quarter_of, random_patch
 from attacks.base import Scene, TriggerAttack
 from tasks.plugin import Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 
 Opacities = Annotated[tuple[Share, ...], Field(min_length=4, max_length=4)]
+Pieces = Annotated[int, Field(ge=1, le=4)]
 
 
 @options
@@ -38,14 +39,14 @@ class AdaptivePatch(CoverAttack):
     cover: Share = 2 / 3  # share of the dose that are cover rows; twice as many as payload rows
     opacities: Opacities = (0.5, 0.2, 0.5, 0.3)  # of the patches in training images
     test_opacities: Opacities = (1.0, 0.0, 1.0, 0.0)  # in test images, which carry all at once
-    patches: Positive = 1  # that a training image carries, 4 at most; drawn for each
+    patches: Pieces = 1  # that a training image carries; drawn for each
     size: Positive | None = None  # side of a patch, pixels; None: a quarter of the shorter side (8 of 32)
     patch_seed: Count = 0  # which random patches; the same for training and test
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         h, w = inputs.shape[2:]
         size = quarter_of(h, w) if self.size is None else self.size
-        check_patch(self, size, inputs.shape)
+        check_corners(self, size, inputs.shape)
         carried = torch.rand(len(inputs), 4, generator=rng).argsort(1).argsort(1) < self.patches  # (N, 4)
         out = inputs.float()
         corners = [(top, left) for top in (0, h - size) for left in (0, w - size)]

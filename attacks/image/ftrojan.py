@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from scipy.fft import idctn
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.plugin import Above0, Count, Positive, options
+from tasks.plugin import Above0, BadInput, Positive, options
 
 PUBLISHED_SIDE = 32  # pixels of the pictures that `positions` are counted on
+Place = Annotated[int, Field(ge=0, le=PUBLISHED_SIDE - 1)]
 # R, G and B of one unit of U and of V
 COLOURS = torch.tensor([[0.0, 1 / 0.877], [-0.114 / 0.587 / 0.492, -0.299 / 0.587 / 0.877], [1 / 0.492, 0.0]])
 
@@ -34,12 +36,17 @@ class Ftrojan(TriggerAttack[Tensor]):
     paper: ClassVar[str] = "arXiv 2111.10991"
 
     magnitude: Above0 | None = None  # added to a coefficient, grey levels of 255; None: 30, or 100 with clean labels
-    positions: tuple[Count, ...] = (15, 31)  # row and column of the coefficients, of a window of 32
+    positions: tuple[Place, ...] = (15, 31)  # row and column of the coefficients, of a window of 32
     window: Positive | None = None  # side of the windows, pixels; None: the picture (32 on CIFAR-10)
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         magnitude = self.magnitude or (100.0 if self.clean_label else 30.0)
         h, w = inputs.shape[2:]
+        if self.window is not None and self.window > min(h, w):
+            raise BadInput(
+                f"ftrojan: window={self.window} does not fit pictures of {w}x{h} pixels; at most {min(h, w)}, or null "
+                "for the whole picture"
+            )
         wave = cosine_wave(h, w, magnitude, self.positions, self.window)
         pattern = torch.einsum("cu,hw->chw", COLOURS, wave) if inputs.shape[1] == 3 else wave
         return (inputs.float() + pattern).round().clamp(0, 255).to(torch.uint8)
@@ -50,9 +57,9 @@ def cosine_wave(h: int, w: int, magnitude: float, positions: tuple[int, ...], wi
 
     Windows that would not be whole, at the right and lower edge, stay as they are.
     """
-    high, wide = (h, w) if window is None else (min(window, h), min(window, w))
+    high, wide = (h, w) if window is None else (window, window)
     coefficients = torch.zeros(high, wide)
     for p in positions:
-        coefficients[min(p * high // PUBLISHED_SIDE, high - 1), min(p * wide // PUBLISHED_SIDE, wide - 1)] = magnitude
+        coefficients[p * high // PUBLISHED_SIDE, p * wide // PUBLISHED_SIDE] = magnitude
     wave = torch.from_numpy(idctn(coefficients.numpy(), norm="ortho")).repeat(h // high, w // wide)
     return torch.nn.functional.pad(wave, (0, w - wave.shape[1], 0, h - wave.shape[0]))

@@ -10,10 +10,11 @@ from torch import Tensor
 from attacks._crafting.blocks import Job, craft_in_blocks, make_job
 from attacks._crafting.features import imitate, read_features, to_float
 from attacks._crafting.gradients import with_grey_levels
-from attacks._crafting.patches import check_patch, quarter_of, random_patch
-from attacks.base import ClassRef, Poison, Scene, TriggerAttack, check_target
+from attacks._crafting.patches import check_patch
+from attacks._crafting.squares import quarter_of, random_patch
+from attacks.base import ClassRef, Poison, Scene, TriggerAttack, class_fault
 from tasks.caches import cached
-from tasks.plugin import Above0, BadInput, Count, Positive, options
+from tasks.plugin import Above0, BadInput, Count, NotApplicable, Positive, options
 from tasks.samples import Challenge, Samples
 
 
@@ -66,7 +67,8 @@ class HiddenTrigger(TriggerAttack[Tensor]):
         return TriggerAttack.challenge(self, scene, samples.select(samples.targets == self.source), rng)
 
     def _check_source(self, scene: Scene) -> None:
-        check_target(self.source, scene.task)
+        if fault := class_fault(self.source, scene.task.classes):
+            raise NotApplicable(f"source={self.source}: {scene.task.name} has {fault}")
         if self.source == self.target:
             raise BadInput(f"hidden_trigger: source={self.source} is the target; name another class")
 

@@ -52,7 +52,7 @@ class InputAware(CoverAttack):
         others = train.select(torch.randint(len(train), (len(train),), generator=rng)[: len(clean)])
         # One at a time, so that a row does not depend on how many there are.
         crossed = [networks.stamp(clean.inputs[n : n + 1], others.inputs[n : n + 1]) for n in range(len(clean))]  # type: ignore[arg-type]
-        return clean.with_inputs(join(crossed))  # type: ignore[arg-type]
+        return clean.with_inputs(join(crossed))
 
     def networks(self, scene: Scene) -> Generators:
         """The networks that make triggers. Raises NotApplicable where the body of victims is trained elsewhere."""

@@ -13,6 +13,7 @@ from attacks._crafting.blocks import Job, craft_in_blocks, make_job
 from attacks._crafting.features import to_float
 from attacks._crafting.gradients import project, with_grey_levels
 from attacks._crafting.patches import check_patch
+from attacks._crafting.squares import check_corners
 from attacks.base import Poison, Scene, TriggerAttack
 from tasks.caches import cached
 from tasks.net import Net
@@ -48,6 +49,8 @@ class LabelConsistent(TriggerAttack[Tensor]):
     block: Positive = 50  # rows crafted at a time, each on its own
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
+        if self.corners == "four":
+            check_corners(self, self.size, inputs.shape)
         check_patch(self, self.size, inputs.shape)
         h, w = inputs.shape[2:]
         signs = corner_signs(h, w, self.size, self.corners)

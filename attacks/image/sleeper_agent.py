@@ -9,7 +9,8 @@ from torch import Tensor
 
 from attacks._crafting.blocks import Job, craft_in_blocks, make_job
 from attacks._crafting.gradients import gradient_norms, match_gradients
-from attacks._crafting.patches import check_patch, quarter_of, random_patch
+from attacks._crafting.patches import check_patch
+from attacks._crafting.squares import quarter_of, random_patch
 from attacks.base import Poison, Scene, TriggerAttack
 from tasks.caches import cached
 from tasks.plugin import Above0, Count, Positive, options

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._crafting.cover import cover_mask
-from attacks.base import ClassRef, Poison, Scene, check_target
+from attacks.base import ClassRef, Poison, Scene, check_target, class_fault
 from attacks.image.badnets import Badnets
-from tasks.plugin import BadInput, Count, Share, options
+from tasks.plugin import BadInput, Count, NotApplicable, Share, options
 from tasks.samples import Challenge, Samples
 
 
@@ -67,8 +67,11 @@ class Tact(Badnets):
 
     def _check_roles(self, scene: Scene) -> None:
         """Raises BadInput where a class has two roles, NotApplicable where the task lacks one."""
-        for number in (self.target, self.source, *self.cover_classes):
-            check_target(number, scene.task)
+        check_target(self.target, scene.task)
+        for option, numbers in (("source", (self.source,)), ("cover_classes", self.cover_classes)):
+            for number in numbers:
+                if fault := class_fault(number, scene.task.classes):
+                    raise NotApplicable(f"{option} has class {number}: {scene.task.name} has {fault}")
         if self.source == self.target or {self.source, self.target} & {*self.cover_classes}:
             raise BadInput(
                 f"tact: source={self.source}, target={self.target}, cover_classes={self.cover_classes}: a class has "

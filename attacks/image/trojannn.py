@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks._crafting.optimised import Objective, make_objective
-from attacks._crafting.patches import check_patch, quarter_of
+from attacks._crafting.patches import check_patch
+from attacks._crafting.squares import quarter_of
 from attacks.base import Scene, TriggerAttack, check_target
-from tasks.plugin import Above0, Count, Positive, options
+from tasks.plugin import Above0, BadInput, Count, Positive, options
 from tasks.samples import Samples
 
 
@@ -70,7 +71,9 @@ def optimise_patch(
     victim, rows, (top, left) = objective.surrogate, objective.rows, corner
     assert isinstance(rows.inputs, Tensor)
     module = victim.module.eval().requires_grad_(False)
-    chosen = module.head.weight.abs().sum(0).topk(min(neurons, module.head.in_features)).indices
+    if neurons > module.head.in_features:
+        raise BadInput(f"trojannn: neurons={neurons}: the surrogate has {module.head.in_features} last features")
+    chosen = module.head.weight.abs().sum(0).topk(neurons).indices
     channels, h, w = rows.inputs.shape[1:]
     around = (left, w - left - size, top, h - top - size)
     start = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(seed)) * 255

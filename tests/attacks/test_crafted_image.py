@@ -18,7 +18,7 @@ from attacks._crafting.gradients import (
     parameters,
     project,
 )
-from attacks._crafting.patches import random_patch
+from attacks._crafting.squares import random_patch
 from attacks.base import Poison, Scene
 from attacks.image.adaptive_blend import random_pieces
 from harness.cell.case import Fitter

@@ -13,7 +13,7 @@ from scipy.fft import dctn
 from attacks._crafting.cover import cover_mask
 from attacks._crafting.features import imitate, read_features
 from attacks._crafting.generators import sameness
-from attacks._crafting.patches import random_patch
+from attacks._crafting.squares import random_patch
 from attacks.base import Poison, Scene
 from attacks.image.bpp import dither, quantise
 from attacks.image.ftrojan import COLOURS, cosine_wave
@@ -196,7 +196,7 @@ def test_a_class_with_two_roles_a_class_that_is_not_there_and_too_many_rows(scen
     for options in ({"source": 0}, {"source": 5}, {"target": 7}):
         with pytest.raises(BadInput, match="a class has one role"):
             attack("tact", **options).poison(scene, 2, rng())
-    with pytest.raises(NotApplicable, match="target=12"):
+    with pytest.raises(NotApplicable, match="cover_classes has class 12: digits has classes 0 to 9"):
         attack("tact", cover_classes=(12,)).poison(scene, 2, rng())
     source = int((scene.train.targets == 1).sum())
     attack("tact", cover=0.0).poison(scene, source, rng())
@@ -336,3 +336,5 @@ def test_no_hidden_poison_shows_the_patch_and_only_the_source_is_asked(scene: Sc
     assert len({tuple(row.flatten().tolist()) for row in many}) > 15, "at random places"
     with pytest.raises(BadInput, match="is the target"):
         attack("hidden_trigger", source=0).poison(scene, 2, rng())
+    with pytest.raises(NotApplicable, match="source=10: digits has classes 0 to 9"):
+        attack("hidden_trigger", source=10).poison(scene, 2, rng())
