@@ -30,6 +30,8 @@ class AdaptivePatch(CoverAttack):
     Deviations: four random black-and-white patches in the four corners, of a quarter of the side, where the authors
     have two corner logos and two squares of several sizes; test images carry the two of the greatest opacity. Payload
     and cover rows come from outside the target class, where the authors' code draws them from all classes.
+    Seen on fashion_mnist with 2,000 rows, seeds 0, 1, 2: ASR 0.18 (0.05 to 0.26) at dose 30, of which 10 rows ask for
+    the target, and 0.56 (0.39 to 0.72) at 100.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
