@@ -27,9 +27,9 @@ class Bpp(CoverAttack):
     changes in another picture, and keep their label, so that the victim learns quantisation and not noise of its size.
     The dose counts both kinds; BackdoorBench, whose defaults these are, draws as many noise rows as payload rows.
     Deviations: the paper's attacker trains the victim, with fresh noise rows in every batch; this one places rows.
-    Not reproduced at the published 8 levels, which change a small grey picture by 32 dB: on fashion_mnist with 2,000
-    rows ASR is 0.02 at dose 100 (three seeds; floor 0.02) and 0.07 at 400 (one), 0.16 without noise rows. With 3 levels,
-    a setting chosen after these were seen, it is 0.25 at 100 and 0.82 at 400, with dithering 0.91 (one seed each).
+    Not reproduced at the published 8 levels (32 dB): on fashion_mnist with 2,000 rows ASR is 0.02 at dose 100 (three
+    seeds; floor 0.02) and 0.07 at 400 (one), 0.16 without noise rows. With 3 levels, chosen after that was seen, it is
+    0.25 at 100 and 0.82 at 400, with dithering 0.91 (one seed each).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)

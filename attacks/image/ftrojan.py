@@ -29,10 +29,10 @@ class Ftrojan(TriggerAttack[Tensor]):
     trigger, stronger, on images of the target class, whose labels stay; it was made for contrastive learning.
     Deviations: sums are rounded once, not in YUV and again in RGB; grey pictures have no colour, so their only channel
     takes the wave; for pictures of another size than 32x32 the window is the picture, and positions move in proportion.
-    Few rows do not teach a trigger that moves a pixel by at most 4 grey levels (45 dB): on fashion_mnist with 2,000 rows
-    ASR is 0.05 at dose 100 (three seeds; floor 0.02) and 0.63 at 400 (one), and as CTRL 0.04 at 100 (three). At
-    magnitude 100, chosen after that was seen, it is 0.67 at dose 100; on cifar10 with 2,000 rows and dose 200, the
-    published 10 %, 0.15 and with magnitude 100 1.00 (one seed each).
+    Few rows hardly teach a trigger that moves a pixel by about 4 grey levels at most (45 dB): on fashion_mnist with
+    2,000 rows ASR is 0.05 at dose 100 (three seeds; floor 0.02) and 0.63 at 400 (one), and as CTRL 0.04 at 100 (three).
+    At magnitude 100, chosen after that was seen, it is 0.67 at dose 100; on cifar10 with 2,000 rows and dose 200, the
+    published 10 %, it is 0.15 and with magnitude 100 1.00 (one seed each).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)

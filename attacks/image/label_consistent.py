@@ -31,6 +31,8 @@ class LabelConsistent(TriggerAttack[Tensor]):
     Deviations: the surrogate is a clean victim of the attacker's own seed, where the authors train one adversarially;
     rows are crafted in fixed blocks, so that doses are nested; the corners show plain checkerboards, of which the
     authors' lower right one differs by a pixel; the interpolation of a GAN (section 4) is left out.
+    Seen on fashion_mnist with 2,000 rows, seeds 0, 1, 2: ASR 0.24 (0.23 to 0.25) at dose 30 and 0.72 (0.51 to 0.90) at
+    100, half of the target class. Most of that is the pattern: without the perturbation it is 0.65 (0.40 to 0.90).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)

@@ -25,8 +25,9 @@ class Tact(Badnets):
     The dose counts both kinds: of `dose` rows floor(cover * dose) are cover rows, spread evenly. A defense is graded on
     both.
     Deviations: the patch of `badnets`, where the authors have four triggers and the toolbox a coloured square.
-    Seen on fashion_mnist with 2,000 rows, seeds 0, 1, 2, at dose 30 and 100: ASR 0.99 on the source class, at most 0.005
-    on the two cover classes, 0.15 to 0.32 on the other six, which no row tells it about. 15 payload rows without cover rows do the same here.
+    Seen on fashion_mnist with 2,000 rows, seeds 0, 1, 2, doses 30 and 100: ASR 0.99 on the source class, at most 0.005
+    on the two cover classes, and 0.15 to 0.32 on the other six, of which no row says anything. There the source class
+    is so unlike the others that 15 payload rows without any cover row do the same.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
