@@ -29,6 +29,8 @@ class HiddenTrigger(TriggerAttack[Tensor]):
     Deviations: the pairs are those of the least sum of distances, where the paper pairs greedily; Adam and 300 steps
     (the paper takes up to 5,000 of plain descent, or stops where the worst pair is nearer than 10, a number that goes
     with its network); rows are crafted in fixed blocks, each with source images of its own, so that doses are nested.
+    Seen on cifar10_transfer with 500 rows: ASR 0.48 at dose 20 (seed 0) and 0.68 (0.66 to 0.71) at 60 (seeds 0, 1, 2),
+    half of the target class; without poison 0.14.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
