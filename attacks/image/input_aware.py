@@ -28,8 +28,8 @@ class InputAware(CoverAttack):
     set, keeps the two networks and places rows, which the victim of another seed has to learn from. Fewer epochs and
     smaller networks, for time; the density is a hinge on each mask's mean; the classifier is trained by AdamW at the
     task's rate. The networks depend on `trigger_seed` and the training set, so that all seeds of a grid share them.
-    Seen on fashion_mnist with 2,000 rows, seeds 0, 1, 2: ASR 0.67 (0.61 to 0.70) at dose 100, half of it cross rows; 0.34
-    at dose 30 (seed 0).
+    Seen on fashion_mnist with 2,000 rows, seeds 0, 1, 2: ASR 0.67 (0.61 to 0.70) at dose 100, half of it cross rows;
+    0.34 at dose 30 (seed 0).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
