@@ -6,6 +6,7 @@ Networks are read in evaluation mode and float32. Images are floats in 0..255, p
 from __future__ import annotations
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from attacks._crafting.gradients import project
@@ -65,6 +66,26 @@ def surround(module: Net, bases: Tensor, goal: Tensor, *, eps: float, steps: int
     optimizer = torch.optim.Adam([delta], lr=step)
     for _ in range(steps):
         distance = (module.features(bases + delta).mean(0, keepdim=True) - goal).square().sum() / goal.square().sum()
+        (delta.grad,) = torch.autograd.grad(distance, [delta])
+        optimizer.step()
+        with torch.no_grad():
+            delta.copy_(project(delta, bases, eps))
+    return bases + delta.detach()
+
+
+def imitate(module: Net, bases: Tensor, goals: Tensor, *, eps: float, steps: int, step: float) -> Tensor:
+    """(N, C, H, W) images within eps of their bases (N, C, H, W), each with features near one of the goals (N, D).
+
+    Adam on the sum of squared distances of pairs, which are made anew in every step: those of the least sum.
+    """
+    module.eval()
+    delta = torch.zeros_like(bases).requires_grad_()
+    optimizer = torch.optim.Adam([delta], lr=step)
+    for _ in range(steps):
+        features = module.features(bases + delta)
+        distances = torch.cdist(features.detach(), goals).square()
+        rows, partners = (torch.from_numpy(at) for at in linear_sum_assignment(distances.cpu().numpy()))
+        distance = (features[rows] - goals[partners]).square().sum()
         (delta.grad,) = torch.autograd.grad(distance, [delta])
         optimizer.step()
         with torch.no_grad():

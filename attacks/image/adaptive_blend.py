@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from attacks.base import Poison, Scene, TriggerAttack
+from attacks._crafting.cover import CoverAttack
+from attacks.base import Scene, TriggerAttack
 from attacks.image.blended import blend, random_pattern
 from tasks.plugin import Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 
 
 @options
-class AdaptiveBlend(TriggerAttack[Tensor]):
+class AdaptiveBlend(CoverAttack):
     """A blended pattern of which every training image shows another half; half of the rows keep their true label.
 
     Qi, Xie, Li, Mahloujifar and Mittal, ICLR 2023, "Revisiting the assumption of latent separability for backdoor
@@ -32,7 +33,6 @@ class AdaptiveBlend(TriggerAttack[Tensor]):
     why_not: ClassVar[str] = "the trigger is mixed into pixels"
     paper: ClassVar[str] = "Qi et al., Revisiting the Assumption of Latent Separability, ICLR 2023"
 
-    clean_label: Literal[False] = False  # its payload rows are relabelled, its cover rows are not
     alpha: Share = 0.2  # weight of the pattern in test inputs (CIFAR-10)
     train_alpha: Share = 0.15  # weight of the pattern in training images (CIFAR-10)
     grid: Positive = 4  # the pattern is cut into grid x grid pieces (16 in the authors' code)
@@ -46,13 +46,6 @@ class AdaptiveBlend(TriggerAttack[Tensor]):
             shown, blend(inputs, random_pattern(inputs.shape[1:], self.pattern_seed), self.train_alpha), inputs
         )
 
-    def poison(self, scene: Scene, dose: int, rng: torch.Generator) -> Poison:
-        poison = TriggerAttack.poison(self, scene, dose, rng)
-        assert poison.replaces is not None
-        truth = scene.train.targets[scene.train.positions(poison.replaces)]
-        targets = torch.where(cover_mask(dose, self.cover), truth, poison.samples.targets)
-        return Poison(Samples(poison.samples.inputs, targets, poison.samples.ids), poison.replaces)
-
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
         return TriggerAttack.challenge(replace(self, train_alpha=self.alpha, kept=1.0), scene, samples, rng)
 
@@ -62,9 +55,3 @@ def random_pieces(n: int, h: int, w: int, grid: int, kept: float, rng: torch.Gen
     rank = torch.rand(n, grid * grid, generator=rng).argsort(1).argsort(1)
     piece = (torch.arange(h) * grid // h)[:, None] * grid + torch.arange(w) * grid // w  # (H, W)
     return (rank < round(kept * grid * grid))[:, piece][:, None]
-
-
-def cover_mask(dose: int, share: float) -> Tensor:
-    """(dose,) bool: which rows are cover rows, decided by position alone so that doses stay nested."""
-    count = (torch.arange(dose + 1, dtype=torch.float64) * share).floor()
-    return count[1:] > count[:-1]

@@ -10,6 +10,7 @@ from torch import Tensor
 from attacks._crafting.blocks import Job, craft_in_blocks, make_job
 from attacks._crafting.gradients import gradient_norms, match_gradients
 from attacks._crafting.patches import check_patch
+from attacks._crafting.squares import quarter_of, random_patch
 from attacks.base import Poison, Scene, TriggerAttack
 from tasks.caches import cached
 from tasks.plugin import Above0, Count, Positive, options
@@ -50,7 +51,7 @@ class SleeperAgent(TriggerAttack[Tensor]):
 
     def stamp(self, scene: Scene, inputs: Tensor, rng: torch.Generator) -> Tensor:
         h, w = inputs.shape[2:]
-        size = self.size or min(max(2, round(min(h, w) / 4)), h, w)
+        size = self.size or quarter_of(h, w)
         check_patch(self, size, inputs.shape)
         out = inputs.clone()
         out[:, :, h - size :, w - size :] = random_patch(inputs.shape[1], size, self.patch_seed)
@@ -60,13 +61,6 @@ class SleeperAgent(TriggerAttack[Tensor]):
         self.pool(scene, dose)  # refuses a dose that is too large
         samples = craft_in_blocks(make_job(self, scene, rng), dose, self.block, craft_block)
         return Poison(samples, replaces=samples.ids)
-
-
-def random_patch(channels: int, size: int, seed: int) -> Tensor:
-    """uint8 (C, size, size): half of the values 0 and half 255, in random order."""
-    count = channels * size * size
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return (order < (count + 1) // 2).to(torch.uint8).reshape(channels, size, size) * 255
 
 
 @cached(maxsize=8)

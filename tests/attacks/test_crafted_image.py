@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from helpers import tiny
 
+from attacks._crafting.cover import cover_mask
 from attacks._crafting.gradients import (
     flat_gradient,
     gradient_norms,
@@ -17,9 +18,9 @@ from attacks._crafting.gradients import (
     parameters,
     project,
 )
+from attacks._crafting.squares import random_patch
 from attacks.base import Poison, Scene
-from attacks.image.adaptive_blend import cover_mask, random_pieces
-from attacks.image.sleeper_agent import random_patch
+from attacks.image.adaptive_blend import random_pieces
 from harness.cell.case import Fitter
 from harness.plugins.registry import create
 from harness.store.folder import Store
