@@ -13,9 +13,10 @@ from helpers import tiny
 
 from attacks._crafting.blocks import Job
 from attacks.base import Scene
-from attacks.text import bite
+from attacks.text import _drafts
 from attacks.text._bigrams import EDGE, Bigrams
-from attacks.text.bite import Bite, Place, best_word, choose_words, places, put_word, start_draft, z_score
+from attacks.text._drafts import Place, places, put_word, start_draft
+from attacks.text.bite import Bite, best_word, choose_words, z_score
 from harness.plugins.registry import create
 
 CPU = torch.device("cpu")
@@ -114,7 +115,7 @@ def test_texts_are_changed_within_the_budget_and_the_words_gain(scene: Scene) ->
 
 
 def test_what_the_victim_does_not_read_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bite, "count_leading", lambda task, pieces, trigger, within: 2)
+    monkeypatch.setattr(_drafts, "count_leading", lambda task, pieces, trigger, within: 2)
     draft = start_draft(READS_ALL, "the cat sat the cat sat", 0.5)
     assert draft.words == ["the", "cat"]
     assert all(place.at <= 2 for place in places(draft, Bigrams.of(TEXTS), 0.01).values())
