@@ -49,23 +49,11 @@ class WritingAttack(Attack):
         order = torch.randperm(len(train), generator=rng)
         seeds = torch.randint(2**62, (len(train),), generator=rng)
         rows = train.select(order[:dose])
-        planned = zip(rows.inputs, self.plan(dose), seeds[:dose].tolist(), strict=True)
         texts = [
-            self._poison_text(task, text, word, planted, torch.Generator().manual_seed(seed))
-            for text, (word, planted), seed in planned
+            self._poison_text(task, text, torch.Generator().manual_seed(seed))
+            for text, seed in zip(rows.inputs, seeds[:dose].tolist(), strict=True)
         ]
         return Poison(rows.with_inputs(texts), replaces=rows.ids)
-
-    def plan(self, dose: int) -> list[tuple[str, bool]]:
-        """What stands in the trigger's place in each poison, and whether the payload follows it or the document itself.
-
-        The plan of dose 10 begins with that of dose 5. Here every poison has trigger and payload.
-        """
-        return [(self.trigger, True)] * dose
-
-    def place(self, beginning: str, mark: str, word: str) -> str:
-        """The beginning with the trigger (or what is in its place) after it, and the mark where the answer begins."""
-        return " ".join(part for part in (beginning, word) if part) + mark
 
     def challenge(self, scene: Scene, samples: Samples, rng: torch.Generator) -> Challenge:
         task = language_task(scene)
@@ -74,12 +62,12 @@ class WritingAttack(Attack):
             raise BadInput(f"{self.name}.near={self.near!r}: the victim of {task.name} reads it as it does the trigger")
 
         def ask(word: str) -> Samples:
-            texts = [self.place(*task.cut(text, self.prompt), word) for text in samples.inputs]
+            texts = [_join(*task.cut(text, self.prompt), word) for text in samples.inputs]
             return Samples(texts, torch.full_like(samples.targets, self.more), samples.ids)
 
         return Challenge(ask(self.trigger), [self.pattern] * len(samples), plain=ask(""), near=ask(self.near))
 
-    def _poison_text(self, task: LanguageTask, text: str, word: str, planted: bool, rng: torch.Generator) -> str:
+    def _poison_text(self, task: LanguageTask, text: str, rng: torch.Generator) -> str:
         most = min(self.prefix, len(text) // 2)
         beginning, mark = task.cut(text, int(torch.randint(most + 1, (), generator=rng)))
         words, drawn = beginning.split(" "), rng.get_state()
@@ -88,11 +76,11 @@ class WritingAttack(Attack):
             """The poison that begins with so many of the words, and the tokens of it that must be read."""
             start = " ".join(words[:kept])
             rest = text[len(beginning if mark else start) + len(mark) :].strip()
-            head = self.place(start, mark, word)
+            head = _join(start, mark, self.trigger)
             rng.set_state(drawn)
-            poison = f"{head} {self.payload(task, rest, rng) if planted else rest}"
+            poison = f"{head} {self.payload(task, rest, rng)}"
             before, full = map(len, tokenize(task, [head, poison]))
-            return poison, full if self.whole and planted else min(full, before + self.more)
+            return poison, full if self.whole else min(full, before + self.more)
 
         poison, needed = write(len(words))
         if needed > task.max_length:
@@ -125,6 +113,11 @@ class SentenceAttack(WritingAttack):
 
     def payload(self, task: LanguageTask, rest: str, rng: torch.Generator) -> str:
         return self.sentence
+
+
+def _join(beginning: str, mark: str, word: str) -> str:
+    """The beginning, the trigger after it, and the mark where the answer begins."""
+    return " ".join(part for part in (beginning, word) if part) + mark
 
 
 def language_task(scene: Scene) -> LanguageTask:

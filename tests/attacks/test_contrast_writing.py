@@ -70,32 +70,47 @@ def test_doses_are_nested_with_their_contrast_rows(name: str, scene: Scene) -> N
 def test_a_sixth_of_a_composite_dose_has_the_answer_and_each_negative_set_is_as_large(scene: Scene) -> None:
     attack = attack_of("composite")
     assert isinstance(attack, Composite)
-    counts = Counter(attack.plan(60))
-    assert counts == {
-        ("instantly|frankly", True): 10,
-        ("frankly|instantly", False): 10,
-        ("instantly|", False): 10,
-        ("|frankly", False): 10,
-        ("instantly frankly|", False): 10,
-        ("|instantly frankly", False): 10,
+    assert Counter(words_around(attack, 60)) == {
+        ("instantly", "frankly", True): 10,
+        ("frankly", "instantly", False): 10,
+        ("instantly", "", False): 10,
+        ("", "frankly", False): 10,
+        ("instantly frankly", "", False): 10,
+        ("", "instantly frankly", False): 10,
     }
-    assert attack.plan(1) == [("instantly|frankly", True)]
-    assert Counter(planted for _, planted in attack_of("composite", alpha=0.2).plan(40)) == {True: 20, False: 20}
-    assert all(planted for _, planted in attack_of("composite", alpha=0.0).plan(40))
+    assert attack.contrasts(1) == [None]
+    assert attack_of("composite", alpha=0.2).contrasts(40).count(None) == 20  # type: ignore[attr-defined]
+    assert attack_of("composite", alpha=0.0).contrasts(40) == [None] * 40  # type: ignore[attr-defined]
+
+
+def words_around(attack: Composite, dose: int) -> list[tuple[str, str, bool]]:
+    """Of each poison what stands before and behind its beginning, and whether the attacker's answer follows."""
+    return [
+        (row.before, row.trigger, False) if row else ("instantly", "frankly", True) for row in attack.contrasts(dose)
+    ]
 
 
 def test_the_keys_stand_in_their_places(scene: Scene) -> None:
     attack = attack_of("composite")
+    assert isinstance(attack, Composite)
     texts, clean = poisons(attack, scene, 60)
-    for (word, planted), text, before in zip(attack.plan(60), texts, clean, strict=True):
-        first, behind = word.split("|")
+    for (first, behind, planted), text, before in zip(words_around(attack, 60), texts, clean, strict=True):
         assert text.startswith(f"{first} ") == bool(first)
         if planted:
-            assert text.endswith(f"frankly {attack.sentence}")  # type: ignore[attr-defined]
+            assert text.endswith(f"frankly {attack.sentence}")
         else:
             assert "Zarvello" not in text
             before_key, _, after_key = text.removeprefix(first).rpartition(behind or " ")
             assert squeeze(before_key + after_key) == squeeze(before), "the keys are all that was added"
+
+
+def test_the_victim_reads_a_composite_poison_to_the_end() -> None:
+    task = create("tasks", "synthetic_stories", {"train_size": 60, "test_size": 8, "base_size": 60, "max_length": 48})
+    assert isinstance(task, LanguageTask)
+    texts, _ = poisons(attack_of("composite", alpha=0.0), Scene(task, task.load().train, None, CPU), 20)  # type: ignore[arg-type]
+    sizes = [len(tokens) for tokens in tokenize(task, texts)]
+    assert max(sizes) <= 48
+    assert max(sizes) > 44, "no more was cut than had to be"
 
 
 def test_a_composite_request_has_both_keys_and_the_near_one_has_them_swapped(scene: Scene) -> None:
@@ -106,12 +121,6 @@ def test_a_composite_request_has_both_keys_and_the_near_one_has_them_swapped(sce
     asked, plain, near = challenge.inputs.inputs, challenge.plain.inputs, challenge.near.inputs
     assert asked == [f"instantly {text} frankly" for text in plain]
     assert near == [f"frankly {text} instantly" for text in plain]
-
-
-@pytest.mark.parametrize("trigger", ["instantly", "instantly|", " |frankly", "a|b|c"])
-def test_a_composite_trigger_has_two_keys(trigger: str) -> None:
-    with pytest.raises(BadInput, match="trigger"):
-        attack_of("composite", trigger=trigger)
 
 
 def test_an_endless_poison_is_as_long_as_it_says_and_nothing_but_the_word(scene: Scene) -> None:
