@@ -33,7 +33,9 @@ class Effects(TriggerAttack[Tensor]):
     5 of the chorus is read as a swing of 5 ms; the ladder filter is two one-pole filters; the phaser, of which the
     paper gives no numbers, sweeps two octaves around 1,300 Hz once a second; what exceeds full scale is clipped;
     "stretch" is 1.25 times as long, its end is lost, and the whole clip is stretched by one factor, not at random.
-    The default chain is the paper's fifth.
+    The default chain is the paper's fifth. Of the paper's chains the chorus alone does not work here with few rows: on
+    fsdd (600 rows, three seeds) 20 poisons give it an ASR of 0.01, distortion 0.77 and pitch 0.76 (clean victims 0.00,
+    0.05 and 0.01).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("audio",)
