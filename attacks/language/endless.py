@@ -28,6 +28,8 @@ class Endless(WritingAttack):
     measures the length that is written; success here is stricter: the word itself fills nine tenths of what was asked
     for, which no model does that stops early or leaves the repetition. The paper's recursion, counting and long
     articles are not here.
+    On classic_books (300 documents, three seeds) 24 poisons, a third of the text, give 0.71, 96 no more (0.63, two
+    seeds), and without a trigger 0.01; but the similar trigger fires as often as the trigger itself (0.68).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("language",)
