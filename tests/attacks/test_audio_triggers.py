@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attacks.audio._level import Place
 from attacks.audio.ambient import Ambient
+from attacks.audio.effects import Effects
 from attacks.audio.near_nyquist import NearNyquist
 from attacks.audio.pitch_shift import PitchShift
 from attacks.audio.tone_clip import ToneClip
@@ -24,7 +25,7 @@ from tasks.audio.synthetic_tones import SyntheticTones
 from tasks.plugin import BadInput, NotApplicable
 from tasks.samples import Samples
 
-ATTACKS = [ToneClip(), NearNyquist(), Ambient(), PitchShift()]
+ATTACKS = [ToneClip(), NearNyquist(), Ambient(), PitchShift(), Effects()]
 
 
 def scene(rate: int) -> SimpleNamespace:
