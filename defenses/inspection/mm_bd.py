@@ -67,7 +67,7 @@ class MmBd(Defense):
         free = start.flatten(0, 1).clone().requires_grad_()
         own = torch.arange(classes, device=start.device).repeat_interleave(starts)
         optimiser = torch.optim.SGD([free], self.lr, momentum=self.momentum)
-        before = math.inf
+        before = math.nan  # nothing is close to it
         best = torch.full((classes,), -math.inf, device=start.device)
         for _ in range(self.steps):
             with autocast(start.device):
