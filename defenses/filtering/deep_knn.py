@@ -23,6 +23,10 @@ class DeepKnn(Defense):
     among the rows of its target's class. A row's suspicion is the lead of the commonest other label, as a share of k.
     Deviations: k comes from the defender's guess, never from the true dose; every vote counts the same, since classes
     here are of one size; fewer neighbours are asked where a training set has no more rows.
+    Measured on cifar10_transfer, where the features are those of a body that saw no poison: five poison_frogs among 500
+    rows win trials 0, 1 and 2 undefended and none after it; it drops 17 % of the clean rows, and accuracy rises from
+    .773 to .791. A network trained on the poison itself brings dirty-label rows among those of their label: of 100
+    badnets on fashion_mnist it found none (ASR .99, seed 0).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from defenses.base import Case, Defense, refit_without, seed_of
 from tasks.deployed import Model, Victim
-from tasks.plugin import Above0, AtLeast0, Count, Positive, options
+from tasks.plugin import Above0, AtLeast0, Positive, Share, options
 from tasks.samples import Samples
 
 
@@ -24,9 +24,13 @@ class Epic(Defense):
     row is assigned to is isolated, and is dropped from then on. Made for targeted attacks of few poisons, whose
     gradients agree with those of the target and with nothing in their own class.
     Deviations: victims here learn within ten epochs of a schedule that cannot be cut, so a network of its own is
-    trained at a constant rate, `every` epochs between two selections, and the victim is then trained from the start on
-    the rows left, as it always is; the paper trains one network for 200 epochs and selects every 10 of them.
+    trained at a constant rate, with selections as far apart as published, and the victim is then trained from the start
+    on the rows left, as it always is; the paper trains and selects with one network of 200 epochs.
     A row's suspicion is the share of the selections that came after it was dropped.
+    Measured on cifar10_transfer against poison_frogs: with 200 rows and one poison it stopped all three trials of 0, 1
+    and 3 that succeed undefended, and dropped a third of the clean rows; with one epoch between five selections, which
+    was tried first, one of three. Poisons that collide in features also have like gradients, and of those of a patch
+    that many rows carry (badnets, dose 100 on fashion_mnist) it drops fewer than of the clean rows: no effect there.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
@@ -35,23 +39,23 @@ class Epic(Defense):
     paper: ClassVar[str] = "arXiv 2210.09671"
 
     subset: Annotated[float, Field(gt=0, le=1)] = 0.2  # medoids, as a share of a class (paper: 0.1 to 0.3)
-    selections: Positive = 5  # how often isolated rows are looked for (paper: 20)
-    warm_up: Count = 1  # epochs before the first (section 5)
-    every: Positive = 1  # epochs between two (paper: 10 of 200)
+    selections: Positive = 10  # how often isolated rows are looked for (paper: 20)
+    warm_up: Positive = 1  # epochs before the first (section 5)
+    every: Share = 0.05  # of the task's epochs lie between two, at least one epoch (paper: 10 of 200)
     lr: Above0 = 0.05  # of SGD, constant (paper: 0.1)
     weight_decay: AtLeast0 = 5e-4
 
     def defend(self, case: Case) -> Model:
-        order = seed_of(case.rng)
+        order, epochs = seed_of(case.rng), max(1, round(self.every * case.task.recipe().epochs))
         kept, dropped_at = torch.arange(len(case.train)), torch.full((len(case.train),), self.selections)
-        victim = self.train(case, case.train, None, order, max(1, self.warm_up))
+        victim = self.train(case, case.train, None, order, self.warm_up)
         for at in range(self.selections):
             rows = case.train.select(kept)
             alone = isolated_rows(last_gradients(victim, rows), rows.targets, self.subset)
             dropped_at[kept[alone]] = at
             kept = kept[~alone]
             if at + 1 < self.selections:
-                victim = self.train(case, case.train.select(kept), victim, order + 1 + at, self.every)
+                victim = self.train(case, case.train.select(kept), victim, order + 1 + at, epochs)
         suspicion = 1 - dropped_at / self.selections
         return refit_without(case, suspicion > 0, suspicion)
 
