@@ -27,8 +27,10 @@ class Spectre(Defense):
     Deviations: the number of poisons is a guess, the same for every class, and no class is known to be the target
     (the published code has both from the experiment); always `trim` times the guess is left out of the covariance, in
     ten equal steps, since classes of a few hundred rows have fourth moments too large for the published bounds, which
-    hold for Gaussians; covariances are shrunk towards the identity, of more components than a tenth of the rows can
-    tell apart; at most half of a class goes.
+    hold for Gaussians; a covariance of k components is shrunk by k / (k + rows), since a few hundred rows tell none
+    of a hundred components; at most half of a class goes.
+    Measured on fashion_mnist, 2,000 rows, badnets, three seeds: it drops every poison of 20 (30 rows in all), and of
+    100 where expected_rate is 0.05 (150 rows).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")

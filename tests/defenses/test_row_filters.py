@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from defenses.filtering.deep_knn import lead_of_others
 from defenses.filtering.scan import anomaly, leading_axes, split, whitening_of, within_covariance
 from defenses.filtering.spectre import Spectre, que, trim_rows, whiten
+from defenses.training.cbd import row_weights
 from defenses.training.epic import choose_medoids, isolated_rows
 from harness.cell import steps
 from harness.plugins.registry import create
@@ -152,12 +152,22 @@ def test_a_gradient_that_stands_alone_is_isolated_within_its_class() -> None:
     assert not isolated_rows(crowd[:1], torch.zeros(1, dtype=torch.long), 1.0).any(), "never the whole class"
 
 
-# All four on a tiny task
+# Whole cells
 
 
-@pytest.mark.parametrize("name", ["deep_knn", "spectre", "scan", "epic"])
-def test_filters_find_poison_among_digits(name: str, store: Store) -> None:
-    task, attack = create("tasks", "digits", {"train_size": 600, "epochs": 5}), create("attacks", "badnets")
+@pytest.mark.parametrize("name", ["spectre", "scan"])
+def test_filters_find_twenty_poisons_among_digits(name: str, store: Store) -> None:
+    task, attack = create("tasks", "digits"), create("attacks", "badnets")
     result = steps.run_steps(task, attack, 20, create("defenses", name), 0, store, CPU)  # type: ignore[arg-type]
-    assert result.findings.flagged is not None
-    assert np.isfinite(result.metrics["train_auroc"].value)
+    assert result.metrics["train_auroc"].value > 0.9
+    assert result.metrics["train_tpr"].value > 0.5
+    assert result.metrics["train_fpr"].value < 0.1
+
+
+# Weights by an early network
+
+
+def test_what_the_early_network_knows_weighs_little_and_the_mean_weight_is_one() -> None:
+    early, own = torch.tensor([0.0, 1.0, 3.0]), torch.tensor([1.0, 1.0, 1.0])
+    torch.testing.assert_close(row_weights(early, own), torch.tensor([0.0, 0.5, 0.75]) / (1.25 / 3))
+    assert row_weights(torch.zeros(3), own).tolist() == [1.0, 1.0, 1.0], "nothing is left to tell rows apart by"
