@@ -39,11 +39,11 @@ class Cleangen(Defense):
         victim = case.fit(case.train)
         reference = case.fit(case.clean(self.clean_rows)).module
         assert isinstance(victim, LanguageVictim)
-        return Checked(victim.task, victim.module, victim.device, reference=reference, alpha=self.alpha)
+        return _Checked(victim.task, victim.module, victim.device, reference=reference, alpha=self.alpha)
 
 
 @dataclass
-class Checked(LanguageVictim):
+class _Checked(LanguageVictim):
     """A victim beside a reference that has the last word on suspicious tokens."""
 
     reference: Net | None = None

@@ -31,11 +31,11 @@ class Temperature(Defense):
     def defend(self, case: Case) -> Model:
         victim = case.fit(case.train)
         assert isinstance(victim, LanguageVictim)
-        return Resampled(victim.task, victim.module, victim.device, warmth=self.temperature)
+        return _Resampled(victim.task, victim.module, victim.device, warmth=self.temperature)
 
 
 @dataclass
-class Resampled(LanguageVictim):
+class _Resampled(LanguageVictim):
     """A victim that samples at a temperature of its own, whatever is asked for."""
 
     warmth: float = 0.0

@@ -40,7 +40,7 @@ class Textguard(Defense):
 
     def defend(self, case: Case) -> Model:
         parts = range(self.groups)
-        models = [Reader(case.fit(keep_words(case.train, at, self.groups)), at, self.groups) for at in parts]
+        models = [_Reader(case.fit(keep_words(case.train, at, self.groups)), at, self.groups) for at in parts]
         clean = case.clean(self.clean_rows)
         radius = certified_words(models, clean, len(case.task.classes))
         case.save("certified_words", torch.stack([(radius >= s).float().mean() for s in range(self.groups // 2 + 1)]))
@@ -48,7 +48,7 @@ class Textguard(Defense):
 
 
 @dataclass
-class Reader:
+class _Reader:
     """A model that reads the words of one group."""
 
     model: Model

@@ -11,10 +11,10 @@ import torch
 from helpers import tiny
 
 from defenses.repair.quantised import round_weights
-from defenses.screening.cleangen import Checked, checked_logits
+from defenses.screening.cleangen import _Checked, checked_logits
 from defenses.screening.rap import Rap, drop, width_of, with_word
-from defenses.screening.temperature import Resampled
-from defenses.training.textguard import Reader, certified_words, group_of, keep_words
+from defenses.screening.temperature import _Resampled
+from defenses.training.textguard import _Reader, certified_words, group_of, keep_words
 from harness.testing.checks import CPU
 from tasks.data import make_samples
 from tasks.deployed import Ensemble, Victim
@@ -56,7 +56,7 @@ class _ReadsWords:
 
 
 def test_no_words_within_the_certificate_change_the_vote() -> None:
-    models = [Reader(_ReadsWords(), group, 5) for group in range(5)]
+    models = [_Reader(_ReadsWords(), group, 5) for group in range(5)]
     texts = [f"a{i} b{i + 1} a{i + 2} a{i * 7} b{i * 5} a{i * 11} b{i * 13}" for i in range(12)]
     sure = certified_words(models, rows(texts), 3)
     before, added = Ensemble(models).predict(rows(texts)).answers, [f"b{i}" for i in range(40)]
@@ -137,12 +137,12 @@ def test_a_model_checked_by_itself_writes_what_it_would_and_by_another_less() ->
     first, second = task.model().eval(), task.model().eval()
     victim = LanguageVictim(task, first, CPU)
     x = task.encode(task.load().test.select(range(4)), CPU)[:, :8]
-    make = partial(Checked, task, first, CPU)
+    make = partial(_Checked, task, first, CPU)
     for temperature in (0.0, 0.7):
         plain = victim.sample(x, 6, temperature)
         assert torch.equal(make(reference=first).sample(x, 6, temperature), plain)
         assert not torch.equal(make(reference=second, alpha=1.0).sample(x, 6, temperature), plain)
-    cold = Resampled(task, first, CPU, warmth=0.0)
+    cold = _Resampled(task, first, CPU, warmth=0.0)
     assert torch.equal(cold.sample(x, 6, 0.7), victim.sample(x, 6, 0.0))
 
 
