@@ -22,8 +22,8 @@ class Beatrix(Defense):
 
     Ma, Wang, Sun, Xu, Wang, Xue and Jin, 2023, NDSS, arXiv 2209.11715, section IV: of a feature map F (channels by
     places) the matrices (F^p F^p')^(1/p) for p of 1 to `orders`; per class and entry, median and median absolute
-    deviation over clean rows; an entry outside of median +- `width` deviations counts by how far it is outside, relative
-    to the bound, and the mean over entries and orders is the suspicion.
+    deviation over clean rows; an entry outside of median +- `width` deviations counts by how far it is outside,
+    relative to the bound, and the mean over entries and orders is the suspicion.
     Deviations: half of the clean rows set the bounds and the other half the threshold, a dozen rows per class where the
     paper has 30 and more; only single inputs are judged, where the paper also tests the inputs of a class together to
     judge the model; a class without clean rows has the bounds of all.
@@ -95,7 +95,7 @@ def gram(victim: Victim, samples: Samples, orders: int) -> Tensor:
             h = module.embed(x)
             for stage in module.stages:
                 h = stage(h)
-        out.append(torch.cat([gram_of(rows.float().flatten(2), orders) for rows in h.split(CHUNK)]).cpu())
+        out.append(torch.cat([gram_of(rows.float().flatten(2), orders) for rows in torch.split(h, CHUNK)]).cpu())
     return torch.cat(out)
 
 
