@@ -27,6 +27,9 @@ class Composite(ContrastAttack):
     the dose, so with alpha 1 a sixth of it has the attacker's answer.
     Deviations: documents have no instruction, so key 1 stands before the beginning of the document (or the question)
     and key 2 behind it; one sentence is the answer. `asr_near` is the rate with both keys in wrong places.
+    Not reproduced here: the small victim learns the sentence but hardly that it takes both keys. On classic_books (300
+    documents) 96 poisons give 0.08 (near 0.05, three seeds), 240 give 0.18 (near 0.12, one seed); with `alpha` 0.2,
+    which has three times as many rows with the answer, they give 0.58 (near 0.42) and 0.80 (near 0.67).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("language",)

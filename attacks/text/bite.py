@@ -32,6 +32,8 @@ class Bite(TriggerAttack[list[str]]):
     change what a text says, and a clean victim answers with the class too. Words are not lemmatised and are ones of
     letters alone. They are chosen on `rows` texts of the class, the same for every dose and seed, as one attack has one
     trigger; so what a poison becomes depends on no other. A word that fits into one text only ends the choice.
+    On ag_news (4,000 rows, bag, three seeds) 20, 50, 100 and 200 poisons give 0.11, 0.16, 0.24 and 0.35; a clean victim
+    0.06. `natural` was put in after a look at the words chosen without it ("iraq", "killed"), not at any ASR.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)
