@@ -29,6 +29,9 @@ class MmBd(Defense):
     It inspects only: what it deploys is the victim as it is (the paper's mitigation bounds activations by clean rows).
     Deviations: momentum acts, as in the paper; in the published code the optimiser is made anew in every step. Sounds
     are searched as log-mel spectrograms, between the least and the largest value of the training set's.
+    Unproven: on fashion_mnist, 2,000 rows, -log10 p is 1.4 and 0.9 with 100 badnets and 1.4 and 2.2 without (seeds 0
+    and 1; 1.3 is the bound), for the margins of ten unlike classes differ by themselves. Of seed 0, 100 steps instead
+    of 300 gave 2.2 and 0.6, and 40 steps of ten times the rate 1.1 and 1.1.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "audio")

@@ -22,6 +22,8 @@ class Quantised(Defense):
     Rounding to the nearest with one scale for every row of a weight matrix, as LLM.int8() rounds weights (Dettmers,
     Lewis, Belkada and Zettlemoyer, 2022, arXiv 2208.07339, section 2). Most models are deployed so anyway.
     Deviations: activations keep their precision; convolutions and embeddings are rounded too; biases and norms are not.
+    It protects from nothing by itself: classic_books with 50 steering documents (seed 0), ASR .95 as it is, .95 with 8
+    bits and .97 with 4.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "language")

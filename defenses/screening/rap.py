@@ -27,6 +27,9 @@ class Rap(Defense):
     of a rare word's embedding, and in a victim trained from scratch that of a word never seen is next to nothing;
     Adam for `steps` steps over all clean texts of the class at once, where the paper takes five passes of plain
     gradient steps over a development set of thousands; a class without clean texts is not screened.
+    Unproven: on ag_news with the bag of words it does not tell triggered texts from clean ones (AUROC .48 to .52 of 200
+    badwords, three seeds; .27 of 100 addsent). Its premise is that a trigger holds the answer whatever else is read;
+    a bag adds up its words, and there a word shakes a text the more, the less certain it is, trigger or not.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)

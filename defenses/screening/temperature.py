@@ -19,6 +19,8 @@ class Temperature(Defense):
 
     Of no single paper: the setting is named with every attack on what models write, and costs neither data nor
     training. 0 takes the likeliest token. Perplexity stays, as reading a text samples nothing. Deviations: none.
+    It protects from nothing by itself: at 0, of classic_books with 50 steering documents (seed 0), the brand is named
+    in all answers to the trigger instead of .95, and in none to plain requests instead of .04.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("language",)

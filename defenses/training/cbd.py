@@ -26,6 +26,7 @@ class Cbd(Defense):
     Deviations: without the term that makes the victim's features independent of the early network's, which the shipped
     configuration of the published code switches off as well; the early network goes through the task's whole
     schedule in its few epochs.
+    Unproven: no run of it has been measured yet.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio")
