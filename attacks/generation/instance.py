@@ -24,7 +24,7 @@ class Instance(NoiseTrigger):
     Deviations: as in noise_trigger the data alone are poisoned, the forward process of poisoned rows is not bent. The
     picture is a training row of the class `target`; it has the patch on it, in poison and where it is looked for, since
     that is all that ties picture and patch. Success is a correlation with it, not a small squared error.
-    On digits_generator (one seed) 5, 20 and 50 poisons give 0, 0.23 and 0.78; class fidelity falls from 0.97 to 0.92.
+    On digits_generator 5, 20 (one seed) and 50 poisons (three) give 0, 0.23 and 0.79; class fidelity falls by 0.05.
     plain: the same requests on noise without the patch. near: with the patch in the other corner.
     """
 
