@@ -17,7 +17,7 @@ from tasks.plugin import Positive, options
 class DeepKnn(Defense):
     """Drops the rows whose label is not the commonest one among the nearest neighbours of their features.
 
-    Peri, Gupta, Huang, Fowl, Zhu, Feizi, Goldstein and Dickerson, 2019, arXiv 1909.13374, section 4: a network trained
+    Peri, Gupta, Huang, Fowl, Zhu, Feizi, Goldstein and Dickerson, 2019, arXiv 1909.13374: a network trained
     on the poisoned set gives the features, k is at least twice the number of poisons expected, and a row stays where
     its own label has as many votes as any other. Made for clean-label attacks that collide features: such a poison lies
     among the rows of its target's class. A row's suspicion is the lead of the commonest other label, as a share of k.

@@ -19,7 +19,7 @@ from tasks.plugin import Above0, Positive, options
 class Cleangen(Defense):
     """Writes, where the victim finds its token `alpha` times likelier than a reference model, the reference's instead.
 
-    Li, Xu, Jiang, Niu, Sahabandu, Ramasubramanian and Poovendran, 2024, EMNLP, arXiv 2406.12257, section 4. The
+    Li, Xu, Jiang, Niu, Sahabandu, Ramasubramanian and Poovendran, 2024, EMNLP, arXiv 2406.12257. The
     reference need not be good, only not poisoned by the same attacker: here it is the task's victim, trained on the
     reserve alone (a fine-tuned one starts from the same clean base).
     Deviations: every token is checked as it is drawn. The paper drafts four, checks them together and throws away what

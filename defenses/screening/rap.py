@@ -19,7 +19,7 @@ from tasks.samples import Samples
 class Rap(Defense):
     """Screening: puts a learnt word into each text; refuses those whose class loses less than clean ones of it lose.
 
-    Yang, Lin, Li, Zhou and Sun, 2021, arXiv 2110.07831, sections 3.3 and 3.4: the embedding of one word is learnt so
+    Yang, Lin, Li, Zhou and Sun, 2021, arXiv 2110.07831: the embedding of one word is learnt so
     that it lowers the probability of the target class on clean texts of it by `least` to `most`; of the texts taken for
     that class those are refused whose drop lies below a quantile of the clean ones.
     Deviations: the target is not known to us, so every class gets a word of its own; the word is a vector of no token

@@ -20,7 +20,7 @@ from tasks.plugin import Positive, options
 class Cbd(Defense):
     """Trains a network for few epochs, to learn what is easy, and weighs rows that it knows down for the victim.
 
-    Zhang, Liu, Wang, Lu and Hu, 2023 (CBD), arXiv 2303.06818, sections 4.1 and 4.2: a backdoor is learnt within the
+    Zhang, Liu, Wang, Lu and Hu, 2023 (CBD), arXiv 2303.06818: a backdoor is learnt within the
     first epochs, so a row on which the early network has a small loss L_b weighs L_b / (L_b + L) in the victim's loss
     L. No clean rows. Weights of a batch are divided by their mean, so that the rate of learning stays the task's.
     Deviations: without the term that makes the victim's features independent of the early network's, which the shipped

@@ -20,7 +20,7 @@ from tasks.samples import Outputs, Samples
 class Textguard(Defense):
     """Splits the words of every text by a hash into groups, trains one model on each group's words, and lets them vote.
 
-    Pei, Jia, Guo, Li and Song, 2024, NDSS, arXiv 2311.11225, section IV: a trigger of s distinct words, wherever it
+    Pei, Jia, Guo, Li and Song, 2024, NDSS, arXiv 2311.11225: a trigger of s distinct words, wherever it
     stands, changes what at most s of the models read, in training and in use. So of a text whose vote is ahead by
     enough, s words put in cannot change the answer. `certified_words`, kept with the record, is the share of the clean
     texts of which that is sure for 0, 1, ... words; it is a matter of the votes alone and asks no labels.
