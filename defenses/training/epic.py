@@ -30,8 +30,9 @@ class Epic(Defense):
     Measured on cifar10_transfer against poison_frogs: with 200 rows and one poison it stopped all three trials of 0, 1
     and 3 that succeed undefended, and dropped a third of the clean rows; with one epoch between five selections, which
     was tried first, one of three (the pace was changed with these in view, towards the paper's). Whether a random
-    filter that drops as many rows does as well was not asked. Poisons that collide in features also have like gradients, and of those of a patch
-    that many rows carry (badnets, dose 100 on fashion_mnist) it drops fewer than of the clean rows: no effect there.
+    filter that drops as many rows does as well was not asked. Poisons that collide in features also have like
+    gradients, and of those of a patch that many rows carry (badnets, dose 100 on fashion_mnist) it drops fewer than of
+    the clean rows: no effect there.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio", "tabular")
