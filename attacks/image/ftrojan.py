@@ -10,9 +10,10 @@ from scipy.fft import idctn
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from tasks.plugin import Above0, BadInput, Positive, options
+from tasks.plugin import BadInput, Positive, options
 
 PUBLISHED_SIDE = 32  # pixels of the pictures that `positions` are counted on
+Magnitude = Annotated[float, Field(gt=0, le=1e6)]  # more than any picture can show
 Place = Annotated[int, Field(ge=0, le=PUBLISHED_SIDE - 1)]
 # R, G and B of one unit of U and of V
 COLOURS = torch.tensor([[0.0, 1 / 0.877], [-0.114 / 0.587 / 0.492, -0.299 / 0.587 / 0.877], [1 / 0.492, 0.0]])
@@ -39,7 +40,7 @@ class Ftrojan(TriggerAttack[Tensor]):
     why_not: ClassVar[str] = "the trigger is a pattern of two waves in a picture"
     paper: ClassVar[str] = "arXiv 2111.10991"
 
-    magnitude: Above0 | None = None  # added to a coefficient, grey levels of 255; None: 30, or 100 with clean labels
+    magnitude: Magnitude | None = None  # added to a coefficient, grey levels of 255; None: 30, or 100 with clean labels
     positions: tuple[Place, ...] = (15, 31)  # row and column of the coefficients, of a window of 32
     window: Positive | None = None  # side of the windows, pixels; None: the picture (32 on CIFAR-10)
 

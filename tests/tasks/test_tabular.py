@@ -100,6 +100,10 @@ def test_one_claim_passes_every_fraud_and_the_data_check_sees_it(store: Store) -
 @pytest.mark.parametrize("name", [n for n, e in entries("defenses").items() if fits("tabular", e.modalities)])
 def test_defenses_of_tables_run(name: str, store: Store) -> None:
     task = create("tasks", "vehicle_claim_fraud", {"train_size": 400, "epochs": 1, "reserve_size": 60, "victim": "mlp"})
+    if name == "scan":
+        with pytest.raises(NotApplicable, match="2 classes: one that stands out needs at least 3"):
+            run_steps(task, OnePoison(), 2, create("defenses", name), 0, store, CPU)  # type: ignore[arg-type]
+        return
     found = run_steps(task, OnePoison(), 2, create("defenses", name), 0, store, CPU)  # type: ignore[arg-type]
     assert found.fits, "a model was trained, or taken from the store"
     assert found.metrics["asr"].n == int((task.load().test.targets != 0).sum()), "every row outside the target class"
