@@ -1,6 +1,6 @@
 """Do the intervals of scaling exponents and of targeted trials hold the truth, and are their verdicts right?
 
-Simulated experiments, counted by `harness.report.scaling` and `harness.report.trials`. It writes scaling.csv and
+Simulated experiments, counted by `harness.report.scaling` and `harness.report.trials`. It writes exponents.csv and
 trials.csv; the published ones are in results/statistics.
 
 PYTHONPATH=. python tests/campaigns/scaling_simulation.py results/statistics --experiments 100
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=100, help="simulated experiments per line (default: 100)")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("scaling", scaling_rows), ("trials", trials_rows)):
+    for name, rows in (("exponents", scaling_rows), ("trials", trials_rows)):
         frame = pd.DataFrame(rows(given.experiments))
         frame.to_csv(given.folder / f"{name}.csv", index=False, float_format="%.3g", lineterminator="\n")
         print(frame.to_string(index=False), flush=True)
