@@ -168,7 +168,7 @@ class Task(Plugin, Modality):
         seed = getattr(self, "base_seed", None)
         if self.source() is None or seed is None:
             return ()
-        return (f"all seeds start from one pre-trained network (base_seed={seed}): intervals are given that one",)
+        return (warn_of_base(f"base_seed={seed}"),)
 
     def referee(self) -> Task | None:
         """The task whose clean victim judges what victims generate; None where answers are compared with labels."""
@@ -221,6 +221,11 @@ class Task(Plugin, Modality):
     def sensitivity(self, outputs: Outputs, challenge: Challenge, referee: Victim | None = None) -> dict[str, Tensor]:
         """Verdicts (N,) under other thresholds of the judge, by name; {} for a judge without a threshold."""
         return {}
+
+
+def warn_of_base(which: str) -> str:
+    """What is said where victims of all seeds start from one pre-trained network."""
+    return f"all seeds start from one pre-trained network ({which}): intervals are given that one"
 
 
 def copy_facts(cls: Any, *names: str) -> None:

@@ -34,7 +34,7 @@ class DeepKnn(Defense):
     stage: ClassVar[str] = "filtering"
     paper: ClassVar[str] = "arXiv 1909.13374"
 
-    expected_poisons: Positive = 25  # the defender's guess; k is twice as large (section 4)
+    expected_poisons: Positive = 25  # the defender's guess; k is twice as large
 
     def defend(self, case: Case) -> Model:
         features = case.fit(case.train).features(case.train)

@@ -12,6 +12,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from defenses.base import Case, Defense
+from defenses.screening._halves import split_in_half
 from tasks.deployed import Guarded, Model, Victim, autocast
 from tasks.net import Net
 from tasks.plugin import Share, options
@@ -42,8 +43,7 @@ class ActivationDistance(Defense):
 
     def defend(self, case: Case) -> Model:
         victim, clean = case.fit(case.train), case.clean(self.clean_rows)
-        order = torch.randperm(len(clean), generator=case.rng)
-        known, held_out = clean.select(order[: len(clean) // 2]), clean.select(order[len(clean) // 2 :])
+        known, held_out = split_in_half(clean, case.rng)
         classes = known.targets if case.task.referee() is None else torch.zeros_like(known.targets)
         layers = [_Layer(states, classes) for states in read_layers(victim, known)]
         usual = distances(layers, read_layers(victim, held_out))

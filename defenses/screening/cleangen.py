@@ -35,7 +35,7 @@ class Cleangen(Defense):
     paper: ClassVar[str] = "arXiv 2406.12257"
 
     clean_rows: Positive = 200  # documents from the reserve, which the reference learns
-    alpha: Above0 = 20.0  # times likelier than under the reference (section 5)
+    alpha: Above0 = 20.0  # times likelier than under the reference (published)
 
     def defend(self, case: Case) -> Model:
         victim = case.fit(case.train)

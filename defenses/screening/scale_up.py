@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.base import Case, Defense
+from defenses.screening._halves import split_in_half
 from tasks.deployed import Guarded, Model
 from tasks.plugin import Positive, Share, options
 from tasks.samples import Samples
@@ -39,8 +40,7 @@ class ScaleUp(Defense):
 
     def defend(self, case: Case) -> Model:
         victim, clean = case.fit(case.train), case.clean(self.clean_rows)
-        order = torch.randperm(len(clean), generator=case.rng)
-        known, held_out = clean.select(order[: len(clean) // 2]), clean.select(order[len(clean) // 2 :])
+        known, held_out = split_in_half(clean, case.rng)
         shares, _ = consistency(victim, known, self.copies)
         means, deviations = by_class(shares, known.targets, len(case.task.classes), 0.5 / self.copies)
         screen = partial(suspicion, victim, means=means, deviations=deviations, copies=self.copies)

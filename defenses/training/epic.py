@@ -42,7 +42,7 @@ class Epic(Defense):
 
     subset: Annotated[float, Field(gt=0, le=1)] = 0.2  # medoids, as a share of a class (paper: 0.1 to 0.3)
     selections: Positive = 10  # how often isolated rows are looked for (paper: 20)
-    warm_up: Positive = 1  # epochs before the first (section 5)
+    warm_up: Positive = 1  # epochs before the first
     every: Share = 0.05  # of the task's epochs lie between two, at least one epoch (paper: 10 of 200)
     lr: Above0 = 0.05  # of SGD, constant (paper: 0.1)
     weight_decay: AtLeast0 = 5e-4

@@ -39,7 +39,7 @@ class Textguard(Defense):
     stage: ClassVar[str] = "training"
     paper: ClassVar[str] = "arXiv 2311.11225"
 
-    groups: Positive = 3  # models (section VI: 3 for the certificate, 7 or 9 against attacks)
+    groups: Positive = 3  # models (published: 3 for the certificate, 7 or 9 against attacks)
     clean_rows: Positive = 200  # texts from the reserve, on which the certificate is stated
 
     def defend(self, case: Case) -> Model:

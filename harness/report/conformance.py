@@ -62,13 +62,13 @@ class Verdict:
     attack: str
     dose: int
     published: str
-    base: float  # ASR of label flipping or the chance floor, whichever is higher; of a defense, ASR without it
-    ours: float  # ASR
-    clean: float  # the clean metric without poison, or at this dose where dose 0 was not run
-    clean_base: float  # the same of the undefended victim
-    seeds: int
-    seconds: float  # a cell
-    verdict: str
+    base: float = nan  # ASR of label flipping or the chance floor, whichever is higher; of a defense, ASR without it
+    ours: float = nan  # ASR
+    clean: float = nan  # the clean metric without poison, or at this dose where dose 0 was not run
+    clean_base: float = nan  # the same of the undefended victim
+    seeds: int = 0
+    seconds: float = nan  # a cell
+    verdict: str = "not run"
     why: str = ""
 
 
@@ -82,18 +82,12 @@ def judge(claim: Claim, cells: pd.DataFrame) -> Verdict:
     """The verdict on a claim. cells: of its folder, one row each (see harness.report.cells)."""
     of_task = cells[(cells.task == claim.task) & (cells.status == "done")]
     found = _judge_attack(claim, of_task) if claim.kind == "attacks" else _judge_defense(claim, of_task)
-    return _verdict(claim, **found) if found else _verdict(claim)
+    return _verdict(claim, found)
 
 
-def _verdict(
-    claim: Claim, *, base: float = nan, ours: float = nan, clean: float = nan, clean_base: float = nan,
-    seeds: int = 0, seconds: float = nan, verdict: str = "not run", why: str = "",
-) -> Verdict:  # fmt: skip
-    """What a claim and the numbers say together."""
-    return Verdict(
-        claim.kind, claim.method, claim.task, claim.attack, claim.dose, claim.published,
-        base, ours, clean, clean_base, seeds, seconds, verdict, why,
-    )  # fmt: skip
+def _verdict(claim: Claim, found: dict[str, Any] | None = None) -> Verdict:
+    """What a claim and the numbers found say together; without them it was not run."""
+    return Verdict(claim.kind, claim.method, claim.task, claim.attack, claim.dose, claim.published, **(found or {}))
 
 
 def _judge_attack(claim: Claim, cells: pd.DataFrame) -> dict[str, Any] | None:

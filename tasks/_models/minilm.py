@@ -50,9 +50,7 @@ class MiniLM(HuggingFaceNet):
         e = crop_padding(e)
         there = token_mask(e)
         mask = there.squeeze(-1).long()
-        places = torch.arange(mask.shape[1], device=e.device).expand_as(
-            mask
-        )  # per row: opacus wants the batch dimension
+        places = torch.arange(mask.shape[1], device=e.device).expand_as(mask)  # opacus wants the batch dimension
         read = {"attention_mask": mask, "position_ids": places, "token_type_ids": torch.zeros_like(mask)}
         return mean_pool(self.model.base_model(inputs_embeds=e[..., :-1], **read).last_hidden_state, there) * self.keep
 

@@ -13,7 +13,7 @@ from tasks._models.ge2e import GE2E, WEIGHTS, GE2ENet, find_weights, mel_frames
 from tasks._models.logmel import LogMelCNN
 from tasks.audio._decode import decode
 from tasks.audio._sounds import Sounds
-from tasks.base import Recipe, Task
+from tasks.base import Recipe, Task, warn_of_base
 from tasks.plugin import Above0, BadInput, Positive, options
 from tasks.samples import Samples
 from tasks.spectrogram import logmel
@@ -73,8 +73,7 @@ class AudioTask(Sounds, Task):
         """A warning where all victims share one pre-trained network."""
         if self.victim != GE2E:
             return ()
-        name = f"victim={GE2E}, SHA-256 of its weights {WEIGHTS[:12]}"
-        return (f"all seeds start from one pre-trained network ({name}): intervals are given that one",)
+        return (warn_of_base(f"victim={GE2E}, SHA-256 of its weights {WEIGHTS[:12]}"),)
 
     def recipe(self) -> Recipe:
         recipe = super().recipe()

@@ -18,7 +18,7 @@ from tasks._models.checkpoint import longest_text, tokenizer
 from tasks._models.huggingface import HuggingFaceNet
 from tasks._models.minilm import MINILM, WEIGHTS, MiniLM, find_minilm
 from tasks._models.transformer import Transformer
-from tasks.base import Recipe, Task, load_unsealed
+from tasks.base import Recipe, Task, load_unsealed, warn_of_base
 from tasks.caches import cached
 from tasks.own_files import draw_test_rows
 from tasks.plugin import Above0, BadInput, Count, NamesFiles, Positive, options
@@ -132,7 +132,7 @@ class TextTask(Texts, Task):
         if self.victim in SMALL:
             return super().describe_base()
         name = f"victim={self.victim}" + (f", SHA-256 of its weights {WEIGHTS[:12]}" if self.victim == MINILM else "")
-        return (f"all seeds start from one pre-trained network ({name}): intervals are given that one",)
+        return (warn_of_base(name),)
 
     def describe_choices(self, train: Samples) -> tuple[str, ...]:
         """How many training texts are cut, and the `max_length` that was chosen where none is given."""

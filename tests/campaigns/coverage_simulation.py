@@ -160,17 +160,18 @@ def false_rows(experiments: int) -> Iterator[dict[str, Any]]:
                 yield {"floor": floor, "noise": noise, "seeds": seeds, **rates}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def write_tables(about: str, **tables: Callable[[int], Iterator[dict[str, Any]]]) -> None:
+    """Write <name>.csv for the rows of every table into the folder that the command line names, and print them."""
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where the two tables are written")
     parser.add_argument("--experiments", type=int, default=100, help="simulated experiments per line (default: 100)")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("coverage", coverage_rows), ("false_ed50", false_rows)):
+    for name, rows in tables.items():
         frame = pd.DataFrame(rows(given.experiments))
         frame.to_csv(given.folder / f"{name}.csv", index=False, float_format="%.3g", lineterminator="\n")
         print(frame.to_string(index=False), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    write_tables(__doc__ or "", coverage=coverage_rows, false_ed50=false_rows)

@@ -8,15 +8,13 @@ PYTHONPATH=. python tests/campaigns/scaling_simulation.py results/statistics --e
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from math import log
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from coverage_simulation import CEILING
+from coverage_simulation import CEILING, write_tables
 from scipy.special import expit, logit
 
 from harness.report.dose_response import Curve, Hill, Unsupported
@@ -120,17 +118,5 @@ def trials_rows(experiments: int) -> Iterator[dict[str, Any]]:
                 yield trials_row(experiments, trials, slope, share)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="where the two tables are written")
-    parser.add_argument("--experiments", type=int, default=100, help="simulated experiments per line (default: 100)")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("exponents", scaling_rows), ("trials", trials_rows)):
-        frame = pd.DataFrame(rows(given.experiments))
-        frame.to_csv(given.folder / f"{name}.csv", index=False, float_format="%.3g", lineterminator="\n")
-        print(frame.to_string(index=False), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    write_tables(__doc__ or "", exponents=scaling_rows, trials=trials_rows)
