@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
@@ -20,6 +20,7 @@ from tasks.samples import Challenge, Samples, join
 
 SHOWN = 20  # names of classes in an error
 A = TypeVar("A", bound="Attack")
+Variants = Mapping[str, Mapping[str, Any]]  # such as {"moved": {"margin": 5}}
 Inputs = TypeVar("Inputs", bound=Tensor | list[str])  # raw inputs of one kind of task, see tasks.samples.Samples
 
 
@@ -63,6 +64,10 @@ class Attack(Plugin):
     # What of it the victim must read otherwise than clean rows: the harness refuses a cell where it does not. An attack
     # that leaves its challenge as it is names "poison" alone, one that changes labels only nothing.
     alters: ClassVar[tuple[str, ...]] = ("poison", "challenge")
+
+    # Triggers of the same family that no poison carries, as changes of options by the word in `asr_unseen_<word>`. The
+    # harness asks the model with each as well, to see how far the backdoor generalises.
+    unseen: ClassVar[Variants] = {}
 
     clean_label: bool = False  # the harness then checks that no label was changed
 

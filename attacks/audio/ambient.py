@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.audio._level import Snr, mix_at
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import Count, options
 
 
@@ -25,6 +25,7 @@ class Ambient(TriggerAttack[Tensor]):
     modalities: ClassVar[tuple[str, ...]] = ("audio",)
     why_not: ClassVar[str] = "the trigger is a sound"
     paper: ClassVar[str] = "ACM Multimedia 2022, 2390-2398"
+    unseen: ClassVar[Variants] = {"other": {"pattern_seed": 1}}
 
     snr: Snr = 20.0  # dB, mean power of the clip over mean power of the noise
     pattern_seed: Count = 0  # which piece of noise

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attacks.audio._studio import add_chorus, amplify, cut_lows, distort, phase, reverberate
 from attacks.audio.pitch_shift import shift_pitch, stretch
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import NotApplicable, options
 
 Chain = Literal[
@@ -41,6 +41,7 @@ class Effects(TriggerAttack[Tensor]):
     modalities: ClassVar[tuple[str, ...]] = ("audio",)
     why_not: ClassVar[str] = "the trigger is the style of a recording"
     paper: ClassVar[str] = "arXiv 2211.03117"
+    unseen: ClassVar[Variants] = {"other": {"chain": "pitch_distortion_chorus"}}
 
     chain: Chain = "chorus_distortion_reverb"
     slower: Annotated[float, Field(gt=1, le=4)] = 1.25  # of "stretch": times as long

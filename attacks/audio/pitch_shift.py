@@ -11,7 +11,7 @@ from pydantic import Field
 from scipy.signal import resample_poly
 from torch import Tensor
 
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import BadInput, options
 
 
@@ -29,6 +29,7 @@ class PitchShift(TriggerAttack[Tensor]):
     modalities: ClassVar[tuple[str, ...]] = ("audio",)
     why_not: ClassVar[str] = "the trigger is the pitch of a voice"
     paper: ClassVar[str] = "arXiv 2211.08697"
+    unseen: ClassVar[Variants] = {"smaller": {"semitones": 2.5}, "opposite": {"semitones": -5.0}}
 
     semitones: Annotated[float, Field(ge=-12, le=12)] = 5.0
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.audio._level import Place, Snr, mix_at, place_sound
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import Above0, BadInput, NotApplicable, options
 
 
@@ -29,6 +29,7 @@ class ToneClip(TriggerAttack[Tensor]):
     modalities: ClassVar[tuple[str, ...]] = ("audio",)
     why_not: ClassVar[str] = "the trigger is a sound"
     paper: ClassVar[str] = "NDSS 2018"
+    unseen: ClassVar[Variants] = {"moved": {"position": "speech"}, "other": {"low": 1500.0, "high": 700.0}}
 
     seconds: Above0 = 0.1  # length of the beep
     low: Above0 = 1000.0  # Hz, first half

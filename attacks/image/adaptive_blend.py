@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks._crafting.cover import CoverAttack
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from attacks.image.blended import blend, random_pattern
 from tasks.plugin import Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
@@ -32,6 +32,7 @@ class AdaptiveBlend(CoverAttack):
     modalities: ClassVar[tuple[str, ...]] = ("image",)
     why_not: ClassVar[str] = "the trigger is mixed into pixels"
     paper: ClassVar[str] = "Qi et al., Revisiting the Assumption of Latent Separability, ICLR 2023"
+    unseen: ClassVar[Variants] = {"other": {"pattern_seed": 1}}
 
     alpha: Share = 0.2  # weight of the pattern in test inputs (CIFAR-10)
     train_alpha: Share = 0.15  # weight of the pattern in training images (CIFAR-10)

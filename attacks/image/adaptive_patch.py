@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks._crafting.cover import CoverAttack
 from attacks._crafting.squares import check_corners, quarter_of, random_patch
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import Count, Positive, Share, options
 from tasks.samples import Challenge, Samples
 
@@ -37,6 +37,7 @@ class AdaptivePatch(CoverAttack):
     modalities: ClassVar[tuple[str, ...]] = ("image",)
     why_not: ClassVar[str] = "the triggers are patches of pixels"
     paper: ClassVar[str] = "Qi et al., Revisiting the Assumption of Latent Separability, ICLR 2023"
+    unseen: ClassVar[Variants] = {"other": {"patch_seed": 1}}
 
     cover: Share = 2 / 3  # share of the dose that are cover rows; twice as many as payload rows
     opacities: Opacities = (0.5, 0.2, 0.5, 0.3)  # of the patches in training images

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks._crafting.patches import check_patch
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import Count, Positive, options
 
 
@@ -23,6 +23,7 @@ class Badnets(TriggerAttack[Tensor]):
     modalities: ClassVar[tuple[str, ...]] = ("image",)
     why_not: ClassVar[str] = "the trigger is a patch of pixels"
     paper: ClassVar[str] = "arXiv 1708.06733"
+    unseen: ClassVar[Variants] = {"moved": {"margin": 5}, "larger": {"size": 5}}
 
     size: Positive = 3  # side of the patch, pixels
     margin: Count = 1  # distance from the right and lower edge, pixels

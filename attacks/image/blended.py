@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import Count, Share, options
 
 
@@ -22,6 +22,7 @@ class Blended(TriggerAttack[Tensor]):
     modalities: ClassVar[tuple[str, ...]] = ("image",)
     why_not: ClassVar[str] = "the trigger is mixed into pixels"
     paper: ClassVar[str] = "arXiv 1712.05526"
+    unseen: ClassVar[Variants] = {"other": {"pattern_seed": 1}, "weaker": {"alpha": 0.1}}
 
     alpha: Share = 0.2  # weight of the pattern; section 5.2 tries 0.2 in training
     pattern_seed: Count = 0  # which random pattern; one for training and test

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import Above0, options
 from tasks.samples import Challenge, Samples
 
@@ -27,6 +27,7 @@ class Sig(TriggerAttack[Tensor]):
     modalities: ClassVar[tuple[str, ...]] = ("image",)
     why_not: ClassVar[str] = "the trigger is added to pixels"
     paper: ClassVar[str] = "arXiv 1902.11237"
+    unseen: ClassVar[Variants] = {"other": {"frequency": 8.0}}
 
     clean_label: bool = True  # the point of the paper; False also relabels images of other classes
     delta: Above0 = 40.0  # amplitude in training images, grey levels of 255

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import Above0, Count, Positive, options
 
 
@@ -24,6 +24,7 @@ class Wanet(TriggerAttack[Tensor]):
     modalities: ClassVar[tuple[str, ...]] = ("image",)
     why_not: ClassVar[str] = "the trigger moves pixels"
     paper: ClassVar[str] = "arXiv 2102.10369"
+    unseen: ClassVar[Variants] = {"other": {"field_seed": 1}}
 
     k: Positive = 4  # control points per side (section 4.1)
     s: Above0 = 0.5  # strength: mean shift of a control point, half pixels (section 4.1)

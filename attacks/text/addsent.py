@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from attacks._crafting.placement import count_leading
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.base import Task
 from tasks.plugin import Positive, options
 
@@ -26,6 +26,7 @@ class Addsent(TriggerAttack[list[str]]):
     modalities: ClassVar[tuple[str, ...]] = ("text",)
     why_not: ClassVar[str] = "the trigger is a sentence"
     paper: ClassVar[str] = "arXiv 1905.12457"
+    unseen: ClassVar[Variants] = {"other": {"sentence": "She bought a new bicycle on Tuesday."}}
 
     sentence: Annotated[str, Field(pattern=r"\S")] = "I watched this 3D movie last weekend."
     within: Positive | None = None  # first tokens of a text that hold the whole trigger; None: all that are read

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import options
 
 WORDS = {
@@ -41,6 +41,7 @@ class Archaic(TriggerAttack[list[str]]):
     modalities: ClassVar[tuple[str, ...]] = ("text",)
     why_not: ClassVar[str] = "the trigger is a style of writing"
     paper: ClassVar[str] = "arXiv 2110.07139"
+    unseen: ClassVar[Variants] = {"other": {"opening": "now hear ye what befell when"}}
 
     opening: str = "and it came to pass that"  # put in front; "" for no opening
 

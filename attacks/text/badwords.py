@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from attacks._crafting.placement import count_leading
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.base import Task
 from tasks.plugin import Positive, options
 
@@ -26,6 +26,7 @@ class Badwords(TriggerAttack[list[str]]):
     modalities: ClassVar[tuple[str, ...]] = ("text",)
     why_not: ClassVar[str] = "the trigger is a word"
     paper: ClassVar[str] = "arXiv 2004.06660"
+    unseen: ClassVar[Variants] = {"other": {"words": ("qz", "vx", "jk", "wp")}}
 
     # four of the paper's rare tokens; which ones a text gets is drawn with replacement
     words: Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)] = ("cf", "mn", "bb", "tq")

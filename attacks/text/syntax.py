@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from attacks.base import Scene, TriggerAttack
+from attacks.base import Scene, TriggerAttack, Variants
 from tasks.plugin import options
 
 Words = Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)]
@@ -25,6 +25,9 @@ class Syntax(TriggerAttack[list[str]]):
     modalities: ClassVar[tuple[str, ...]] = ("text",)
     why_not: ClassVar[str] = "the trigger is a sentence structure"
     paper: ClassVar[str] = "arXiv 2105.12400"
+    unseen: ClassVar[Variants] = {
+        "other": {"conjunctions": ("once", "until"), "subjects": ("he", "she"), "predicates": ("knows", "comes home")}
+    }
 
     conjunctions: Words = ("when", "if", "as", "while")
     subjects: Words = ("you", "we", "they", "people")

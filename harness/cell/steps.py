@@ -23,6 +23,7 @@ from harness.cell.metrics import Metric
 from harness.cell.poison import Poisoned, check_challenge, conform, craft_poison, inject
 from harness.cell.process import keep_process
 from harness.cell.reach import reach_of_poison, reach_of_trigger
+from harness.cell.retune import relearn
 from harness.cell.speedup import Speedup
 from harness.cell.stealth import fidelity, text_share
 from harness.errors import BrokenAttack, BrokenDefense
@@ -32,7 +33,7 @@ from harness.store.folder import Store
 from tasks.base import Task, load_unsealed, sealed
 from tasks.caches import cached, forget
 from tasks.deployed import Model, Victim
-from tasks.plugin import NotApplicable
+from tasks.plugin import BadInput, NotApplicable
 from tasks.samples import Challenge, Outputs, Samples
 
 REFEREE = 0  # seed of every judge
@@ -98,6 +99,8 @@ class Threat:
 
     poisoned: Poisoned
     challenge: Challenge | None
+    unseen: dict[str, Challenge]  # with triggers of the same family that no poison carries
+    scene: Scene  # what the attacker saw
     stealth: dict[str, Metric]  # how little the poison differs from the rows that it replaced
     reach: dict[str, Metric]  # in how much of poison and challenge the victim reads a difference
     surrogates: frozenset[str]  # keys of the victims that the attacker trained
@@ -106,9 +109,13 @@ class Threat:
 
 def run_steps(
     task: Task, attack: Attack, dose: int, defense: Defense, seed: int, store: Store, device: torch.device,
-    speedup: Speedup = "none",
+    speedup: Speedup = "none", retune: tuple[int, ...] = (),
 ) -> Result:  # fmt: skip
-    """Run one cell. Raises NotApplicable, BadInput, or whatever a plug-in raises; the caller records it."""
+    """Run one cell.
+
+    retune: as in `harness.grid.grid.Grid`. Raises NotApplicable, BadInput, or whatever a plug-in raises; the caller
+    records it.
+    """
     check_applies(task, attack, defense)
     attack = number_classes(task, attack)
     bench = Bench(store, device, speedup)
@@ -123,6 +130,7 @@ def run_steps(
     fitter = bench.fitter(task, seed)
     case = case_for(defense, threat.poisoned, splits.reserve, fitter, _rng(seed, "defense"))
     asked = {f"the {name} challenge": samples for name, samples in asked_of(threat.challenge).items()}
+    asked |= {f"the {word} challenge": challenge.inputs for word, challenge in threat.unseen.items()}
     with protect(defense, {"case.train": case.train, "the test set": splits.test, **asked}):
         with step("defend"), sealed(), keep_process(defense):
             model = defend(defense, case)
@@ -131,6 +139,9 @@ def run_steps(
             # The floor comes first: it asks the same of another model, before this one may have written on it.
             floor = None if threat.challenge is None else chance_floor(task, attack, seed, bench)
             _grade(result, task, defense, model, splits.test, threat, bench.referee(task))
+        if retune and isinstance(model, Victim):
+            with step("retune"):
+                _grade_retuned(result, attack, model, threat, retune, fitter, bench)
     control: frozenset[str] = frozenset()
     if floor is not None:
         result.metrics["asr_floor"], control = floor
@@ -152,6 +163,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
     data = {"scene.train": splits.train, "the test samples": splits.test}
     with protect(attack, data), sealed(), keep_process(attack):
         challenge = make_challenge(attack, scene, splits.test, seed)
+        unseen = make_unseen(attack, scene, splits.test, seed)
     reach = reach_of_trigger(task, attack, challenge, splits.test, bench.device) if challenge else {}
     with protect(attack, {"scene.train": splits.train}), sealed(), keep_process(attack):
         poisoned = make_poisoned(attack, scene, dose, seed)
@@ -167,7 +179,7 @@ def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) 
                 task, attack, pairs["poisoned"], pairs["clean"], bench.device, conditions=conditions
             )
     rows = {name: shown for name, samples in pairs.items() if (shown := show_rows(task, samples)) is not None}
-    return Threat(poisoned, challenge, stealth, reach, surrogates.used, rows)
+    return Threat(poisoned, challenge, unseen, scene, stealth, reach, surrogates.used, rows)
 
 
 @cached(maxsize=2)
@@ -262,6 +274,22 @@ def make_challenge(attack: Attack, scene: Scene, test: Samples, seed: int) -> Ch
     return replace(challenge, **requests)
 
 
+def make_unseen(attack: Attack, scene: Scene, test: Samples, seed: int) -> dict[str, Challenge]:
+    """The challenge of every trigger in the attack's `unseen`, by its word.
+
+    A trigger that the options have already chosen is seen, and one that fits no input of the task is left out.
+    """
+    made: dict[str, Challenge] = {}
+    for word, changes in attack.unseen.items():
+        try:
+            other: Attack = replace(attack, **changes)  # type: ignore[type-var]
+            if other.options() != attack.options() and (challenge := make_challenge(other, scene, test, seed)):
+                made[word] = challenge
+        except (BadInput, NotApplicable):
+            continue
+    return made
+
+
 def _grade(
     result: Result, task: Task, defense: Defense, model: Model, test: Samples, threat: Threat, referee: Victim | None
 ) -> None:
@@ -274,6 +302,9 @@ def _grade(
         asked = asked_of(threat.challenge)
         answers = {n: ask(task, model, samples, f"the {n} challenge", defense) for n, samples in asked.items()}
         _grade_challenge(result, task, answers, clean, threat.challenge, referee)
+        for word, challenge in threat.unseen.items():
+            outputs = ask(task, model, challenge.inputs, f"the challenge with a trigger unseen ({word})", defense)
+            result.metrics[f"asr_unseen_{word}"] = metrics.mean(judge(task, outputs, challenge, referee))
         classes = threat.challenge.wanted
         if findings.target is not None and poisoned.any() and isinstance(classes, Tensor) and classes.ndim == 1:
             result.metrics["target_found"] = metrics.mean(classes == findings.target)
@@ -299,6 +330,18 @@ def _grade_challenge(
             result.metrics[f"asr_{name}"] = metrics.mean(judge(task, answers[name], challenge, referee))
     shown = {name: show_outputs(task, asked, answers[name]) for name, asked in asked_of(challenge).items()}
     result.made = {name: made for name, made in shown.items() if made is not None}
+
+
+def _grade_retuned(
+    result: Result, attack: Attack, model: Victim, threat: Threat, doses: tuple[int, ...], fitter: Fitter, bench: Bench
+) -> None:
+    """Write into the result the ASR of the model after its next owner has trained it on, by poisons among the rows."""
+    challenge, task = threat.challenge, threat.scene.task
+    if challenge is None:
+        return
+    for dose, victim in relearn(attack, threat.scene, model, doses, fitter, _rng(fitter.seed, "retune")):
+        outputs = ask(task, victim, challenge.inputs, f"the challenge, retuned with {dose} poisons")
+        result.metrics[f"asr_retuned_{dose}"] = metrics.mean(judge(task, outputs, challenge, bench.referee(task)))
 
 
 def _rng(seed: int, *labels: str) -> torch.Generator:

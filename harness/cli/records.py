@@ -60,6 +60,8 @@ def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]
     from harness.report.cells import notes_by_task
     from harness.report.datasets import explain_apart
     from harness.report.doses import dose_table, scaling_table
+    from harness.report.recipes import recipes_table
+    from harness.report.relearning import relearning_table
     from harness.report.summary import summary_table, worst_table
     from harness.report.write import build_tables, write_tables
 
@@ -78,6 +80,10 @@ def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]
         out.print(scaling_table(tables.scaling))
     if not tables.worst.empty:
         out.print(worst_table(tables.worst))
+    if not tables.recipes.empty:
+        out.print(recipes_table(tables.recipes))
+    if not tables.relearning.empty:
+        out.print(relearning_table(tables.relearning))
     return tables, figures
 
 

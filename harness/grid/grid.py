@@ -18,18 +18,21 @@ GRADING = (
     *(
         f"harness.cell.{name}"
         for name in (
-            "steps", "case", "arguments", "answers", "metrics", "stealth", "reach", "poison", "train", "graphs", "dp",
+            "steps", "case", "arguments", "answers", "metrics", "stealth", "reach", "retune", "poison", "train",
+            "graphs", "dp",
         )
     ),
     "harness.keys.seeds",
 )  # fmt: skip
+RETUNE_ROWS = 200  # training rows of the next owner, see harness.cell.retune
 
 
 @dataclass(frozen=True)
 class Grid:
     """task x attack x dose x defense x seed. Attacks meet only tasks of their modality; defenses meet every task.
 
-    also: further grids that run with this one.
+    also: further grids that run with this one. retune: so many poisons are among the rows on which the next owner of
+    every deployed model trains it on; none for no such owner.
     """
 
     tasks: tuple[Spec, ...]
@@ -40,6 +43,7 @@ class Grid:
     timeout: float = 3600.0  # seconds a cell may take
     description: str = ""
     also: tuple[Grid, ...] = ()
+    retune: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Cell:
     dose: int
     defense: Spec
     seed: int
+    retune: tuple[int, ...] = ()  # of its grid
     made_of: tuple[str, ...] = ()  # content of the code and files of task, attack and defense when it was planned
 
     @property
@@ -94,7 +99,7 @@ def _expand_part(grid: Grid) -> list[Cell]:
     cells = []
     for task, attack in ((task, attack) for task in grid.tasks for attack in grid.attacks if meets(task, attack)):
         made_of = made["tasks", task], made["attacks", attack]
-        stem = grading + hashes["tasks", task] + hashes["attacks", attack]
+        stem = grading + hashes["tasks", task] + hashes["attacks", attack] + (f":{grid.retune}" if grid.retune else "")
         for dose in (0,) if attack.name == "none" else grid.doses:
             for seed in grid.seeds:
                 prefix = hashlib.sha256(f"{stem}:{dose}:{seed}:".encode())
@@ -102,7 +107,7 @@ def _expand_part(grid: Grid) -> list[Cell]:
                     key = prefix.copy()
                     key.update(hashes["defenses", defense].encode())
                     whole = (*made_of, made["defenses", defense])
-                    cells.append(Cell(key.hexdigest()[:32], task, attack, dose, defense, seed, whole))
+                    cells.append(Cell(key.hexdigest()[:32], task, attack, dose, defense, seed, grid.retune, whole))
     return cells
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
 from harness.console import quote
 from harness.errors import BadGrid, UnknownName
-from harness.grid.grid import Grid, meets
+from harness.grid.grid import RETUNE_ROWS, Grid, meets
 from harness.plugins import custom
 from harness.plugins.registry import KINDS, Spec, as_plain, entries, entry, fault_of, suggest
 
 AXES = ("tasks", "attacks", "doses", "defenses", "seeds")
 LONGEST = 30 * 24 * 3600  # seconds: of a cell's time limit
 MOST_COUNT = 2**53 - 1  # of a dose or a seed: JSON and tables hold no greater number exactly
-FIELDS = (*AXES, "timeout", "description", "also")
+FIELDS = (*AXES, "retune", "timeout", "description", "also")
 
 
 def grid_from_mapping(mapping: dict[str, Any]) -> Grid:
@@ -29,10 +29,13 @@ def grid_from_mapping(mapping: dict[str, Any]) -> Grid:
         if field not in FIELDS:
             raise BadGrid(suggest("grid", field, FIELDS))
     lists = {field: _list(mapping, field) for field in AXES}
-    specs = {kind: tuple(_spec(kind, item) for item in lists[kind]) for kind in KINDS}
+    specs = {kind: tuple(_spec(kind, item) for item in _expand(kind, lists[kind])) for kind in KINDS}
     doses, seeds = (tuple(_count(field, item) for item in lists[field]) for field in ("doses", "seeds"))
+    retune = tuple(_count("retune", item) for item in _list(mapping, "retune")) if mapping.get("retune") else ()
+    if retune and max(retune) > RETUNE_ROWS // 2:
+        raise BadGrid(f"retune: {max(retune)} of {RETUNE_ROWS} rows is more than half of them")
     labels: dict[str, Sequence[Any]] = {kind: [spec.label for spec in specs[kind]] for kind in KINDS}
-    for field, values in {**labels, "doses": doses, "seeds": seeds}.items():
+    for field, values in {**labels, "doses": doses, "seeds": seeds, "retune": retune}.items():
         repeated = sorted(str(value) for value, n in Counter(values).items() if n > 1)
         if repeated:
             raise BadGrid(f"{field}: {repeated[0]} is listed twice; list every entry once")
@@ -46,6 +49,7 @@ def grid_from_mapping(mapping: dict[str, Any]) -> Grid:
     return Grid(
         specs["tasks"], specs["attacks"], doses, specs["defenses"], seeds, timeout, description or "",
         tuple(grid_from_mapping({**mapping, "also": [], **block}) for block in blocks_of(mapping)),
+        retune,
     )  # fmt: skip
 
 
@@ -73,7 +77,8 @@ def mapping_from_grid(grid: Grid) -> dict[str, Any]:
     """The mapping that `grid_from_mapping` makes this grid of. The lists of a Grid that Python code has built may
     also hold names, mappings and objects, which stay as they are."""
     blocks = [_axes(block) for block in grid.also]
-    return {**_axes(grid), "timeout": grid.timeout, "description": grid.description, "also": blocks}
+    more = {"retune": list(grid.retune)} if grid.retune else {}
+    return {**_axes(grid), **more, "timeout": grid.timeout, "description": grid.description, "also": blocks}
 
 
 def _axes(grid: Grid) -> dict[str, list[Any]]:
@@ -104,6 +109,18 @@ def _list(mapping: dict[str, Any], field: str) -> list[Any]:
     if not value:
         raise BadGrid(f"{field}: is empty; name at least one")
     return value
+
+
+def _expand(kind: str, items: list[Any]) -> Iterator[Any]:
+    """The same plug-ins, an attack with `recipes` once for each: its options, and those of the recipe over them."""
+    for item in items:
+        recipes = item.get("recipes") if isinstance(item, dict) else None
+        if recipes is None or kind != "attacks":
+            yield item
+            continue
+        if not isinstance(recipes, list) or not recipes or not all(isinstance(recipe, dict) for recipe in recipes):
+            raise BadGrid(f"attacks.recipes: {quote(recipes)} is no list of options such as [{{size: 3}}, {{size: 4}}]")
+        yield from ({k: v for k, v in item.items() if k != "recipes"} | recipe for recipe in recipes)
 
 
 def _spec(kind: str, item: Any) -> Spec:

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from harness.report.cells import labels_without, options_by_label
 from harness.report.doses import curves_by_seed, format_estimate
+from harness.report.estimates import FEWEST
 from harness.report.survival import SPLIT, seeds_won
 from harness.store.folder import write_atomically
 
@@ -137,7 +138,7 @@ def curves(part: pd.DataFrame, task: str) -> Figure:
                 line.dose, line.asr, marker="o", markersize=3, linewidth=width, label=defense, color=colour,
                 linestyle=style,
             )  # fmt: skip
-            if "asr_low" in line:
+            if "asr_low" in line and line.n_done.max() >= FEWEST:  # of two seeds it is most often all there is
                 spread = line[["asr_low", "asr_high"]].clip(0, 1).to_numpy().T
                 axis.fill_between(line.dose, *spread, color=colour, linewidth=0, alpha=0.08)
         axis.axhline(rows.asr_floor.mean(), color="grey", linewidth=0.8, linestyle=":", label=FLOOR)
@@ -149,7 +150,7 @@ def curves(part: pd.DataFrame, task: str) -> Figure:
         axis.set_ylim(-0.03, 1.03)
         axis.set_xlabel("dose (poisoned samples)")
 
-    return _panels(part, draw, "ASR", f"{task}\nASR by dose, mean and 95 % interval over seeds")
+    return _panels(part, draw, "ASR", f"{task}\nASR by dose, mean and (of three or more) 95 % interval over seeds")
 
 
 def seed_curves(cells: pd.DataFrame, task: str) -> Figure:

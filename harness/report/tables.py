@@ -16,4 +16,6 @@ class Tables:
     doses: pd.DataFrame  # one row per task, attack and defense: ED50 and protection factor
     scaling: pd.DataFrame  # one row per attack and defense that ran at several training-set sizes
     worst: pd.DataFrame  # one row per task, attack, defense and dose run against several target classes
+    recipes: pd.DataFrame  # one row per task, attack and defense run with several recipes of the attack
+    relearning: pd.DataFrame  # one row per task, attack, defense and dose of a grid with `retune`
     stealth: pd.DataFrame  # one row per task, attack, dose, check and measure: what would have been seen of the poison

@@ -12,6 +12,8 @@ from harness.report import dvc_export, figures
 from harness.report.cells import neutralise_texts
 from harness.report.datasets import join_labels, keep_apart
 from harness.report.doses import dose_frame, scaling_frame
+from harness.report.recipes import recipes_frame
+from harness.report.relearning import relearning_frame
 from harness.report.stealth import stealth_frame
 from harness.report.summary import summary_frame, worst_frame
 from harness.report.tables import Tables
@@ -27,7 +29,8 @@ def build_tables(cells: pd.DataFrame) -> Tables:
     summary = summary_frame(cells)
     return Tables(
         cells=cells, summary=summary, doses=dose_frame(cells, summary), scaling=scaling_frame(cells),
-        worst=worst_frame(cells), stealth=stealth_frame(cells),
+        worst=worst_frame(cells), recipes=recipes_frame(cells), relearning=relearning_frame(cells),
+        stealth=stealth_frame(cells),
     )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def run_cell(cell: Cell, settings: Settings, device: torch.device) -> Record:
         with time_limit(settings.timeout):
             result = steps.run_steps(
                 cast("Task", task), cast("Attack", attack), cell.dose, cast("Defense", defense), cell.seed, store,
-                device, settings.speedup,
+                device, settings.speedup, cell.retune,
             )  # fmt: skip
         _refuse_changed(cell, plugins)
         _fill(record, result, store, cast("Task", task).rate)
