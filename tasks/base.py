@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar
@@ -20,6 +20,7 @@ from tasks.files import data_folder, fingerprint, group_parts, named_files, publ
 from tasks.modality import Modality
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, Plugin, Positive, options
 from tasks.samples import Challenge, Outputs, Samples, Splits
+from tasks.sources import deal_sources
 from tasks.splits import Draw, draw_balanced, draw_reserve, require_classes
 from tasks.validate import check_read
 
@@ -109,6 +110,9 @@ class Task(Plugin, Modality):
     train_size: Positive | None = None  # rows, balanced over classes and drawn with subset_seed; None takes all
     test_size: Positive | None = None
     reserve_size: Positive = 200  # clean rows of the training split that are set aside for defenders
+    # Who delivers the training rows: nobody knows, those that the data names ("real"), or so many, dealt out at random.
+    data_sources: Positive | Literal["real"] | None = None
+    attacker_sources: Positive = 1  # that the attacker holds, sees and poisons; only where `data_sources` is set
     subset_seed: Count = 0  # decides which rows train_size, test_size and reserve_size take
     epochs: Positive = 10
     batch_size: Positive = 128
@@ -266,7 +270,19 @@ def _load(task: Task, content: str) -> Splits:
         where = f"the test set of {test_from}"
         chosen, more = draw_balanced(test.targets, task.test_size, names, "test_size", where)
         test, notes = test.select(chosen), notes + more
+    train, test, reserve = name_sources(task, train), replace(test, sources=None), replace(reserve, sources=None)
     return Splits(train, test, reserve, notes + task.describe_choices(train) + task.describe_base())
+
+
+def name_sources(task: Task, train: Samples) -> Samples:
+    """The training rows with the sources that the task's option `data_sources` asks for. Raises BadInput."""
+    if task.data_sources is None:
+        return replace(train, sources=None)
+    if task.data_sources != "real":
+        return replace(train, sources=deal_sources(train.targets, task.data_sources, task.subset_seed))
+    if train.sources is None:
+        raise BadInput(f"{task.name}.data_sources='real': its data does not say who delivered a row; give a number")
+    return train
 
 
 def _read_declared(task: Task) -> object:

@@ -159,6 +159,8 @@ def as_targets(labels: Any, k: int, where: str) -> Tensor:
     return torch.tensor([int(label) for label in values], dtype=torch.int64)
 
 
-def make_samples(inputs: Tensor | list[str], targets: Tensor, first_id: int = 0) -> Samples:
+def make_samples(
+    inputs: Tensor | list[str], targets: Tensor, first_id: int = 0, sources: Tensor | None = None
+) -> Samples:
     """Samples with ids first_id, first_id + 1, ..."""
-    return Samples(inputs, targets, torch.arange(first_id, first_id + len(targets)))
+    return Samples(inputs, targets, torch.arange(first_id, first_id + len(targets)), sources)

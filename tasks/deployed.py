@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -108,7 +108,9 @@ class Ensemble:
     """
 
     models: Sequence[Model]
-    disjoint: bool = False  # models trained on disjoint parts, each by one row: there is a certificate
+    # Votes that one poison can turn, of models of disjoint parts of the rows; 0 for no certificate. It takes the place
+    # of a clean row: 2 where its own part may be another, 1 where it is the same.
+    turned: Literal[0, 1, 2] = 0
 
     def predict(self, samples: Samples) -> Outputs:
         outputs = [m.predict(samples) for m in self.models]
@@ -123,8 +125,7 @@ class Ensemble:
         counts = torch.stack([torch.stack([v == c for v in votes]).sum(0) for c in range(k)], dim=1)  # (N, K)
         ranks = tie_ranks(samples, k)
         vote = Outputs(tilt(counts, ranks).div(len(votes)), counts.sum(1) == 0)  # an abstention where nobody votes
-        # A poison takes the place of a clean row, which is a deletion in one part and an insertion in another.
-        return replace(vote, radius=certified_radius(counts, ranks) // 2) if self.disjoint else vote
+        return replace(vote, radius=certified_radius(counts, ranks) // self.turned) if self.turned else vote
 
 
 def tie_ranks(samples: Samples, classes: int) -> Tensor:

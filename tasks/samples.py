@@ -20,11 +20,13 @@ class Samples:
 
     inputs: in the raw format of the modality (`Modality.raw_format`): images uint8 (N, C, H, W), sounds float32 (N, T)
     in [-1, 1], texts a list of N str. targets: int64 (N,). ids: int64 (N,), which a row keeps in every selection.
+    sources: int64 (N,), who delivered each row; None where that is not known.
     """
 
     inputs: Tensor | list[str]
     targets: Tensor
     ids: Tensor
+    sources: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -33,7 +35,8 @@ class Samples:
         """The rows of a boolean mask (N,), or those at positions, in that order."""
         rows = torch.as_tensor(rows)
         rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows.long()
-        return Samples(take(self.inputs, rows), self.targets[rows], self.ids[rows])
+        sources = None if self.sources is None else self.sources[rows]
+        return Samples(take(self.inputs, rows), self.targets[rows], self.ids[rows], sources)
 
     def drop(self, mask: Tensor) -> Samples:
         """All rows but those where mask (N,) is true."""
@@ -48,13 +51,15 @@ class Samples:
         return positions
 
     def replace(self, positions: Tensor, rows: Samples) -> Samples:
-        """A copy with the inputs and targets of `rows` at these positions; ids stay those of the rows replaced."""
+        """A copy with the inputs and targets of `rows` at these positions; ids and sources stay those of before."""
         inputs = put(self.inputs, positions, rows.inputs)
-        return Samples(inputs, self.targets.index_copy(0, positions, rows.targets), self.ids)
+        return Samples(inputs, self.targets.index_copy(0, positions, rows.targets), self.ids, self.sources)
 
     def append(self, rows: Samples) -> Samples:
-        inputs = join([self.inputs, rows.inputs])
-        return Samples(inputs, torch.cat([self.targets, rows.targets]), torch.cat([self.ids, rows.ids]))
+        """Both; their sources are known where those of both are."""
+        inputs, known = join([self.inputs, rows.inputs]), self.sources is not None and rows.sources is not None
+        sources = torch.cat([self.sources, rows.sources]) if known else None  # type: ignore[list-item]
+        return Samples(inputs, torch.cat([self.targets, rows.targets]), torch.cat([self.ids, rows.ids]), sources)
 
     def with_inputs(self, inputs: Tensor | list[str]) -> Samples:
         return replace(self, inputs=inputs)

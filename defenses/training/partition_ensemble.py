@@ -55,7 +55,7 @@ class PartitionEnsemble(Defense):
                 models.append(case.fit(part, epochs=self.epochs * usual.epochs, batch_size=batch))
             else:
                 models.append(_Silent(len(case.task.classes)))
-        return Ensemble(models, disjoint=True)
+        return Ensemble(models, turned=2)
 
 
 def partition(samples: Samples, parts: int) -> list[Samples]:

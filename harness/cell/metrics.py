@@ -11,6 +11,7 @@ from harness.cell import answers
 from tasks.base import Task
 from tasks.deployed import Victim
 from tasks.samples import Challenge, Outputs, Samples
+from tasks.sources import list_sources
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,17 @@ def grade_detection(suspicion: Tensor | None, flagged: Tensor | None, poisoned: 
             if flagged.any():
                 grades["train_precision"] = mean(poisoned[flagged])
     return grades
+
+
+def grade_sources(flagged: Tensor | None, sources: Tensor | None, poisoned: Tensor) -> dict[str, Metric]:
+    """Sources accused, those of which most rows are flagged: share of the ones that poison, and of the honest ones."""
+    if flagged is None or sources is None:
+        return {}
+    rows = [sources == source for source in list_sources(sources)]
+    accused = torch.stack([flagged[its].float().mean() > 0.5 for its in rows])
+    guilty = torch.stack([poisoned[its].any() for its in rows])
+    grades = {"sources_accused": mean(accused[~guilty])} if not guilty.all() else {}
+    return grades | ({"sources_found": mean(accused[guilty])} if guilty.any() else {})
 
 
 def tpr_at(percent: int, score: Tensor, truth: Tensor) -> Metric:

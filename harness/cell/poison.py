@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def inject(train: Samples, poison: Poison, rng: torch.Generator) -> Poisoned:
     total = len(train) + len(poison.samples)
     order = torch.randperm(total, generator=rng)
     merged = train.append(poison.samples).select(order)
-    return Poisoned(Samples(merged.inputs, merged.targets, torch.arange(total)), order >= len(train))
+    return Poisoned(replace(merged, ids=torch.arange(total)), order >= len(train))
 
 
 def check_rows(samples: object, task: Task, name: str, who: str, labels: bool = True) -> None:

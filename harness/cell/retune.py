@@ -16,12 +16,14 @@ from harness.cell.case import CellCase, Fitter
 from harness.cell.poison import conform, craft_poison
 from harness.grid.grid import RETUNE_ROWS
 from tasks.deployed import Victim
+from tasks.samples import Samples
 
 
 def relearn(
-    attack: Attack, scene: Scene, model: Victim, doses: tuple[int, ...], fitter: Fitter, rng: torch.Generator
-) -> Iterator[tuple[int, Victim]]:
-    """For every dose the model after retuning on RETUNE_ROWS training rows, so many of them poisoned.
+    attack: Attack, scene: Scene, train: Samples, model: Victim, doses: tuple[int, ...], fitter: Fitter,
+    rng: torch.Generator,
+) -> Iterator[tuple[int, Victim]]:  # fmt: skip
+    """For every dose the model after retuning on RETUNE_ROWS rows of the clean training set, so many of them poisoned.
 
     The retuning is the published fine-tuning, `defenses.repair.fine_tuning` with its defaults. The poisons are drawn
     anew, nested, with the trigger that the attack already had. Raises BadInput where the attack cannot make so many.
@@ -29,10 +31,10 @@ def relearn(
     owner, task, most = FineTuning(), scene.task, max(doses)
     poison = craft_poison(attack, scene, most, rng)
     poisoned = conform(poison.samples, scene.train, task, attack.name)
-    order = torch.randperm(len(scene.train), generator=rng)
+    order = torch.randperm(len(train), generator=rng)
     if poison.replaces is not None:
-        order = order[~torch.isin(scene.train.ids[order], poison.replaces)]
-    clean = scene.train.select(order[:RETUNE_ROWS])
+        order = order[~torch.isin(train.ids[order], poison.replaces)]
+    clean = train.select(order[:RETUNE_ROWS])
     for dose in doses:
         rows = clean.select(range(min(len(clean), RETUNE_ROWS - dose))).append(poisoned.select(range(dose)))
         case = CellCase(rows, rows, fitter, rng)

@@ -35,6 +35,7 @@ from tasks.caches import cached, forget
 from tasks.deployed import Model, Victim
 from tasks.plugin import BadInput, NotApplicable
 from tasks.samples import Challenge, Outputs, Samples
+from tasks.sources import held_sources
 
 REFEREE = 0  # seed of every judge
 
@@ -155,18 +156,18 @@ def run_steps(
 def make_threat(task: Task, attack: Attack, dose: int, seed: int, bench: Bench) -> Threat:
     """Craft, check and inject the poison, and make the challenge: once for all defenses of a column."""
     splits = task.load()
-    trial = None
+    own, trial = attackers_rows(task, splits.train, seed), None
     if isinstance(attack, TargetedAttack) and attack.targeted:
-        trial = find_trial(attack, task, splits, seed)
+        trial = find_trial(attack, task, replace(splits, train=own), seed)
     surrogates = bench.fitter(task, derive(seed, "surrogate"), cell_seed=seed)
-    scene = Scene(task, splits.train, surrogates, bench.device, trial)
-    data = {"scene.train": splits.train, "the test samples": splits.test}
+    scene = Scene(task, own, surrogates, bench.device, trial)
+    data = {"scene.train": own, "the test samples": splits.test}
     with protect(attack, data), sealed(), keep_process(attack):
         challenge = make_challenge(attack, scene, splits.test, seed)
         unseen = make_unseen(attack, scene, splits.test, seed)
     reach = reach_of_trigger(task, attack, challenge, splits.test, bench.device) if challenge else {}
-    with protect(attack, {"scene.train": splits.train}), sealed(), keep_process(attack):
-        poisoned = make_poisoned(attack, scene, dose, seed)
+    with protect(attack, {"scene.train": own}), sealed(), keep_process(attack):
+        poisoned = make_poisoned(attack, scene, dose, seed, splits.train)
     stealth, pairs = {}, {}
     if poisoned.mask.any():
         stealth = text_share(poisoned.train, poisoned.mask)
@@ -254,10 +255,21 @@ def check_applies(task: Task, attack: Attack, defense: Defense) -> None:
             )
 
 
-def make_poisoned(attack: Attack, scene: Scene, dose: int, seed: int) -> Poisoned:
-    """The training set with the attack's poison in it."""
+def make_poisoned(attack: Attack, scene: Scene, dose: int, seed: int, train: Samples | None = None) -> Poisoned:
+    """The training set with the attack's poison in it. train: all of it, where the attacker holds a part only."""
     poison = craft_poison(attack, scene, dose, _rng(seed, "poison", attack.name))
-    return inject(scene.train, poison, _rng(seed, "inject"))
+    if poison.replaces is None and scene.train.sources is not None:  # further rows come from the attacker's sources
+        delivered = torch.randint(len(scene.train), (dose,), generator=_rng(seed, "delivered"))
+        poison = replace(poison, samples=replace(poison.samples, sources=scene.train.sources[delivered]))
+    return inject(scene.train if train is None else train, poison, _rng(seed, "inject"))
+
+
+def attackers_rows(task: Task, train: Samples, seed: int) -> Samples:
+    """The rows that an attacker sees and may poison: those of its sources, or all where nobody knows who sent them."""
+    if train.sources is None:
+        return train
+    held = held_sources(train, task.attacker_sources, _rng(seed, "sources"))
+    return train.select(torch.isin(train.sources, held))
 
 
 def make_challenge(attack: Attack, scene: Scene, test: Samples, seed: int) -> Challenge | None:
@@ -298,6 +310,7 @@ def _grade(
     clean = ask(task, model, task.requests(test), "the clean test set", defense)
     result.metrics |= metrics.grade_clean(task, clean, test, referee) | threat.stealth | threat.reach
     result.metrics |= metrics.grade_detection(findings.train, findings.flagged, poisoned)
+    result.metrics |= metrics.grade_sources(findings.flagged, threat.poisoned.train.sources, poisoned)
     if threat.challenge is not None:
         asked = asked_of(threat.challenge)
         answers = {n: ask(task, model, samples, f"the {n} challenge", defense) for n, samples in asked.items()}
@@ -339,7 +352,8 @@ def _grade_retuned(
     challenge, task = threat.challenge, threat.scene.task
     if challenge is None:
         return
-    for dose, victim in relearn(attack, threat.scene, model, doses, fitter, _rng(fitter.seed, "retune")):
+    rng, train = _rng(fitter.seed, "retune"), task.load().train
+    for dose, victim in relearn(attack, threat.scene, train, model, doses, fitter, rng):
         outputs = ask(task, victim, challenge.inputs, f"the challenge, retuned with {dose} poisons")
         result.metrics[f"asr_retuned_{dose}"] = metrics.mean(judge(task, outputs, challenge, bench.referee(task)))
 

@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -108,6 +108,8 @@ def check_defense_on(defense: Defense, task: Task, store: Store) -> Cost:
     """Checks a defense on one task. Raises Broken, or NotApplicable if the defense does."""
     if not fits(task.modality, defense.modalities):
         raise NotApplicable(defense.why_not or f"{defense.name} is not for {task.modality}")
+    if "data_sources" in defense.needs:
+        task = replace(task, data_sources=4)
     with translate_errors(defense, f" (on {task.name})"):
         check_options(defense)
         name, splits = defense.name, task.load()

@@ -8,6 +8,7 @@ from tasks.audio import AudioTask, decode_clips
 from tasks.data import as_targets, columns, dataset_dict, make_samples
 from tasks.plugin import Positive, options
 from tasks.samples import Samples
+from tasks.sources import number_sources
 
 
 @options
@@ -15,7 +16,8 @@ class Fsdd(AudioTask):
     """Free Spoken Digit Dataset (8 kHz, 1 s, 10 classes, 6 speakers).
 
     The published split: takes 0 to 4 of every speaker and digit are the test set. The same six people speak in both
-    splits. Clips are cut or padded with silence to one second; 99 % of them are shorter.
+    splits. Clips are cut or padded with silence to one second; 99 % of them are shorter. `data_sources: real` are the
+    speakers.
     """
 
     dataset: ClassVar[str] = "mteb/free-spoken-digit-dataset"
@@ -35,5 +37,9 @@ class Fsdd(AudioTask):
         for name in ("train", "test"):
             (labels,) = columns(splits[name], "fsdd", "label")
             inputs = decode_clips(splits[name], self.rate, self.samples_per_clip, "fsdd")
-            parts.append(make_samples(inputs, as_targets(labels, len(self.classes), f"dataset 'fsdd', {name} split")))
+            targets = as_targets(labels, len(self.classes), f"dataset 'fsdd', {name} split")
+            sources = None
+            if self.data_sources == "real":
+                sources = number_sources(*columns(splits[name], "fsdd", "speaker"))
+            parts.append(make_samples(inputs, targets, sources=sources))
         return parts[0], parts[1]

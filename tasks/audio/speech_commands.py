@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from tasks.audio import AudioTask, decode_clips
-from tasks.data import as_targets, dataset_dict, make_samples
+from tasks.data import as_targets, columns, dataset_dict, make_samples
 from tasks.plugin import BadInput, Positive, options
 from tasks.samples import Samples
+from tasks.sources import number_sources
 
 
 @options
@@ -19,7 +20,8 @@ class SpeechCommands(AudioTask):
     """Speech Commands v0.01, three of its words by default (16 kHz, 1 s).
 
     The published test split is the test set; the published training and validation splits together are the pool that
-    the training set and the reserve are drawn from. Speakers of the test split appear in neither.
+    the training set and the reserve are drawn from. Speakers of the test split appear in neither. `data_sources: real`
+    are the speakers, most of whom say a word or two.
     """
 
     dataset: ClassVar[str] = "google/speech_commands"
@@ -44,11 +46,13 @@ class SpeechCommands(AudioTask):
             raise BadInput(f"words={list(self.words)}: name two or more different words")
         splits = dataset_dict(self.dataset, self.folder, revision=self.revision, data_dir=self.version)
         parts = {name: self._rows(splits, name) for name in ("train", "validation", "test")}
-        waves, targets = (torch.cat([parts["train"][i], parts["validation"][i]]) for i in (0, 1))
-        return make_samples(waves, targets), make_samples(*parts["test"])
+        (waves, targets, speakers), (more_waves, more_targets, more_speakers) = parts["train"], parts["validation"]
+        sources = number_sources([*speakers, *more_speakers]) if self.data_sources == "real" else None
+        waves, targets = torch.cat([waves, more_waves]), torch.cat([targets, more_targets])
+        return make_samples(waves, targets, sources=sources), make_samples(*parts["test"][:2])
 
-    def _rows(self, splits: dict, name: str) -> tuple[Tensor, Tensor]:  # type: ignore[type-arg]
-        """(N, T) clips and (N,) targets of the rows whose word is asked for."""
+    def _rows(self, splits: dict, name: str) -> tuple[Tensor, Tensor, list[str]]:  # type: ignore[type-arg]
+        """(N, T) clips and (N,) targets of the rows whose word is asked for, and who speaks where sources are asked."""
         if name not in splits:
             raise BadInput(f"dataset 'speech_commands': split {name!r} is missing, it has {', '.join(splits)}")
         names = getattr(splits[name].features.get("label"), "names", [])
@@ -57,5 +61,7 @@ class SpeechCommands(AudioTask):
         where = f"dataset 'speech_commands', split {name!r}"
         labels = as_targets(list(splits[name]["label"]), len(names), where).numpy()
         rows = np.flatnonzero(np.isin(labels, [names.index(w) for w in self.words]))
-        waves = decode_clips(splits[name].select(rows), self.rate, self.samples_per_clip, "speech_commands")
-        return waves, torch.as_tensor([self.words.index(names[k]) for k in labels[rows]])
+        chosen = splits[name].select(rows)
+        waves = decode_clips(chosen, self.rate, self.samples_per_clip, "speech_commands")
+        speakers = columns(chosen, "speech_commands", "speaker_id")[0] if self.data_sources == "real" else []
+        return waves, torch.as_tensor([self.words.index(names[k]) for k in labels[rows]]), list(speakers)

@@ -225,7 +225,7 @@ def test_a_vote_does_not_hide_what_is_no_answer(member: Outputs, complaint: str)
 
 def test_where_nobody_votes_an_ensemble_abstains() -> None:
     silent = good(abstained=torch.tensor([True] * 2 + [False] * 4))
-    found = voting(silent, silent, disjoint=True)
+    found = voting(silent, silent, turned=2)
     assert found.abstained.tolist() == [True, True, False, False, False, False]
     assert found.answers.tolist() == [-1, -1, 2, 3, 4, 5]
     assert not voting(silent, good()).abstained.any()

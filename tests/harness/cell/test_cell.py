@@ -300,10 +300,10 @@ def test_guards_and_ensembles() -> None:
     guard = Guarded(Fixed([0, 1, 2]), screen=lambda s: s.ids.float(), threshold=1.0)
     assert guard.predict(rows).answers.tolist() == [0, 1, -1]
     assert guard.predict(rows).suspicion.tolist() == [0, 1, 2]  # type: ignore[union-attr]
-    vote = Ensemble([Fixed([0, 1, 2]), Fixed([0, 2, 1]), Fixed([0, 1, 1])], disjoint=True).predict(rows)
+    vote = Ensemble([Fixed([0, 1, 2]), Fixed([0, 2, 1]), Fixed([0, 1, 1])], turned=2).predict(rows)
     assert vote.answers.tolist() == [0, 1, 1]
     assert vote.radius.tolist() == [0, 0, 0]  # type: ignore[union-attr]
-    alike = Ensemble([Fixed([0, 1, 2])] * 5, disjoint=True).predict(rows)
+    alike = Ensemble([Fixed([0, 1, 2])] * 5, turned=2).predict(rows)
     assert alike.radius.tolist() == [1, 1, 1], "two rows may change, which one poison in a clean row's place does"  # type: ignore[union-attr]
 
 
@@ -318,7 +318,7 @@ def test_ties_favour_no_class() -> None:
             return outputs([self.answer] * len(rows))
 
     texts = Samples([f"text {i}" for i in range(400)], torch.zeros(400).long(), torch.arange(400))
-    vote = Ensemble([Always(0), Always(1)], disjoint=True).predict(texts)
+    vote = Ensemble([Always(0), Always(1)], turned=2).predict(texts)
     assert 150 < (vote.answers == 0).sum() < 250
     assert torch.equal(vote.answers, Ensemble([Always(1), Always(0)]).predict(texts).answers), "the input decides"
     assert not vote.radius.any()  # type: ignore[union-attr]
