@@ -59,6 +59,7 @@ def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]
     """Print the tables of these cells, and write tables and figures into a folder. Returns the figures' files too."""
     from harness.report.cells import notes_by_task
     from harness.report.datasets import explain_apart
+    from harness.report.detection import detection_table
     from harness.report.doses import dose_table, scaling_table
     from harness.report.recipes import recipes_table
     from harness.report.relearning import relearning_table
@@ -80,6 +81,8 @@ def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]
         out.print(scaling_table(tables.scaling))
     if not tables.worst.empty:
         out.print(worst_table(tables.worst))
+    if not tables.detection.empty and (tables.detection.kind == "models").any():
+        out.print(detection_table(tables.detection))
     if not tables.recipes.empty:
         out.print(recipes_table(tables.recipes))
     if not tables.relearning.empty:

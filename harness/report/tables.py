@@ -18,4 +18,5 @@ class Tables:
     worst: pd.DataFrame  # one row per task, attack, defense and dose run against several target classes
     recipes: pd.DataFrame  # one row per task, attack and defense run with several recipes of the attack
     relearning: pd.DataFrame  # one row per task, attack, defense and dose of a grid with `retune`
+    detection: pd.DataFrame  # one row per task, attack, detector and dose: how well it tells poisoned from clean
     stealth: pd.DataFrame  # one row per task, attack, dose, check and measure: what would have been seen of the poison

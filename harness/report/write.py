@@ -11,6 +11,7 @@ import pandas as pd
 from harness.report import dvc_export, figures
 from harness.report.cells import neutralise_texts
 from harness.report.datasets import join_labels, keep_apart
+from harness.report.detection import detection_frame
 from harness.report.doses import dose_frame, scaling_frame
 from harness.report.recipes import recipes_frame
 from harness.report.relearning import relearning_frame
@@ -30,7 +31,7 @@ def build_tables(cells: pd.DataFrame) -> Tables:
     return Tables(
         cells=cells, summary=summary, doses=dose_frame(cells, summary), scaling=scaling_frame(cells),
         worst=worst_frame(cells), recipes=recipes_frame(cells), relearning=relearning_frame(cells),
-        stealth=stealth_frame(cells),
+        detection=detection_frame(cells), stealth=stealth_frame(cells),
     )  # fmt: skip
 
 
