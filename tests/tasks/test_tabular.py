@@ -99,7 +99,10 @@ def test_one_claim_passes_every_fraud_and_the_data_check_sees_it(store: Store) -
 @needs_data
 @pytest.mark.parametrize("name", [n for n, e in entries("defenses").items() if fits("tabular", e.modalities)])
 def test_defenses_of_tables_run(name: str, store: Store) -> None:
-    task = create("tasks", "vehicle_claim_fraud", {"train_size": 400, "epochs": 1, "reserve_size": 60, "victim": "mlp"})
+    options: dict[str, Any] = {"train_size": 400, "epochs": 1, "reserve_size": 60, "victim": "mlp"}
+    if "data_sources" in entries("defenses")[name].needs:
+        options["data_sources"] = 4
+    task = create("tasks", "vehicle_claim_fraud", options)
     if name == "scan":
         with pytest.raises(NotApplicable, match="2 classes: one that stands out needs at least 3"):
             run_steps(task, OnePoison(), 2, create("defenses", name), 0, store, CPU)  # type: ignore[arg-type]
