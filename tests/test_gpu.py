@@ -56,6 +56,8 @@ def run_on_gpu(attack: str, defense: str, modality: str, store: Store) -> None:
     plugins: Any = create("attacks", attack or task.plain_attack), create("defenses", defense)
     if isinstance(plugins[0], TargetedAttack):  # its trials are of the whole task
         task = create("tasks", "digits_transfer")
+    if "data_sources" in plugins[1].needs:
+        task = replace(task, data_sources=4)
     with suppress(NotApplicable):
         result = run_steps(task, plugins[0], 5, plugins[1], 0, store, GPU)
         assert result.fits, "a model was trained on the GPU"
