@@ -31,6 +31,7 @@ from harness.plugins.registry import create, entries, fits, load_class
 from harness.store.folder import Store
 from harness.testing.contract import (
     check_options,
+    check_unseen,
     hash_rows,
     require,
     translate_errors,
@@ -92,6 +93,7 @@ def check_attack_on(attack: Attack, task: Task, store: Store) -> Cost:
     start = time.perf_counter()
     with translate_errors(attack, f" (on {task.name})"):
         check_options(attack)
+        check_unseen(attack)
         attack = number_classes(task, attack)
         splits = task.load()
         trial = draw_trial(splits, len(task.classes), 6, rng()) if len(task.classes) > 1 else None

@@ -7,10 +7,12 @@ import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from attacks.base import Attack
 from harness.console import one_line
 from harness.errors import Broken
 from harness.keys.bytecode import lives_here
@@ -58,6 +60,16 @@ def check_options(plugin: Plugin) -> None:
         first = error.errors()[0]
         raise Broken(f"{plugin.name}.{first['loc'][0]}={first['input']!r}: {first['msg']}") from None
     require(again == plugin and hash(again) == hash(plugin), f"{plugin.name}: options need values that can be hashed")
+
+
+def check_unseen(attack: Attack) -> None:
+    """Requires that every trigger of `unseen` is a change of options that the attack has."""
+    for word, changes in attack.unseen.items():
+        require(word.isidentifier(), f"{attack.name}.unseen: {word!r} is no word for a metric; write letters and _")
+        try:
+            replace(attack, **changes)  # type: ignore[type-var]
+        except (TypeError, ValidationError) as error:
+            raise Broken(f"{attack.name}.unseen[{word!r}]: {one_line(error, None)}") from None
 
 
 def _find_line(plugin: Plugin, error: Exception) -> str:

@@ -334,3 +334,27 @@ def test_a_broken_task_is_told_what_to_change(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(type(task), "load", lambda self: wrong)
     with pytest.raises(Broken, match="a label of train is not in 0 to 9"):
         check_task(task)
+
+
+@options
+class Unknown(Stamp):
+    unseen: ClassVar[dict[str, dict[str, Any]]] = {"larger": {"sice": 5}}
+
+
+@options
+class Unnamed(Badnets):
+    unseen: ClassVar[dict[str, dict[str, Any]]] = {"a b": {"size": 5}}
+
+
+@options
+class Mistyped(Badnets):
+    unseen: ClassVar[dict[str, dict[str, Any]]] = {"larger": {"size": "5"}}
+
+
+@pytest.mark.parametrize(
+    ("attack", "complaint"),
+    [(Unknown(), "unseen.'larger'.*sice"), (Unnamed(), "'a b' is no word"), (Mistyped(), "unseen.'larger'.*integer")],
+)
+def test_an_unseen_trigger_that_is_no_change_of_options_is_refused(attack: Any, complaint: str) -> None:
+    with pytest.raises(Broken, match=complaint):
+        check_attack(attack, small_task("digits"))
