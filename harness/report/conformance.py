@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from harness.plugins.registry import VERDICTS
 from harness.report.cells import LOWER_IS_BETTER, read_cells
 from harness.report.compare import clean_change
+from harness.report.dose_response import GAIN
 from harness.report.write import as_csv
 from harness.store.folder import write_atomically
 
@@ -91,18 +92,20 @@ def _verdict(claim: Claim, found: dict[str, Any] | None = None) -> Verdict:
 
 
 def _judge_attack(claim: Claim, cells: pd.DataFrame) -> dict[str, Any] | None:
-    """An attack has to beat label flipping and the chance floor by MARGIN, and to rise with the dose."""
+    """An attack has to beat label flipping and the chance floor by MARGIN, and not to fall with the dose."""
     plain = cells[(cells.defense == "none") & cells.asr.notna()]
     own = plain[plain.attack_name == claim.method]
     at = own[own.dose == claim.dose].set_index("seed")
     if at.empty:
         return None
-    flips = plain[(plain.attack_name == CONTROL) & (plain.dose == claim.dose)].set_index("seed").asr
+    # Flips against a class, or against one input where the attack has one: ASR is then over as many inputs.
+    alike = (plain.asr_n == 1) == (at.asr_n == 1).all()
+    flips = plain[(plain.attack_name == CONTROL) & (plain.dose == claim.dose) & alike].set_index("seed").asr
     base = np.fmax(at.asr_floor, flips.reindex(at.index))
     lower = own[(own.dose > 0) & (own.dose < claim.dose)].groupby("dose").asr.mean()
     why = _why_small(at.asr - base, MARGIN["attacks"], "no more than label flipping or chance")
-    if not why and len(lower) and at.asr.mean() < lower.iloc[0]:
-        why = "does not rise with the dose"
+    if not why and len(lower) and at.asr.mean() < lower.iloc[0] - GAIN:
+        why = "falls with the dose"
     return _numbers(at, base, at.utility.mean(), own[own.dose == 0].utility.mean(), why)
 
 

@@ -25,7 +25,7 @@ def cells(**asr: dict[int, float | list[float]]) -> pd.DataFrame:
             for seed, value in enumerate(np.broadcast_to(values, 3)):
                 rows.append({"task": "t", "attack": attack, "attack_name": attack, "defense": defense or "none",
                              "defense_name": defense or "none", "dose": dose, "seed": seed, "status": "done",
-                             "asr": value, "asr_floor": 0.02, "utility": 0.9, "clean_metric": "accuracy",
+                             "asr": value, "asr_floor": 0.02, "asr_n": 900, "utility": 0.9, "clean_metric": "accuracy",
                              "seconds": 1.0})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -36,13 +36,23 @@ def cells(**asr: dict[int, float | list[float]]) -> pd.DataFrame:
         ({10: 0.4, 50: 0.9}, {50: 0.02}, ""),
         ({10: 0.4, 50: 0.9}, {50: 0.8}, "no more than label flipping or chance"),
         ({10: 0.4, 50: 0.1}, {50: 0.02}, "no more than label flipping or chance"),
-        ({10: 0.9, 50: 0.5}, {50: 0.02}, "does not rise with the dose"),
+        ({10: 0.9, 50: 0.5}, {50: 0.02}, "falls with the dose"),
+        ({10: 0.9, 50: 0.88}, {50: 0.02}, ""),
         ({10: 0.0, 50: [0.0, 0.0, 1.0]}, {50: 0.02}, "seeds do not agree"),
     ],
 )
-def test_an_attack_beats_label_flipping_and_rises(own: dict[int, float], flips: dict[int, float], why: str) -> None:
+def test_an_attack_beats_label_flipping_and_does_not_fall(
+    own: dict[int, float], flips: dict[int, float], why: str
+) -> None:
     found = judge(Claim("attacks", "mine", "t", 50), cells(mine={0: 0.02, **own}, label_flip=flips))
     assert (found.verdict, found.why) == ("unproven" if why else "works", why)
+
+
+def test_flips_against_one_input_are_no_control_for_an_attack_on_many() -> None:
+    frame = cells(mine={10: 0.4, 50: 0.9}, label_flip={50: [1.0, 0.0, 1.0]})
+    frame.loc[frame.attack == "label_flip", "asr_n"] = 1
+    assert judge(Claim("attacks", "mine", "t", 50), frame).verdict == "works"
+    assert judge(Claim("attacks", "mine", "t", 50), frame.assign(asr_n=1)).base == pytest.approx((1 + 0.02 + 1) / 3)
 
 
 def defended(asr: float, clean: float, plain: float = 1.0, suspicion: tuple[float, float] = (0.0, 0.0)) -> pd.DataFrame:
