@@ -114,7 +114,7 @@ def _judge_defense(claim: Claim, cells: pd.DataFrame) -> dict[str, Any] | None:
     column = cells[cells.attack_name == claim.attack]
     own, plain = column[column.defense_name == claim.method], column[column.defense == "none"]
     at, base = own[own.dose == claim.dose].set_index("seed"), plain[plain.dose == claim.dose].set_index("seed").asr
-    if at.empty or base.empty:
+    if at.empty or (base.empty and claim.measure == "asr"):
         return None
     base = base.reindex(at.index)
     label = str(own.defense.iloc[0])
