@@ -7,8 +7,8 @@ from typing import ClassVar
 from scipy import stats
 from torch import Tensor
 
-from defenses._sources import quarantine, require_sources
 from defenses.base import Case, Defense
+from defenses.sources import quarantine, require_sources
 from tasks.deployed import Model, Victim
 from tasks.plugin import Positive, options
 from tasks.samples import Samples

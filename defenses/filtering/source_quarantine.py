@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from defenses._sources import permutation_p, quarantine, require_sources, savage_scores, suspicion_of
 from defenses.base import Case, Defense, seed_of
 from defenses.filtering.activation_clustering import ActivationClustering
 from defenses.filtering.confident_learning import ConfidentLearning
 from defenses.filtering.outlier import Outlier
 from defenses.filtering.spectral_signatures import SpectralSignatures
+from defenses.sources import permutation_p, quarantine, require_sources, savage_scores, suspicion_of
 from tasks.deployed import Model
 from tasks.plugin import options
 

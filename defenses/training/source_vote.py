@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import torch
 
-from defenses._sources import require_sources
 from defenses.base import Case, Defense
+from defenses.sources import require_sources
 from tasks.deployed import Ensemble, Model
 from tasks.plugin import Positive, options
 from tasks.sources import list_sources

@@ -14,6 +14,7 @@ from harness.cli import plugins, run, site, store, usage
 from harness.cli.records import report, show
 from harness.cli.status import status
 from harness.cli.trials import trials
+from harness.cli.vet import vet
 from harness.console import err, one_line, out
 
 app = typer.Typer(
@@ -95,6 +96,7 @@ app.command("dvc")(store.dvc)
 app.command()(site.leaderboard)
 app.command()(site.submit)
 app.command()(trials)
+app.command()(vet)
 
 
 if __name__ == "__main__":

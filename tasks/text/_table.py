@@ -25,12 +25,13 @@ FEW = 10  # rows, from which on a label for every other row is no class
 class Table:
     """rows: text and label of every record, the label without spaces around it. labels: the distinct ones, in order.
 
-    seen: what was found in how many rows, for the notes.
+    seen: what was found in how many rows, for the notes. sources: who delivered each row, () where no column says.
     """
 
     rows: tuple[tuple[str, str], ...]
     labels: tuple[str, ...]
     seen: tuple[tuple[str, int], ...]
+    sources: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -44,17 +45,19 @@ def _long_fields() -> Iterator[None]:
 
 
 @_long_fields()
-def read_table(path: Path, text: str, label: str) -> Table:
-    """The columns named `text` and `label`. Raises OSError, or ValueError that says what is wrong, and in which row.
+def read_table(path: Path, text: str, label: str, source: str = "") -> Table:
+    """The columns named `text`, `label` and, where it is named, `source`.
 
-    The first row after the header is row 1; blank lines do not count.
+    Raises OSError, or ValueError that says what is wrong, and in which row. The first row after the header is row 1;
+    blank lines do not count.
     """
     records = _records(_as_text(path.read_bytes()))
     header = next(records, None)
     if header is None:
         raise ValueError("the file is empty")
-    at_text, at_label = (_find(header, name) for name in (text, label))
+    at_text, at_label, at_source = (_find(header, name) if name else -1 for name in (text, label, source))
     rows: list[tuple[str, str]] = []
+    sources: list[str] = []
     seen: Counter[str] = Counter()
     for number, record in enumerate(records, 1):
         _check(record, header, number)
@@ -65,11 +68,15 @@ def read_table(path: Path, text: str, label: str) -> Table:
             raise ValueError(f"row {number} has no label in column {label!r}")
         if fault := fault_of(rows[-1][1]):
             raise ValueError(f"row {number}: the label {rows[-1][1]!r} {fault}")
+        if source:
+            sources.append(record[at_source].strip())
+            if not sources[-1]:
+                raise ValueError(f"row {number} has no source in column {source!r}")
         seen["label has spaces around it, which are cut off"] += record[at_label] != rows[-1][1]
         seen["text has the sign \ufffd, which stands for letters lost in another program"] += "\ufffd" in rows[-1][0]
     if not rows:
         raise ValueError("there is a header, and no row after it")
-    return Table(tuple(rows), sort_names(label for _, label in rows), tuple(seen.items()))
+    return Table(tuple(rows), sort_names(label for _, label in rows), tuple(seen.items()), tuple(sources))
 
 
 def refuse_values(table: Table, column: str) -> None:

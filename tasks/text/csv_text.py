@@ -15,6 +15,7 @@ from tasks.files import files_hash
 from tasks.own_files import TEST_SHARE, bad_option, describe_counts, file_of, list_some
 from tasks.plugin import FileName, Positive, options
 from tasks.samples import Samples
+from tasks.sources import number_sources
 from tasks.splits import Draw
 from tasks.text import TextTask, draw_test_texts, fold_text
 from tasks.text._table import Table, read_table, refuse_values
@@ -38,6 +39,7 @@ class CsvText(TextTask):
     test_path: FileName = ""  # the same columns
     text_column: str = "text"
     label_column: str = "label"
+    source_column: str = ""  # who delivered each row, for `data_sources: real`; "" for nobody knows
     max_length: Positive | None = None  # tokens; longer texts lose their end; None: fits most training texts
     labels: tuple[str, ...] = ()  # the classes, in the order of their numbers, instead of those found
 
@@ -53,9 +55,16 @@ class CsvText(TextTask):
             raise bad_option(self, "labels", f"{bad[0]!r} {fault_of(bad[0])}")
         return labels
 
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """The sources of `path`, in the order of their numbers."""
+        return tuple(sorted(set(self._table("path").sources)))
+
     def read(self) -> tuple[Samples, Samples]:
         if self.text_column == self.label_column:
             raise bad_option(self, "label_column", "the same as text_column")
+        if self.source_column in (self.text_column, self.label_column):
+            raise bad_option(self, "source_column", "the same as text_column or label_column")
         train = self._samples("path")
         if not self.test_path:
             held = draw_test_texts(train, TEST_SHARE)
@@ -89,7 +98,9 @@ class CsvText(TextTask):
         for i, (_, label) in enumerate(rows, 1):
             if label not in number:
                 raise bad_option(self, option, f"row {i} has label {label!r}, valid: {list_some(list(number))}")
-        return make_samples([text for text, _ in rows], torch.tensor([number[label] for _, label in rows]))
+        targets = torch.tensor([number[label] for _, label in rows])
+        sources = number_sources(self._table(option).sources) if self.source_column else None
+        return make_samples([text for text, _ in rows], targets, sources=sources)
 
     def _table(self, option: str) -> Table:
         if not getattr(self, option):
@@ -99,7 +110,7 @@ class CsvText(TextTask):
             if not path.is_file():
                 path.stat()
                 raise ValueError("this is a folder" if path.is_dir() else "this is not a regular file")
-            table = _read(path, self.text_column, self.label_column, files_hash(str(path)))
+            table = _read(path, self.text_column, self.label_column, self.source_column, files_hash(str(path)))
             if not self.labels:
                 refuse_values(table, self.label_column)
             return table
@@ -110,6 +121,6 @@ class CsvText(TextTask):
 
 
 @cached(maxsize=8)
-def _read(path: Path, text: str, label: str, content: str) -> Table:
+def _read(path: Path, text: str, label: str, source: str, content: str) -> Table:
     """The table; `content`, the file's hash, makes an edited file another one."""
-    return read_table(path, text, label)
+    return read_table(path, text, label, source)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attacks.base import Poison
-from defenses._sources import permutation_p, reject_holm, savage_scores
+from defenses.sources import permutation_p, reject_holm, savage_scores
 from harness.cell.metrics import grade_sources
 from harness.cell.poison import inject
 from harness.cell.steps import attackers_rows, run_steps
