@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from helpers import invoke
@@ -69,9 +70,8 @@ def test_without_trusted_rows_nothing_is_said_of_a_rate(tmp_path: Path, store: S
 def test_a_threshold_of_few_trusted_rows_is_known_to_be_one() -> None:
     """Of clean data a p value below .05 comes at most so often, though the threshold is an estimate."""
     rng = torch.Generator().manual_seed(0)
-    below = [
-        judge("x", torch.rand(500, generator=rng), torch.rand(199, generator=rng), 0.05).excess for _ in range(300)
-    ]
+    drawn = [torch.rand(699, generator=rng).split([500, 199]) for _ in range(300)]
+    below = [judge("x", rows, trusted, 0.05).excess for rows, trusted in drawn]
     assert stats.binomtest(sum(p <= 0.05 for p in below), 300, 0.05, alternative="greater").pvalue > 0.01
     assert judge("x", torch.cat([torch.rand(470), torch.ones(30) + 1]), torch.rand(199), 0.01).excess < 1e-3
 
@@ -85,10 +85,9 @@ def test_the_command(tmp_path: Path) -> None:
     data, trusted = write_reviews(tmp_path, poisons=30)
     done = invoke("vet", data, "--source", "author", "--trusted", trusted, "-o", tmp_path / "out")
     assert done.exit_code == 3, done.output
-    rows = list(csv.DictReader((tmp_path / "out" / "sources.csv").open()))
-    assert [row["source"] for row in rows if row["accused_by"]] == ["author 3"]
-    listed = list(csv.DictReader((tmp_path / "out" / "quarantine.csv").open()))
-    assert {row["source"] for row in listed if row["quarantine"] == "True"} >= {"author 3"}
+    sources, listed = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("sources", "quarantine"))
+    assert list(sources.source[sources.accused_by.notna()]) == ["author 3"]
+    assert "author 3" in set(listed.source[listed.quarantine])
     assert "rows should be looked at" in done.output
 
 
