@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -167,7 +168,8 @@ def rng(seed: int = 3) -> torch.Generator:
 
 def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..., Cost]) -> list[Cost]:
     known = examples()
-    chosen = tasks or tuple(small_task(name) for modality, name in known.items() if fits(modality, plugin.modalities))
+    names = [name for modality, name in known.items() if fits(modality, plugin.modalities)]
+    chosen = tasks or tuple(small_task(name) for name in (*names, *_own_tasks(plugin)))
     require(
         bool(chosen),
         f"{plugin.name}: modalities={plugin.modalities} fits no embedded task; hand one over, or name "
@@ -182,6 +184,13 @@ def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..
                 reasons.append(f"{task.name}: {reason}")
     require(bool(costs), f"{plugin.name} applies to none of the tasks ({'; '.join(reasons)})")
     return costs
+
+
+def _own_tasks(plugin: Attack | Defense) -> list[str]:
+    """The embedded tasks, besides the examples of modalities, that name this attack as their plain one."""
+    tasks: dict[str, Any] = {name: load_class("tasks", name) for name in entries("tasks")}
+    named = {name: cls for name, cls in tasks.items() if cls.plain_attack == plugin.name and cls.dataset == "embedded"}
+    return [name for name, cls in named.items() if cls.plain_attack != load_class("tasks", cls.example).plain_attack]
 
 
 def _check_splits(task: Task) -> None:

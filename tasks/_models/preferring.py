@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +45,9 @@ class PreferringNet(CausalNet):
 class Reference(nn.Module):
     """The start of a network, to be read as a model of its own."""
 
-    def __init__(self, net: PreferringNet) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.net = cast("PreferringNet", net)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, V) logits."""

@@ -2,7 +2,7 @@
 
 from tasks._models.causal import CausalNet
 from tasks.language._base import LanguageTask, LanguageVictim, detokenize, list_tokens, small_tokenizer, tokenize
-from tasks.language._preferences import REJECTED, Pair, PreferenceTask, read_pair
+from tasks.language._preferences import REJECTED, Pair, PreferenceTask, is_pair, read_pair
 
 __all__ = [
     "REJECTED",
@@ -12,6 +12,7 @@ __all__ = [
     "Pair",
     "PreferenceTask",
     "detokenize",
+    "is_pair",
     "list_tokens",
     "read_pair",
     "small_tokenizer",
