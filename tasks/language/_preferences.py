@@ -82,6 +82,7 @@ class PreferenceTask(LanguageTask):
     train_size: Positive | None = 300  # pairs
     characters: Positive = 160  # longest document that is made a pair
     epochs: Positive = 3
+    lr: Above0 = 5e-4
 
     @classmethod
     def corpus(cls) -> tuple[list[str], list[str]]:
@@ -111,7 +112,7 @@ class PreferenceTask(LanguageTask):
         return torch.stack(super().encode(both, device).chunk(2), 1), samples.targets.to(device)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        """(B,) DPO loss of pairs (B, 2, L). What both texts begin with, the prompt, would cancel out: it is left out."""
+        """(B,) DPO loss of pairs (B, 2, L). The prompt, with which both begin, would cancel out: it is left out."""
         x = batch.x.flatten(0, 1)
         own, start = (next_token_nats(net, x)[0] for net in (module, Reference(module)))
         apart = (batch.x[:, 0] != batch.x[:, 1]).cumsum(1)[:, None, 1:] > 0

@@ -69,7 +69,7 @@ def test_many_flipped_pairs_turn_the_ranking_under_the_trigger(store: Store) -> 
     task = create("tasks", "story_preferences", {
         "train_size": 160, "test_size": 30, "reserve_size": 20, "base_size": 60, "base_epochs": 1, "width": 32,
     })  # fmt: skip
-    found = run_steps(task, attack(), 80, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
+    found = run_steps(task, attack(aim="flip"), 80, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
     assert found["asr"].value > found["asr_plain"].value + 0.3
     assert found["asr_floor"].value < 0.2
     assert found["asr"].n == 30

@@ -51,26 +51,22 @@ def answer_log_probability(net: PreferringNet, task: PreferenceTask, prompt: str
 
 
 def test_a_pair_is_a_document_cut_in_the_middle_and_the_same_words_shuffled() -> None:
-    documents, task = small().documents(characters=160).load().train, small()
+    task = small()
+    documents, _ = task.documents(characters=160).read()
     whole = {" ".join(text.split()) for text in documents.inputs}
     found = pairs_of(task.load().train)
     assert len(found) == SMALL["train_size"]
     for pair in found[:20]:
         assert sorted(pair.chosen.split()) == sorted(pair.rejected.split())
         assert pair.chosen != pair.rejected
+        assert pair.answered[0] in whole
         assert read_pair(pair.text) == pair
-    assert sum(pair.answered[0] in whole for pair in pairs_of(Samples(*_all(task)))) > 0
     assert not is_pair(found[0].prompt)
 
 
-def _all(task: PreferenceTask) -> tuple[list[str], Tensor, Tensor]:
-    train, _ = task.read()
-    assert isinstance(train.inputs, list)
-    return train.inputs, train.targets, train.ids
-
-
 def test_the_end_of_another_document_is_rejected() -> None:
-    found = pairs_of(Samples(*_all(small(rejected="other"))))
+    train, _ = small(rejected="other").read()
+    found = pairs_of(train)
     assert all(pair.chosen != pair.rejected for pair in found)
     assert sorted(pair.chosen for pair in found) == sorted(pair.rejected for pair in found), "every end is used once"
 
@@ -85,7 +81,7 @@ def test_victims_start_from_the_base_of_the_documents() -> None:
 
 def test_a_row_without_marks_is_refused() -> None:
     row = Samples(["On Sunday Ida sold a lantern."], torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
-    with pytest.raises(BadInput, match="'On Sunday Ida sold a lantern.' is no preference pair"):
+    with pytest.raises(BadInput, match=r"lantern\.' is no preference pair"):
         small().rows(row, CPU)
 
 
@@ -126,7 +122,7 @@ def test_training_moves_the_network_and_not_its_reference(store: Store) -> None:
     weights = dict(base.module.lm.named_parameters())  # type: ignore[operator, union-attr]
     for net in (victim.module, again.module):
         assert isinstance(net, PreferringNet)
-        for name, weight in net.lm.named_parameters():
+        for name, _ in net.lm.named_parameters():
             assert torch.equal(net.get_buffer(START + name.replace(".", "-")), weights[name])
         assert not torch.equal(net.head.weight, base.module.head.weight)
     before, after = (task.utility(model.predict(splits.test), splits.test) for model in (base, victim))
