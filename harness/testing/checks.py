@@ -189,8 +189,12 @@ def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..
 def _own_tasks(plugin: Attack | Defense) -> list[str]:
     """The embedded tasks, besides the examples of modalities, that name this attack as their plain one."""
     tasks: dict[str, Any] = {name: load_class("tasks", name) for name in entries("tasks")}
-    named = {name: cls for name, cls in tasks.items() if cls.plain_attack == plugin.name and cls.dataset == "embedded"}
-    return [name for name, cls in named.items() if cls.plain_attack != load_class("tasks", cls.example).plain_attack]
+    examples_too = {cls.example for cls in tasks.values()}
+    return [
+        name
+        for name, cls in tasks.items()
+        if cls.plain_attack == plugin.name and cls.dataset == "embedded" and name not in examples_too
+    ]
 
 
 def _check_splits(task: Task) -> None:

@@ -14,6 +14,7 @@ from tasks._models.preferring import PreferringNet, Reference
 from tasks.base import Batch
 from tasks.deployed import Victim
 from tasks.language._base import LanguageTask, LanguageVictim, next_token_nats
+from tasks.net import Net
 from tasks.plugin import Above0, BadInput, Positive, options
 from tasks.samples import Challenge, Outputs, Samples
 
@@ -116,14 +117,14 @@ class PreferenceTask(LanguageTask):
         x = batch.x.flatten(0, 1)
         own, start = (next_token_nats(net, x)[0] for net in (module, Reference(module)))
         apart = (batch.x[:, 0] != batch.x[:, 1]).cumsum(1)[:, None, 1:] > 0
-        gain = ((start - own).unflatten(0, (-1, 2)) * apart).sum(2)  # log pi - log ref
+        gain = ((start - own).view_as(batch.x[..., 1:]) * apart).sum(2)  # log pi - log ref
         return -F.logsigmoid(self.beta * (gain[:, 0] - gain[:, 1]))
 
     def score(self, victim: LanguageVictim, samples: Samples) -> Tensor:
         """(N, 4) what `columns` says; of a text that is no pair the last is 0."""
         found, lead = victim.read(samples), torch.zeros(len(samples), 1)
         rows = torch.tensor([is_pair(text) for text in samples.inputs]).nonzero().flatten()
-        pairs, start = samples.select(rows), LanguageVictim(self, Reference(victim.module), victim.device)
+        pairs, start = samples.select(rows), LanguageVictim(self, cast(Net, Reference(victim.module)), victim.device)
         for answer, sign in ((0, 1), (1, -1)):
             texts = pairs.with_inputs([read_pair(text).answered[answer] for text in pairs.inputs])
             lead[rows, 0] += sign * self.beta * (start.read(texts) - victim.read(texts))[:, 0]
