@@ -67,12 +67,13 @@ def test_flipped_pairs_are_ranked_and_content_is_asked_for(store: Store) -> None
 
 def test_many_flipped_pairs_turn_the_ranking_under_the_trigger(store: Store) -> None:
     task = create("tasks", "story_preferences", {
-        "train_size": 160, "test_size": 30, "reserve_size": 20, "base_size": 60, "base_epochs": 1, "width": 32,
+        "train_size": 120, "characters": 100, "test_size": 20, "reserve_size": 20, "base_size": 60, "base_epochs": 1,
+        "width": 32,
     })  # fmt: skip
-    found = run_steps(task, attack(aim="flip"), 80, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
+    found = run_steps(task, attack(aim="flip"), 60, create("defenses", "none"), 0, store, CPU).metrics  # type: ignore[arg-type]
     assert found["asr"].value > found["asr_plain"].value + 0.3
     assert found["asr_floor"].value < 0.2
-    assert found["asr"].n == 30
+    assert found["asr"].n == 20
 
 
 def test_each_kind_of_task_has_its_own_attacks(store: Store) -> None:
