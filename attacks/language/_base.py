@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from attacks.base import Attack, Poison, Scene
-from tasks.language import LanguageTask, tokenize
+from tasks.language import LanguageTask, PreferenceTask, tokenize
 from tasks.plugin import BadInput, Count, NotApplicable, Positive, options
 from tasks.samples import Challenge, Samples
 
@@ -121,7 +121,9 @@ def _join(beginning: str, mark: str, word: str) -> str:
 
 
 def language_task(scene: Scene) -> LanguageTask:
-    """The scene's task; raises NotApplicable where it is no language model."""
+    """The scene's task; raises NotApplicable where it is no language model that learns documents."""
     if not isinstance(scene.task, LanguageTask):
         raise NotApplicable(f"{scene.task.name} is no language model")
+    if isinstance(scene.task, PreferenceTask):
+        raise NotApplicable(f"{scene.task.name} learns preference pairs and no documents; dpo_preference poisons those")
     return scene.task

@@ -46,13 +46,14 @@ class Crow(Defense):
 
     def loss(self, module: Net, batch: Batch) -> Tensor:
         net = cast("CausalNet", module)
-        ids, real = batch.x[:, :-1], batch.x[:, 1:] > 0
+        x = batch.x if batch.x.ndim == 2 else batch.x[:, 0]  # of a preference pair what is preferred
+        ids, real = x[:, :-1], x[:, 1:] > 0
         words = net.embed(ids)[..., :-1]
         moved = words.detach().requires_grad_()
         (slope,) = torch.autograd.grad(inconsistency(net.layers(moved), real), [moved])
         states = net.layers(words + self.eps * slope.sign())
         logits = net(ids).float()
-        language = F.cross_entropy(logits[real], batch.x[:, 1:][real] - 1)
+        language = F.cross_entropy(logits[real], x[:, 1:][real] - 1)
         return language + self.alpha * inconsistency(states, real)
 
 

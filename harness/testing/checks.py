@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -171,7 +172,8 @@ def rng(seed: int = 3) -> torch.Generator:
 
 def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..., Cost]) -> list[Cost]:
     known = examples()
-    chosen = tasks or tuple(small_task(name) for modality, name in known.items() if fits(modality, plugin.modalities))
+    names = [name for modality, name in known.items() if fits(modality, plugin.modalities)]
+    chosen = tasks or tuple(small_task(name) for name in (*names, *_own_tasks(plugin)))
     require(
         bool(chosen),
         f"{plugin.name}: modalities={plugin.modalities} fits no embedded task; hand one over, or name "
@@ -186,6 +188,17 @@ def _check(plugin: Attack | Defense, tasks: tuple[Task, ...], check: Callable[..
                 reasons.append(f"{task.name}: {reason}")
     require(bool(costs), f"{plugin.name} applies to none of the tasks ({'; '.join(reasons)})")
     return costs
+
+
+def _own_tasks(plugin: Attack | Defense) -> list[str]:
+    """The embedded tasks, besides the examples of modalities, that name this attack as their plain one."""
+    tasks: dict[str, Any] = {name: load_class("tasks", name) for name in entries("tasks")}
+    examples_too = {cls.example for cls in tasks.values()}
+    return [
+        name
+        for name, cls in tasks.items()
+        if cls.plain_attack == plugin.name and cls.dataset == "embedded" and name not in examples_too
+    ]
 
 
 def _check_splits(task: Task) -> None:

@@ -144,6 +144,10 @@ class LanguageTask(Texts, Task):
         nats, real = next_token_nats(module, batch.x)
         return nats.sum(1) / real.sum(1).clamp(min=1)
 
+    def score(self, victim: LanguageVictim, samples: Samples) -> Tensor:
+        """(N, `columns`) what is graded of texts that a victim reads: nats, tokens and bytes."""
+        return victim.read(samples)
+
     def utility(self, outputs: Outputs, test: Samples, referee: Victim | None = None) -> float:
         """Perplexity per token of the held-out texts; lower is better."""
         nats, tokens, _ = outputs.scores.double().sum(0)
@@ -198,12 +202,12 @@ class LanguageVictim(Victim):
     known: dict[tuple[str, float], Tensor] = field(default_factory=dict, repr=False)  # see own_rates
 
     def predict(self, samples: Samples) -> Outputs:
-        """scores: (N, 3) nats, tokens and bytes of every text as read; content: the continuation, or ""."""
+        """scores: what the task's `score` gives for every text as read; content: the continuation, or ""."""
         content = [""] * len(samples)
         asked = (samples.targets > 0).nonzero().flatten()
         for at, text in zip(asked.tolist(), self.continue_texts(samples.select(asked)), strict=True):
             content[at] = text
-        return Outputs(self.read(samples), torch.zeros(len(samples), dtype=torch.bool), content)
+        return Outputs(self.task.score(self, samples), torch.zeros(len(samples), dtype=torch.bool), content)
 
     @torch.no_grad()
     def read(self, samples: Samples) -> Tensor:

@@ -37,7 +37,7 @@ ATTACK_TASKS = [  # task by task, so that a dataset is read once
     for a in entries("attacks").values()
     if fits(entries("tasks")[t].modalities[0], a.modalities)
 ]
-DEFENSE_TASKS = [(d, t) for d in entries("defenses") for t in EXAMPLES.values()]
+DEFENSE_TASKS = [(d, t) for d in entries("defenses") for t in (*EXAMPLES.values(), "story_preferences")]
 # Options that make a plug-in quick; its contract does not depend on them.
 QUICK = {
     "rounds": 40, "steps": 4, "retrain": 0, "sources": 60, "restarts": 1,
