@@ -1,0 +1,1 @@
+"""The audit: is a trained model backdoored? See README.md."""
