@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from harness.audit import behaviour, detectors, nulls
 from harness.audit.behaviour import Plan, Shift, Step
+from harness.audit.cells import find_cell
 from harness.audit.data import open_data
 from harness.audit.detectors import Calibrated, Effort, Reading
 from harness.audit.models import load_model
@@ -37,7 +39,7 @@ class Request:
     """What is asked for; the options of the command."""
 
     model: str
-    data: str
+    data: str = ""
     architecture: str = ""
     prepare: str = ""
     size: int | None = None
@@ -92,8 +94,11 @@ class Audit:
 
 def audit(request: Request, stage: Stage, say: Say) -> Audit:
     """Everything. Raises BadInput for a model or data that cannot be audited, before any long step."""
-    task = open_data(request.data, request.size, request.grey)
-    loaded = load_model(request.model, request.architecture, task)
+    cell = find_cell(request.model)
+    if cell is None and not request.data:
+        raise BadInput("--data: is missing; name a folder of clean pictures, one sub-folder per class, or a task")
+    task = cell.task if cell and not request.data else open_data(request.data, request.size, request.grey)
+    loaded = cell.load() if cell else load_model(request.model, request.architecture, task)
     prepare = request.prepare or ("raw" if loaded.own else "imagenet" if task.channels == 3 else "half")
     splits = task.load()
     held_out = choose(splits.test, HELD_OUT_QUICK if request.quick else HELD_OUT, request.seed)
@@ -114,10 +119,11 @@ def audit(request: Request, stage: Stage, say: Say) -> Audit:
     readings = steps.inspect() if len(task.classes) >= detectors.FEWEST else []
     compared = steps.train_nulls(splits.train) if request.null_models else []
     detected = beside(readings, compared, audited, held_out, plan, request.seed)
+    digest = _digest(cell.weights if cell else expand_home(request.model))
     return Audit(
-        request, audited.kind, _digest(request.model), prepare, tuple(map(str, task.classes)), accuracy, len(held_out),
-        plan, shifts, behaviour.find_unfit(audited.victim, held_out), detected, [null.accuracy for null in compared],
-        splits.notes, _pictures(audited, held_out, shifts, readings, detected, plan, request.seed),
+        request, audited.kind, digest, prepare, tuple(map(str, task.classes)), accuracy, len(held_out), plan, shifts,
+        behaviour.find_unfit(audited.victim, held_out), detected, [null.accuracy for null in compared], splits.notes,
+        _pictures(audited, held_out, shifts, readings, detected, plan, request.seed),
     )  # fmt: skip
 
 
@@ -183,8 +189,8 @@ def choose(samples: Samples, n: int, seed: int) -> Samples:
     return samples.select(order[:n])
 
 
-def _digest(source: str) -> str:
-    path = expand_home(source)
+def _digest(path: Path) -> str:
+    """SHA-256 of the model's file; "" for a function."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 

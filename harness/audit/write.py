@@ -57,8 +57,9 @@ def as_mapping(found: Audit) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "model": {"source": Path(request.model).name, "sha256": found.digest, "kind": found.kind},
-        "data": {"source": Path(request.data).name, "classes": list(names), "prepare": found.prepare,
-                 "rows": found.rows, "accuracy": _round(found.accuracy), "notes": list(found.notes)},
+        "data": {"source": Path(request.data).name or "the task of its cell", "classes": list(names),
+                 "prepare": found.prepare, "rows": found.rows, "accuracy": _round(found.accuracy),
+                 "notes": list(found.notes)},
         "settings": {"quick": request.quick, "level": request.level, "seed": request.seed, "rows": found.plan.rows,
                      "draws": found.plan.draws, "works": found.plan.works},
         "behaviour": {"triggers": shifts, "unfit": found.unfit},

@@ -18,12 +18,18 @@ def audit(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help=".safetensors, .pt or .pth of tensors, a TorchScript, .onnx, or module:function."
+            metavar="MODEL",
+            help=".safetensors, .pt or .pth of tensors, a TorchScript, .onnx, module:function, or RUN/CELL of a run.",
         ),
     ],
     data: Annotated[
-        str, typer.Option("--data", help="Clean pictures: a folder with one sub-folder per class, or a task.")
-    ],
+        str,
+        typer.Option(
+            "--data",
+            help="Clean pictures: a folder with one sub-folder per class, or a task.",
+            show_default="the task of RUN/CELL",
+        ),
+    ] = "",
     architecture: Annotated[
         str, typer.Option("--architecture", help="Of tensors: resnet18, ... of torchvision, or tinydrop-cnn.")
     ] = "",
@@ -66,6 +72,7 @@ def audit(
     model's other classes. No file is unpickled; module:function runs your code.
 
     Example:  tinydrop audit model.safetensors --architecture resnet18 --data pictures --quick
+    Example:  tinydrop audit runs/quickstart/digits/badnets/5/none/0
     Example:  tinydrop audit my_models:load --data pictures --prepare cifar10 --null-models 59
 
     Exit codes: 0 nothing found, 3 suspicious, 2 unusable input.

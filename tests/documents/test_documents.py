@@ -73,7 +73,7 @@ def test_the_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TINYDROP_CACHE", str(tmp_path / "cache"))
     grid = {
-        "tasks": [{"name": "digits", "train_size": 150, "epochs": 1}], "attacks": ["badnets"], "doses": [0, 5],
+        "tasks": [{"name": "digits", "train_size": 150, "epochs": 10}], "attacks": ["badnets"], "doses": [0, 5],
         "defenses": ["none"], "seeds": [0],
     }  # fmt: skip
     Path(".dvc").mkdir()  # as `dvc init` does
@@ -85,7 +85,8 @@ def test_the_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {words[0] for words in documented} == set(COMMANDS)
     for words in map(list, documented):
         done = CliRunner().invoke(app, small(words))
-        assert done.exit_code == 0, f"{words}: {done.output} {done.exception!r}"
+        fine = (0, 3) if words[0] == "audit" else (0,)  # an audit may suspect any model
+        assert done.exit_code in fine, f"{words}: {done.output} {done.exception!r}"
         _forget("my_defense")  # every command is a process of its own
         if words[:2] == ["run", "my_grid.yaml"] and "runs/mine" in words:
             shutil.copytree("runs/mine", "runs/other")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import invoke
+from helpers import invoke, tinydrop
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -15,12 +15,15 @@ from attacks.base import Scene
 from attacks.image.badnets import Badnets
 from harness.audit import steps, write
 from harness.audit.behaviour import Plan
+from harness.audit.cells import find_cell
 from harness.audit.data import open_data
 from harness.audit.detectors import Effort
 from harness.audit.nulls import estimate_seconds, train_null
 from harness.audit.steps import Request, choose
 from harness.audit.subject import CPU
 from harness.cell.train import train_victim
+from harness.store.folder import Store
+from harness.store.records import load_all
 from tasks.plugin import BadInput
 
 QUICK = ("--architecture", "tinydrop-cnn", "--data", "digits", "--quick")
@@ -178,6 +181,30 @@ def test_a_folder_of_pictures_and_a_function_of_ones_own(tmp_path: Path, monkeyp
     assert "&lt;b&gt;zero" in page
     assert "<b>zero" not in page
     assert "Content-Security-Policy" in page
+
+
+def test_the_victim_of_a_cell_is_audited_on_the_data_of_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    task = {"name": "digits", "train_size": 300, "epochs": 8, "subset_seed": 5}
+    grid = {"tasks": [task], "attacks": ["badnets"], "doses": [5], "defenses": ["none", "oracle"], "seeds": [0]}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))
+    tinydrop("run", tmp_path / "grid.yaml", "--jobs", 0, "--out", tmp_path / "mine", check=True)
+    labels = {record.label: record for record in load_all(Store(tmp_path / "mine")).values()}
+    (undefended,) = [label for label in labels if "/none/" in label]
+    found = run(tmp_path / "mine" / undefended)
+    assert found.accuracy == pytest.approx(labels[undefended].metrics["utility"].value, abs=0.06)
+    assert found.digest
+    (defended,) = [label for label in labels if "/oracle/" in label]
+    with pytest.raises(BadInput, match="only done cells of the defense none"):
+        find_cell(str(tmp_path / "mine" / defended))
+    with pytest.raises(BadInput, match="has no such cell; did you mean"):
+        find_cell(str(tmp_path / "mine" / undefended[:-1]))
+    assert find_cell(str(tmp_path / "elsewhere" / undefended)) is None
+    Store(tmp_path / "mine").artefact_path(labels[undefended].fits[0]["key"]).unlink()
+    with pytest.raises(BadInput, match="its victim is not kept"):
+        find_cell(str(tmp_path / "mine" / undefended))
 
 
 def test_rows_are_drawn_since_files_are_sorted_by_class() -> None:
