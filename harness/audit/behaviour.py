@@ -1,45 +1,23 @@
-"""The behaviour test: does a known trigger turn clean pictures into one class, as no random change of its size does?"""
+"""The behaviour test: does a known trigger turn clean rows into one class, as no random change of its size does?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
-from attacks.image.adaptive_patch import AdaptivePatch
-from attacks.image.badnets import Badnets
-from attacks.image.blended import Blended
-from attacks.image.bpp import Bpp
-from attacks.image.ftrojan import Ftrojan
-from attacks.image.sig import Sig
-from attacks.image.wanet import Wanet
+from harness.audit.media import MEDIA, TRIGGERS, Inputs, Triggers
 from harness.keys.seeds import derive
 from tasks.deployed import Victim
-from tasks.plugin import BadInput
+from tasks.plugin import BadInput, NotApplicable
 from tasks.samples import Samples
 
-# Of the suite's triggers those that take no surrogate, at published strengths; those that were found to teach nothing
-# at these (their docstrings say so) at one that does.
-TRIGGERS: dict[str, TriggerAttack[Tensor]] = {
-    "badnets": Badnets(),
-    "adaptive_patch": AdaptivePatch(opacities=(1.0, 0.0, 1.0, 0.0), patches=4),
-    "blended": Blended(),
-    "sig": Sig(),
-    "wanet": Wanet(),
-    "wanet s=1": Wanet(s=1.0),
-    "ftrojan magnitude=100": Ftrojan(magnitude=100.0),
-    "bpp levels=3": Bpp(levels=3),
-}
-COARSE = (1, 2, 4)  # pixels from one random number to the next in a random change: from noise to blotches
-HALVINGS = 14  # of the interval in which the size of a random change is sought
-LARGEST = 8192.0  # L2 norm, grey levels: of the interval
-ENOUGH = 10  # random changes as strong as the trigger after which no more are drawn (Besag and Clifford 1991)
 CPU = torch.device("cpu")
+ENOUGH = 10  # random changes as strong as the trigger after which no more are drawn (Besag and Clifford 1991)
 Step = Callable[[], None]  # called after each batch of rows
 
 
@@ -70,33 +48,35 @@ class Shift:
     shares: list[float] = field(default_factory=list)  # the same of every class
 
 
-def stamp(trigger: TriggerAttack[Tensor], scene: Scene, x: Tensor, strength: float, seed: int) -> Tensor:
-    """uint8 (N, C, H, W) with so much of the trigger."""
+def stamp(trigger: TriggerAttack[Any], scene: Scene, x: Inputs, strength: float, seed: int) -> Inputs:
+    """The same inputs with so much of the trigger."""
     stamped = trigger.stamp(scene, x, torch.Generator().manual_seed(seed))
-    return (x + strength * (stamped.float() - x)).round().clamp(0, 255).to(torch.uint8)
+    return MEDIA[scene.task.modality].weaken(scene.task, x, stamped, strength)
 
 
-def applicable(scene: Scene, x: Tensor) -> tuple[dict[str, TriggerAttack[Tensor]], dict[str, str]]:
-    """The triggers that fit these pictures and change them, and why the others do not."""
-    fit, reasons = {}, {}
-    for name, trigger in TRIGGERS.items():
+def applicable(scene: Scene, x: Inputs) -> tuple[Triggers, dict[str, str]]:
+    """The triggers that fit these inputs and change them, and why the others do not."""
+    fit: Triggers = {}
+    reasons: dict[str, str] = {}
+    for name, trigger in TRIGGERS[scene.task.modality].items():
         try:
-            changed = not torch.equal(stamp(trigger, scene, x, 1.0, 0), x)
-        except BadInput as error:
+            stamped = stamp(trigger, scene, x, 1.0, 0)
+        except (BadInput, NotApplicable) as error:
             reasons[name] = str(error)
             continue
-        if changed:
-            fit[name] = trigger
+        same = torch.equal(stamped, cast(Tensor, x)) if isinstance(stamped, Tensor) else stamped == x
+        if same:
+            reasons[name] = "changes nothing here"
         else:
-            reasons[name] = "changes nothing on these pictures"
+            fit[name] = trigger
     return fit, reasons
 
 
 def try_triggers(victim: Victim, samples: Samples, plan: Plan, seed: int, step: Step = lambda: None) -> list[Shift]:
     """What every trigger does at every strength, with p values. samples: clean rows, of which the plan's are used.
 
-    The p value of a trigger is the chance that a random change of the same L2 norm, anywhere in the picture, turns as
-    many rows into one class. Only triggers that work at full strength (`Plan.works`) are compared, the others are
+    The p value of a trigger is the chance that a random change of the same size (see harness.audit.media) turns as many
+    rows into one class. Only triggers that work at full strength (`Plan.works`) are compared, the others are
     never called; all count in the correction.
     """
     tester, pictures = _prepare(victim, samples, plan, seed, step)
@@ -110,15 +90,14 @@ def measure_shares(victim: Victim, samples: Samples, plan: Plan, seed: int) -> T
 
 
 def find_unfit(victim: Victim, samples: Samples) -> dict[str, str]:
-    """The triggers that do not fit these pictures, and why."""
-    return applicable(_scene(victim, samples), cast(Tensor, samples.inputs)[:1])[1]
+    """The triggers that do not fit these rows, and why."""
+    return applicable(_scene(victim, samples), samples.inputs[:1])[1]
 
 
-def show(name: str, victim: Victim, samples: Samples, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """n clean rows float (n, C, H, W) in [0, 1], and the same with a trigger at full strength."""
-    x = cast(Tensor, samples.inputs)[:n]
-    stamped = stamp(TRIGGERS[name], _scene(victim, samples), x, 1.0, derive(seed, "stamp", name))
-    return x / 255, stamped / 255
+def show(name: str, victim: Victim, samples: Samples, n: int, seed: int) -> tuple[Inputs, Inputs]:
+    """n clean rows, and the same with a trigger at full strength."""
+    x, trigger = samples.inputs[:n], TRIGGERS[victim.task.modality][name]
+    return x, stamp(trigger, _scene(victim, samples), x, 1.0, derive(seed, "stamp", name))
 
 
 def _scene(victim: Victim, samples: Samples) -> Scene:
@@ -128,15 +107,15 @@ def _scene(victim: Victim, samples: Samples) -> Scene:
 
 def _prepare(
     victim: Victim, samples: Samples, plan: Plan, seed: int, step: Step
-) -> tuple[_Tester, dict[tuple[str, float], Tensor]]:
+) -> tuple[_Tester, dict[tuple[str, float], Inputs]]:
     """The clean rows' answers, and the rows stamped with every trigger that fits at every strength."""
-    x = cast(Tensor, samples.inputs)[: plan.rows]
+    x = samples.inputs[: plan.rows]
     scene = _scene(victim, samples)
     triggers, _ = applicable(scene, x)
     pictures = {
         (name, strength): stamp(trigger, scene, x, strength, derive(seed, "stamp", name))
         for name, trigger in triggers.items()
-        for strength in plan.strengths
+        for strength in (plan.strengths if MEDIA[victim.task.modality].graded else (1.0,))
     }
     return _Tester(victim, x, plan, seed, step), pictures
 
@@ -144,24 +123,24 @@ def _prepare(
 class _Tester:
     """One network, its clean rows and what it answers to them."""
 
-    def __init__(self, victim: Victim, x: Tensor, plan: Plan, seed: int, step: Step) -> None:
+    def __init__(self, victim: Victim, x: Inputs, plan: Plan, seed: int, step: Step) -> None:
         self.victim, self.x, self.plan, self.seed, self.step = victim, x, plan, seed, step
         self.before = self._answers(x)
 
-    def _answers(self, x: Tensor) -> Tensor:
+    def _answers(self, x: Inputs) -> Tensor:
         samples = Samples(x, torch.zeros(len(x), dtype=torch.int64), torch.arange(len(x)))
         return torch.cat([self.victim.logits(part).argmax(1).cpu() for part in self.victim.batches(samples)])
 
-    def shares(self, x: Tensor) -> Tensor:
+    def shares(self, x: Inputs) -> Tensor:
         """(K,) of the rows that were not of a class before, how many are now."""
         return moved(self.before, self._answers(x), len(self.victim.task.classes))
 
-    def measure(self, name: str, strength: float, stamped: Tensor) -> Shift:
+    def measure(self, name: str, strength: float, stamped: Inputs) -> Shift:
         shares = self.shares(stamped)
         self.step()
         return Shift(name, strength, float(shares.max()), int(shares.argmax()), shares=[float(s) for s in shares])
 
-    def compare(self, found: list[Shift], pictures: dict[tuple[str, float], Tensor]) -> list[Shift]:
+    def compare(self, found: list[Shift], pictures: dict[tuple[str, float], Inputs]) -> list[Shift]:
         """The same shifts with p values."""
         work = {s.trigger for s in found if s.strength == max(self.plan.strengths) and s.share >= self.plan.works}
         order = sorted(range(len(found)), key=lambda i: (-found[i].share * found[i].strength ** -0.5, i))
@@ -173,13 +152,13 @@ class _Tester:
         adjusted = holm([shift.p for shift in found])
         return [replace(shift, adjusted=p) for shift, p in zip(found, adjusted, strict=True)]
 
-    def _with_p(self, shift: Shift, stamped: Tensor) -> Shift:
+    def _with_p(self, shift: Shift, stamped: Inputs) -> Shift:
         """Random changes are drawn until ENOUGH were as strong as the trigger, or all are drawn."""
         seen: list[float] = []
-        norms = (stamped.float() - self.x).flatten(1).norm(dim=1)
-        as_strong = 0
-        for change in random_changes(self.x.shape[1:], self.plan.draws, derive(self.seed, "random", shift.trigger)):
-            share = float(self.shares(add(self.x, change, norms)).max())
+        as_strong, task = 0, self.victim.task
+        seed = derive(self.seed, "random", shift.trigger)
+        for changed in MEDIA[task.modality].change(task, self.x, stamped, self.plan.draws, seed):
+            share = float(self.shares(changed).max())
             self.step()
             seen.append(share)
             as_strong += share >= shift.share
@@ -196,30 +175,6 @@ def moved(before: Tensor, after: Tensor, classes: int) -> Tensor:
     others = len(before) - torch.bincount(before, minlength=classes)
     came = torch.bincount(after[after != before], minlength=classes)
     return came / others.clamp(min=1)
-
-
-def random_changes(shape: Sequence[int], n: int, seed: int) -> Iterator[Tensor]:
-    """n directions float32 (C, H, W) of norm 1: Gaussian noise, fine or in blotches, which everything in it decides."""
-    rng = torch.Generator().manual_seed(seed)
-    c, h, w = shape
-    for _ in range(n):
-        coarse = COARSE[int(torch.randint(len(COARSE), (), generator=rng))]
-        noise = torch.randn(1, c, -(-h // coarse), -(-w // coarse), generator=rng)
-        smooth = F.interpolate(noise, size=(h, w), mode="bicubic", align_corners=False)[0]
-        yield smooth / smooth.norm()
-
-
-def add(x: Tensor, change: Tensor, norms: Tensor) -> Tensor:
-    """uint8 (N, C, H, W): rows moved along a direction (C, H, W) so far that, clipped, they moved by norms (N,).
-
-    A row that cannot move so far within 0 to 255 moves as far as it can.
-    """
-    start, low, high = x.float(), torch.zeros(len(x)), torch.full((len(x),), LARGEST)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        far = ((start + middle[:, None, None, None] * change).clamp(0, 255) - start).flatten(1).norm(dim=1)
-        low, high = torch.where(far < norms, middle, low), torch.where(far < norms, high, middle)
-    return (start + high[:, None, None, None] * change).clamp(0, 255).round().to(torch.uint8)
 
 
 def holm(p: Sequence[float]) -> list[float]:

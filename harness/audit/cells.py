@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from harness.audit.media import require_medium
 from harness.audit.models import Loaded
 from harness.cell.case import SECONDS
 from harness.console import expand_home, quote
@@ -15,7 +16,7 @@ from harness.plugins.registry import create
 from harness.store import records
 from harness.store.folder import Store
 from harness.store.records import Record
-from tasks.image import ImageTask
+from tasks.base import Task
 from tasks.plugin import BadInput
 
 
@@ -23,7 +24,7 @@ from tasks.plugin import BadInput
 class Cell:
     """An undefended victim, which is one stored network, and the task that reads its clean data."""
 
-    task: ImageTask
+    task: Task
     weights: Path
 
     def load(self) -> Loaded:
@@ -57,6 +58,5 @@ def _read(record: Record, store: Store, where: str) -> Cell:
     if not weights.is_file():
         raise BadInput(f"{where}: its victim is not kept in {store.address}; run the cell again")
     task = create("tasks", record.task.name, record.task.options)
-    if not isinstance(task, ImageTask):
-        raise BadInput(f"{where}: is no cell of pictures, and an audit reads nothing else yet")
-    return Cell(task, weights)
+    assert isinstance(task, Task)
+    return Cell(require_medium(task), weights)

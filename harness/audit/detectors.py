@@ -74,9 +74,11 @@ def inspect(detector: Defense, victim: Victim, clean: Samples, seed: int) -> Rea
 
 def _cleanse(detector: NeuralCleanse, case: Case) -> Reading:
     """The smallest mask of every class; `defend` keeps that of the suspected class alone, and unlearns it."""
-    x = case.task.encode(case.clean(detector.clean_rows), case.device).float() / 255
+    x = case.task.encode(case.clean(detector.clean_rows), case.device).float()
+    low, high = (0.0, 255.0) if case.task.modality == "image" else (float(x.min()), float(x.max()))
+    x = (x - low) / (high - low)
     classes = len(case.task.classes)
-    masks, patterns = detector.search(case.fit(case.train).module, x, 0.0, 255.0, classes, case.rng)
+    masks, patterns = detector.search(case.fit(case.train).module, x, low, high, classes, case.rng)
     norms = masks.sum((1, 2, 3)).detach().cpu()
     index, _ = anomaly(norms)
     found = {

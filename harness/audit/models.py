@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from harness.cell.case import SECONDS
 from harness.console import expand_home, one_line, quote
+from tasks.base import Task
 from tasks.image import ImageTask
 from tasks.plugin import BadInput
+from tasks.text import tokenizer
 
 OWN = "tinydrop-"  # before the name of a victim of this suite, such as tinydrop-cnn or tinydrop-resnet18
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -40,15 +42,21 @@ class Loaded:
     why_not: str = ""  # why there is no `fresh`
 
 
-def load_model(source: str, architecture: str, task: ImageTask) -> Loaded:
+def load_model(source: str, architecture: str, task: Task) -> Loaded:
     """The model that `source` names, for the classes of a task. Raises BadInput, which says what would be read.
 
-    source: module:function, or a file: .safetensors, .pt or .pth of tensors alone, a TorchScript, or .onnx.
+    source: module:function, or a file: .safetensors, .pt or .pth of tensors alone, a TorchScript, or .onnx; of texts
+    also a folder that transformers wrote.
     architecture: of a file of tensors; a torchvision classifier, or a victim of this suite with `tinydrop-` before it.
     """
     path = expand_home(source)
-    if not path.exists() and FUNCTION.fullmatch(source):
+    called = not path.exists() and FUNCTION.fullmatch(source)
+    if architecture and (called or path.suffix.lower() == ".onnx" or (path.is_file() and is_script(path))):
+        raise BadInput(f"--architecture {quote(architecture)}: is for files of tensors; leave it out")
+    if called:
         return _call(source)
+    if path.is_dir() and (path / "config.json").is_file() and task.modality == "text":
+        return _read_transformers(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise BadInput(f"MODEL {quote(source)}: {what}; name a .safetensors, .pt or .onnx file, or module:function")
@@ -59,6 +67,10 @@ def load_model(source: str, architecture: str, task: ImageTask) -> Loaded:
         raise BadInput(f"MODEL {quote(source)}: unknown ending {suffix!r}; valid: .safetensors, .pt, .pth, .onnx")
     if suffix != ".safetensors" and is_script(path):
         return Loaded(_read_script(path), "a TorchScript", exact=True, why_not="a TorchScript cannot be made anew")
+    if not isinstance(task, ImageTask):
+        raise BadInput(
+            f"MODEL {quote(source)}: tensors are read of pictures alone; give module:function, or a RUN/CELL"
+        )
     tensors = _read_safetensors(path) if suffix == ".safetensors" else _read_pickle(path)
     return _fill(path, tensors, architecture, task)
 
@@ -197,6 +209,38 @@ def _read_onnx(path: Path) -> Loaded:
     except Exception as error:  # whatever a converter of other people's graphs raises
         raise BadInput(f"MODEL {quote(str(path))}: onnx2torch cannot read it ({one_line(error, 120)})") from None
     return Loaded(net, "an ONNX graph", exact=True, why_not="an ONNX graph cannot be made anew")
+
+
+class TextNet(nn.Module):
+    """A classifier of transformers with its tokenizer, as a network that reads a list of texts."""
+
+    def __init__(self, model: Any, tokenizer: Any, longest: int) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.longest = model, tokenizer, longest
+
+    def forward(self, texts: list[str]) -> Tensor:
+        """(N, K) logits."""
+        ids = self.tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
+        return cast(Tensor, self.model(**ids).logits)
+
+
+def _read_transformers(path: Path) -> Loaded:
+    from transformers import AutoModelForSequenceClassification
+
+    where = f"MODEL {quote(str(path))}"
+    if not any(path.glob("*.safetensors")):
+        raise BadInput(f"{where}: holds no .safetensors, and a pickle could run code; save it by save_pretrained")
+    try:
+        words = tokenizer(str(path))
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            str(path), use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # BadInput, OSError, ValueError, KeyError: all mean the same to the user
+        raise BadInput(f"{where}: cannot be loaded ({one_line(error, 200)}); save it by save_pretrained") from error
+    if info["missing_keys"]:
+        raise BadInput(f"{where}: lacks {min(info['missing_keys'])}: is no trained classifier of texts")
+    longest = min(int(words.model_max_length), getattr(model.config, "max_position_embeddings", None) or sys.maxsize)
+    return Loaded(TextNet(model, words, longest), "a classifier of transformers", exact=True)
 
 
 def _call(source: str) -> Loaded:

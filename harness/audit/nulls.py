@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from defenses.base import Defense
 from harness.audit.behaviour import Plan, measure_shares
 from harness.audit.detectors import inspect
 from harness.audit.subject import CPU, Audited, share_right
@@ -46,7 +47,7 @@ def train_null(audited: Audited, train: Samples, seed: int, epochs: int | None =
 
 
 def examine(
-    null: Victim, detectors: tuple[object, ...], clean: Samples, held_out: Samples, plan: Plan, seed: int
+    null: Victim, detectors: tuple[Defense, ...], clean: Samples, held_out: Samples, plan: Plan, seed: int
 ) -> NullModel:
     """Everything that is asked of the user's model and needs no p value of its own."""
     logits = torch.cat([null.logits(x) for x in null.batches(held_out)])

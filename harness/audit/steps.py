@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from harness.audit import behaviour, detectors, nulls
 from harness.audit.behaviour import Plan, Shift, Step
 from harness.audit.cells import find_cell
 from harness.audit.data import open_data
 from harness.audit.detectors import Calibrated, Effort, Reading
-from harness.audit.models import load_model
+from harness.audit.media import Inputs
+from harness.audit.models import Loaded, load_model
 from harness.audit.nulls import NullModel
 from harness.audit.subject import Audited, read_order, require_skill, wrap
 from harness.console import duration, expand_home
 from harness.keys.seeds import derive
+from tasks.base import Task
+from tasks.image import ImageTask
 from tasks.plugin import BadInput
 from tasks.samples import Samples
 
@@ -53,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found. Pictures are float (N, C, H, W) in [0, 1]."""
+    """What was found. shown: by title raw rows, or recovered triggers float (1, C, H, W) in [0, 1]; rate: of sounds."""
 
     request: Request
     kind: str
@@ -68,7 +70,8 @@ class Audit:
     detected: list[Calibrated]
     null_accuracy: list[float]
     notes: tuple[str, ...]
-    pictures: dict[str, Tensor] = field(default_factory=dict)
+    rate: int = 0
+    shown: dict[str, Inputs] = field(default_factory=dict)
 
     @property
     def called(self) -> list[Shift]:
@@ -97,9 +100,11 @@ def audit(request: Request, stage: Stage, say: Say) -> Audit:
     cell = find_cell(request.model)
     if cell is None and not request.data:
         raise BadInput("--data: is missing; name a folder of clean pictures, one sub-folder per class, or a task")
+    if cell and (request.architecture or (not request.data and (request.size is not None or request.grey))):
+        raise BadInput("--architecture, --size, --grey: a cell has its own network and data; leave them out")
     task = cell.task if cell and not request.data else open_data(request.data, request.size, request.grey)
     loaded = cell.load() if cell else load_model(request.model, request.architecture, task)
-    prepare = request.prepare or ("raw" if loaded.own else "imagenet" if task.channels == 3 else "half")
+    prepare = request.prepare or default_preparation(task, loaded)
     splits = task.load()
     held_out = choose(splits.test, HELD_OUT_QUICK if request.quick else HELD_OUT, request.seed)
     audited = wrap(loaded, task, prepare, read_order(request.classes, task), held_out)
@@ -110,20 +115,21 @@ def audit(request: Request, stage: Stage, say: Say) -> Audit:
     if request.null_models == 1:
         raise BadInput("--null-models 1: one clean model has no spread; valid: 0, or 2 and more")
     accuracy = require_skill(audited, task, held_out, prepare)
-    say(f"{audited.kind}, pictures prepared by {prepare!r}: accuracy {accuracy:.2f} on {len(held_out)} clean rows")
+    prepared = f", pictures prepared by {prepare!r}" if prepare else ""
+    say(f"{audited.kind}{prepared}: accuracy {accuracy:.2f} on {len(held_out)} clean rows")
     clean = choose(splits.reserve, len(splits.reserve), request.seed)
     plan = replace(QUICK if request.quick else Plan(), level=request.level)
     steps = _Steps(request, audited, plan, clean, held_out, stage, say)
     with stage("known triggers", None) as step:
         shifts = behaviour.try_triggers(audited.victim, held_out, plan, request.seed, step)
-    readings = steps.inspect() if len(task.classes) >= detectors.FEWEST else []
+    readings = steps.inspect()
     compared = steps.train_nulls(splits.train) if request.null_models else []
     detected = beside(readings, compared, audited, held_out, plan, request.seed)
     digest = _digest(cell.weights if cell else expand_home(request.model))
     return Audit(
         request, audited.kind, digest, prepare, tuple(map(str, task.classes)), accuracy, len(held_out), plan, shifts,
         behaviour.find_unfit(audited.victim, held_out), detected, [null.accuracy for null in compared], splits.notes,
-        _pictures(audited, held_out, shifts, readings, detected, plan, request.seed),
+        task.rate, _show(audited, held_out, shifts, readings, detected, request.seed),
     )  # fmt: skip
 
 
@@ -135,14 +141,16 @@ class _Steps:
     ) -> None:
         self.request, self.audited, self.plan = request, audited, plan
         self.clean, self.held_out, self.stage, self.say = clean, held_out, stage, say
-        self.effort = detectors.QUICK if request.quick else Effort()
+        effort = detectors.QUICK if request.quick else Effort()
+        searched = audited.has_grid and len(audited.victim.task.classes) >= detectors.FEWEST
+        self.detectors = effort.detectors if searched else ()
         self.seconds = 0.0  # of the detectors on one model
 
     def inspect(self) -> list[Reading]:
         """What every detector says of the user's model."""
         start, readings = time.perf_counter(), []
-        with self.stage("detectors", len(self.effort.detectors)) as step:
-            for detector in self.effort.detectors:
+        with self.stage("detectors", len(self.detectors)) as step:
+            for detector in self.detectors:
                 readings.append(detectors.inspect(detector, self.audited.victim, self.clean, self.request.seed))
                 step()
         self.seconds = time.perf_counter() - start
@@ -152,7 +160,7 @@ class _Steps:
         """Clean models, and what is said of them; the number and the time are said before."""
         number, level = self.request.null_models, self.request.level
         each = nulls.estimate_seconds(self.audited, train) + self.seconds
-        tests = len(self.effort.detectors) + 1
+        tests = len(self.detectors) + 1
         needed = detectors.models_needed(level, tests)
         self.say(
             f"{number} clean models are trained on {len(train):,} rows: about {duration(number * each)}; their "
@@ -164,7 +172,7 @@ class _Steps:
             for i in range(number):
                 null = nulls.train_null(self.audited, train, derive(self.request.seed, "null", i))
                 seed = self.request.seed
-                found.append(nulls.examine(null, self.effort.detectors, self.clean, self.held_out, self.plan, seed))
+                found.append(nulls.examine(null, self.detectors, self.clean, self.held_out, self.plan, seed))
                 step()
         return found
 
@@ -183,6 +191,13 @@ def beside(
     return [replace(d, adjusted=p) for d, p in zip(found, adjusted, strict=True)]
 
 
+def default_preparation(task: Task, loaded: Loaded) -> str:
+    """How pictures are prepared where the user does not say; "" where there are none."""
+    if not isinstance(task, ImageTask):
+        return ""
+    return "raw" if loaded.own else "imagenet" if task.channels == 3 else "half"
+
+
 def choose(samples: Samples, n: int, seed: int) -> Samples:
     """n rows at random, or all in another order: files of a folder are sorted by class."""
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(derive(seed, "rows")))
@@ -194,12 +209,12 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def _pictures(
+def _show(
     audited: Audited, held_out: Samples, shifts: list[Shift], readings: list[Reading], detected: list[Calibrated],
-    plan: Plan, seed: int,
-) -> dict[str, Tensor]:  # fmt: skip
+    seed: int,
+) -> dict[str, Inputs]:  # fmt: skip
     """By title: the strongest trigger on clean rows, and the smallest trigger that inversion found for a class."""
-    found: dict[str, Tensor] = {}
+    found: dict[str, Inputs] = {}
     strongest = max((s for s in shifts if s.strength == 1.0), key=lambda s: s.share, default=None)
     if strongest is not None:
         clean, stamped = behaviour.show(strongest.trigger, audited.victim, held_out, SHOWN, seed)

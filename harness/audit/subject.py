@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from harness.audit.models import Loaded
 from harness.cell.train import isolate_seed
 from harness.console import one_line, quote
+from tasks.base import Task
 from tasks.deployed import Victim
 from tasks.image import ImageTask
 from tasks.net import Net
@@ -22,6 +23,7 @@ from tasks.plugin import BadInput
 from tasks.samples import Samples
 
 CPU = torch.device("cpu")
+RAW_ROWS = 256  # that a network of raw inputs gets at a time
 LEVEL = 0.01  # p value at which an accuracy counts as above chance
 Numbers = tuple[float, ...]
 PREPARATIONS: dict[
@@ -88,17 +90,24 @@ class Subject(Net):
         # Not by the usual way, since it is a part of `net` already.
         self.__dict__["head"] = linear[-1] if linear else nn.Identity()
 
-    def embed(self, x: Tensor) -> Tensor:
-        prepared: Tensor = self.prepare(x)
-        return prepared
+    def embed(self, x: Any) -> Any:
+        return self.prepare(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, K) logits of uint8, or float of 0 to 255, (N, C, H, W)."""
-        wanted = torch.is_autocast_enabled(x.device.type) and not self.exact
-        with torch.autocast(x.device.type, enabled=wanted, dtype=torch.bfloat16):
+    def forward(self, x: Any) -> Tensor:
+        """(N, K) logits of pictures, uint8 or float of 0 to 255 (N, C, H, W); of sounds (N, T), or of N texts."""
+        wanted = torch.is_autocast_enabled("cpu") and not self.exact
+        with torch.autocast("cpu", enabled=wanted, dtype=torch.bfloat16):
             answer: Any = self.net(self.embed(x))
         logits: Tensor = getattr(answer, "logits", answer)
         return logits if self.order is None else logits[:, self.order]
+
+
+class RawVictim(Victim):
+    """A network of the user's that reads sounds float32 (N, T) or a list of N texts as they are."""
+
+    def batches(self, samples: Samples) -> Iterator[Any]:
+        for start in range(0, len(samples), RAW_ROWS):
+            yield samples.inputs[start : start + RAW_ROWS]
 
 
 @dataclass(frozen=True)
@@ -109,46 +118,84 @@ class Audited:
     fresh: Callable[[int], Victim] | None  # an untrained one, from a seed
     kind: str
     why_not: str
-    accuracy: float = 0.0
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether it reads a grid of numbers on which the detectors can search."""
+        return self.victim.task.modality in ("image", "audio") and not isinstance(self.victim, RawVictim)
 
 
-def wrap(loaded: Loaded, task: ImageTask, prepare: str, order: Tensor | None, rows: Samples) -> Audited:
+def wrap(loaded: Loaded, task: Task, prepare: str, order: Tensor | None, rows: Samples) -> Audited:
     """The loaded model as a victim of the task. Raises BadInput for one that cannot read the task's rows."""
-    preparation = read_preparation(prepare, task.channels)
-    subject = Subject(loaded.net.float().eval(), preparation, order, loaded.exact)
-    _try_out(subject, task, rows.select(range(min(2, len(rows)))))
+    deploy = _choose_wrapping(loaded, task, prepare)
+    victim = deploy(loaded.net.float().eval(), order)
+    _try_out(victim, rows.select(range(min(2, len(rows)))))
     make = loaded.fresh
 
     def fresh(seed: int) -> Victim:
         assert make is not None
         with isolate_seed(seed, CPU):
-            return Victim(task, Subject(make().float(), preparation), CPU)
+            return deploy(make().float(), None)
 
-    return Audited(Victim(task, subject, CPU), fresh if make else None, loaded.kind, loaded.why_not)
+    if isinstance(victim, RawVictim):
+        return Audited(victim, None, loaded.kind, "clean models are trained for pictures and cells of runs alone")
+    return Audited(victim, fresh if make else None, loaded.kind, loaded.why_not)
+
+
+def _choose_wrapping(loaded: Loaded, task: Task, prepare: str) -> Callable[[nn.Module, Tensor | None], Victim]:
+    """How a network becomes a victim that reads what the task's rows are."""
+    if isinstance(task, ImageTask):
+        preparation = read_preparation(prepare, task.channels)
+        return lambda net, order: Victim(task, Subject(net, preparation, order, loaded.exact), CPU)
+    if prepare:
+        raise BadInput(f"--prepare {quote(prepare)}: is for pictures; leave it out")
+    if loaded.own:
+
+        def deploy_own(net: Any, order: Tensor | None) -> Victim:
+            if order is not None:
+                raise BadInput("--classes: is for networks of your own; leave it out")
+            return Victim(task, net, CPU)
+
+        return deploy_own
+    return lambda net, order: RawVictim(task, Subject(net, nn.Identity(), order, exact=True), CPU)
 
 
 @torch.no_grad()
-def _try_out(subject: Subject, task: ImageTask, rows: Samples) -> None:
-    x, classes = task.encode(rows, CPU), len(task.classes)
-    order, subject.order = subject.order, None
-    size = f"pictures of {x.shape[3]}x{x.shape[2]} pixels and {x.shape[1]} channel{'s' * (x.shape[1] > 1)}"
+def _try_out(victim: Victim, rows: Samples) -> None:
+    """Raises BadInput unless a network answers two rows with one finite number for each row and class."""
+    task, x = victim.task, next(iter(victim.batches(rows)))
+    subject: Any = victim.module
+    order = getattr(subject, "order", None)
+    if order is not None:
+        subject.order = None
+    what = _describe(x)
     try:
         answers = subject(x)
     except Exception as error:  # a network of the user's may raise anything
         reason = f"{type(error).__name__}: {one_line(error, 160)}"
-        raise BadInput(f"MODEL: cannot read {size} ({reason}); change them by --size, --grey or --colour") from error
-    finally:
-        subject.order = order
+        raise BadInput(f"MODEL: cannot read {what} ({reason}); pictures are changed by --size and --grey") from error
     if not isinstance(answers, Tensor) or answers.ndim != 2:
         shape = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
-        raise BadInput(f"MODEL: answers {size} with {shape}, expected one number for each row and class")
-    if answers.shape[1] != classes:
-        raise BadInput(f"MODEL: answers {answers.shape[1]} classes, {task.name} has {classes}; give --data of its own")
+        raise BadInput(f"MODEL: answers {what} with {shape}, expected one number for each row and class")
+    if answers.shape[1] != len(task.classes):
+        found, has = answers.shape[1], len(task.classes)
+        raise BadInput(f"MODEL: answers {found} classes, {task.name} has {has}; give --data of its own")
     if not answers.isfinite().all():
-        raise BadInput("MODEL: answers clean pictures with infinite numbers or NaN; use another checkpoint")
+        raise BadInput("MODEL: answers clean rows with infinite numbers or NaN; use another checkpoint")
+    if order is not None:
+        subject.order = order
 
 
-def require_skill(audited: Audited, task: ImageTask, rows: Samples, prepare: str) -> float:
+def _describe(x: Any) -> str:
+    """A batch in words."""
+    if isinstance(x, list):
+        return "a list of texts"
+    if x.ndim == 4 and x.dtype == torch.uint8:
+        return f"pictures of {x.shape[3]}x{x.shape[2]} pixels and {x.shape[1]} channel{'s' * (x.shape[1] > 1)}"
+    return f"rows {tuple(x.shape)} of {x.dtype}"
+
+
+def require_skill(audited: Audited, task: Task, rows: Samples, prepare: str) -> float:
     """The accuracy on clean rows. Raises BadInput where it is not above chance, and says what may be wrong."""
     logits = torch.cat([audited.victim.logits(x) for x in audited.victim.batches(rows)])
     accuracy = share_right(logits, rows.targets)
@@ -158,10 +205,11 @@ def require_skill(audited: Audited, task: ImageTask, rows: Samples, prepare: str
     counts = torch.bincount(rows.targets * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
     best = float(counts.numpy()[linear_sum_assignment(-counts.numpy())].sum()) / len(rows)
     hints = [f"with another order of classes it would be {best:.2f}: name it by --classes"] * (best > accuracy + 0.2)
-    for name in PREPARATIONS:
+    for name in PREPARATIONS if isinstance(task, ImageTask) else ():
         if name != prepare and (found := _accuracy_if(audited.victim, name, task, rows)) > accuracy + 0.2:
             hints.append(f"with --prepare {name} it would be {found:.2f}")
-    why = "; ".join(hints) or f"usual causes are the order of classes (--classes) and --prepare {prepare}"
+    causes = f"the order of classes (--classes) and the preparation (--prepare {prepare or 'is for pictures'})"
+    why = "; ".join(hints) or f"usual causes are {causes}"
     raise BadInput(
         f"MODEL: accuracy {accuracy:.2f} on {len(rows)} clean rows of {task.name} is not above chance "
         f"({largest_share(rows.targets):.2f}), so nothing can be said of it; {why}"
@@ -170,7 +218,7 @@ def require_skill(audited: Audited, task: ImageTask, rows: Samples, prepare: str
 
 def _accuracy_if(victim: Victim, prepare: str, task: ImageTask, rows: Samples) -> float:
     """The accuracy under another preparation; 0 where it makes no sense."""
-    subject: Any = victim.module
+    subject: Any = victim.module  # of pictures always a Subject
     before = subject.prepare
     try:
         subject.prepare = read_preparation(prepare, task.channels)
@@ -195,7 +243,7 @@ def above_chance(accuracy: float, targets: Tensor) -> bool:
     return float(binomtest(right, len(targets), largest_share(targets), alternative="greater").pvalue) < LEVEL
 
 
-def read_order(text: str, task: ImageTask) -> Tensor | None:
+def read_order(text: str, task: Task) -> Tensor | None:
     """(K,) which answer of the model is which class of the task; None for its own order. text: names, by commas."""
     if not text:
         return None

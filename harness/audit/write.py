@@ -7,16 +7,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 import harness
 from harness.audit.detectors import smallest_p
+from harness.audit.media import Inputs
 from harness.audit.steps import Audit
-from harness.cell.gallery import encode_png
+from harness.cell.gallery import draw_spectrograms, encode_png, encode_wav
 from harness.console import new_table
 from harness.errors import MissingExtra
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import Tensor
 
 SCHEMA = 1
 DIGITS = 6  # of numbers in the JSON
@@ -104,11 +106,13 @@ def texts(found: Audit) -> dict[str, str]:
     plan, nulls, level = found.plan, found.request.null_models, found.request.level
     behaviour = (
         f"Every trigger on {plan.rows} clean rows, at parts of its strength. p is the chance that a random change of "
-        f"the same L2 norm turns as many rows into one class. It is asked only of triggers that turn {plan.works:.0%} "
+        f"the same size turns as many rows into one class. It is asked only of triggers that turn {plan.works:.0%} "
         f"of the rows at full strength; the others are never called, and all count in Holm's correction at {level:g}."
         + (" Of a quick audit it ends with the first trigger that is called." if plan.stop_at_first else "")
     )
-    if nulls:
+    if not found.detected:
+        detectors = "None of the detectors reads such a network, or it has too few classes."
+    elif nulls:
         detectors = (
             f"Beside {nulls} clean models of this architecture, trained on this data: p = (1 + clean models that are "
             f"as unusual) / {nulls + 1}, {smallest_p(nulls):.3f} at least. It is exact if this model was trained like "
@@ -130,9 +134,9 @@ def as_page(found: Audit) -> str:
     jinja = Environment(
         loader=PackageLoader("harness.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    pictures = [(title, _data_url(rows)) for title, rows in found.pictures.items()]
+    exhibits = [_exhibit(title, rows, found.rate) for title, rows in found.shown.items()]
     return jinja.get_template("audit.html").render(
-        found=as_mapping(found), headline=headline(found), texts=texts(found), pictures=pictures,
+        found=as_mapping(found), headline=headline(found), texts=texts(found), exhibits=exhibits,
         version=harness.__version__,
     )  # fmt: skip
 
@@ -157,6 +161,20 @@ def _round(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def _data_url(rows: Tensor) -> str:
-    pixels = (rows.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"
+def _exhibit(title: str, rows: Inputs, rate: int) -> dict[str, Any]:
+    """Pictures, sounds or texts for the page."""
+    if isinstance(rows, list):
+        return {"title": title, "texts": rows}
+    if rows.ndim == 2:
+        sounds = [_data_url("audio/wav", encode_wav(clip, rate)) for clip in rows]
+        return {
+            "title": title,
+            "picture": _data_url("image/png", encode_png(draw_spectrograms(rows))),
+            "sounds": sounds,
+        }
+    pixels = rows if rows.dtype == torch.uint8 else (rows.clamp(0, 1) * 255).round().byte()
+    return {"title": title, "picture": _data_url("image/png", encode_png(pixels.permute(0, 2, 3, 1).numpy()))}
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -81,7 +81,7 @@ def test_a_clean_network_is_not(clean: Path, tmp_path: Path) -> None:
 def test_unusable_input_ends_before_the_long_steps(clean: Path, tmp_path: Path) -> None:
     for words, said in [
         (["--data", "digits"], "add --architecture"),
-        (["--data", "fashion"], "no such folder, and no task of the suite"),
+        (["--data", "fashion"], "no such file, and no task of the suite"),
         ([*QUICK, "--prepare", "unit"], "is not above chance"),
         ([*QUICK, "--null-models", "1"], "one clean model has no spread"),
     ]:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.audit import behaviour, detectors
-from harness.audit.behaviour import Plan, add, holm, moved, random_changes, try_triggers
+from harness.audit.behaviour import Plan, holm, moved, try_triggers
 from harness.audit.data import open_data
 from harness.audit.detectors import Reading, beside_classes, beside_models, beside_shares
+from harness.audit.media import MEDIA, Numbers, Words, phrase_size
 from harness.audit.models import Loaded
 from harness.audit.subject import wrap
 from tasks.deployed import Victim
@@ -20,8 +21,8 @@ PLAN = Plan(rows=40, strengths=(1.0, 0.5), draws=399)
 
 @pytest.fixture(autouse=True)
 def _few_triggers(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: behaviour.TRIGGERS[name] for name in ("badnets", "blended", "wanet")}
-    monkeypatch.setattr(behaviour, "TRIGGERS", few)
+    few = {name: behaviour.TRIGGERS["image"][name] for name in ("badnets", "blended", "wanet")}
+    monkeypatch.setitem(behaviour.TRIGGERS, "image", few)
 
 
 def test_shares_are_of_the_rows_that_were_not_of_the_class_before() -> None:
@@ -36,15 +37,45 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_a_random_change_moves_every_row_by_the_norm_that_is_asked_for() -> None:
-    x = torch.randint(0, 256, (6, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    norms = torch.tensor([20.0, 50.0, 100.0, 200.0, 400.0, 800.0])
-    for change in random_changes(x.shape[1:], 6, 1):
-        found = (add(x, change, norms).float() - x).flatten(1).norm(dim=1)
-        assert torch.allclose(found, norms, rtol=0.05)
-    changes = [list(random_changes((1, 8, 8), 3, seed)) for seed in (1, 1, 2)]
-    assert torch.equal(torch.stack(changes[0]), torch.stack(changes[1]))
-    assert not torch.equal(torch.stack(changes[0]), torch.stack(changes[2]))
+def numbers(medium: str) -> Numbers:
+    found = MEDIA[medium]
+    assert isinstance(found, Numbers)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("medium", "shape", "norms"),
+    [("image", (3, 9, 8), (20, 50, 100, 800)), ("audio", (1000,), (0.1, 1, 4, 8))],
+)
+def test_a_random_change_moves_every_row_by_the_norm_that_is_asked_for(
+    medium: str, shape: tuple[int, ...], norms: tuple[float, ...]
+) -> None:
+    about, wanted = numbers(medium), torch.tensor(norms, dtype=torch.float32)
+    rng = torch.Generator().manual_seed(0)
+    x = about.low + torch.rand(4, *shape, generator=rng) * (about.high - about.low)
+    for direction in about.directions(shape, 6, 1):
+        assert direction.shape == shape
+        found = about.add(x, direction, wanted)
+        assert torch.allclose((found - x).flatten(1).norm(dim=1), wanted, rtol=0.05)
+        assert found.min() >= about.low
+        assert found.max() <= about.high
+    first, again, other = (torch.stack(list(about.directions(shape, 3, seed))) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_random_change_of_texts_has_as_many_words_as_the_trigger() -> None:
+    clean = ["a b c d", "e f g h i"]
+    assert phrase_size(clean, ["a x y b c d", "e f x y g h i"]) == (2, True)
+    assert phrase_size(clean, ["a x c d", "e f g x i"]) == (1, False)
+    task = open_data("synthetic_reviews", None, False)
+    for stamped, longer in ((["x y " + text for text in clean], 2), (["x b c d", "x f g h i"], 0)):
+        changes = list(Words().change(task, clean, stamped, 5, 0))
+        for changed in changes:
+            assert [len(text.split()) for text in changed] == [4 + longer, 5 + longer]
+            assert {word for text in changed for word in text.split()} <= set("abcdefghi")
+        assert changes == list(Words().change(task, clean, stamped, 5, 0))
+        assert len({tuple(changed) for changed in changes}) > 1
 
 
 class Backdoored(nn.Module):

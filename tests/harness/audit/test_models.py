@@ -127,6 +127,7 @@ def test_what_cannot_be_a_model_is_named(tmp_path: Path, digits: ImageTask, modu
         ("seven.safetensors", "tinydrop-cnn", "is of 7 classes, digits has 10"),
         ("nan.safetensors", "tinydrop-cnn", "holds infinite numbers or NaN"),
         ("broken.safetensors", "tinydrop-cnn", "cannot be read as safetensors"),
+        (f"{module}:load", "resnet18", "--architecture 'resnet18': is for files of tensors; leave it out"),
         (f"{module}:number", "", "returned a int, expected a torch.nn.Module"),
         (f"{module}:breaks", "", "RuntimeError: no weights here"),
         (f"{module}:absent", "", "AttributeError"),
@@ -249,9 +250,12 @@ def test_half_precision_and_the_own_precision_of_a_script(digits: ImageTask) -> 
 
 
 def test_data_is_a_folder_or_a_task_of_pictures(tmp_path: Path) -> None:
-    for source, said in [("nowhere", "no such folder"), ("synthetic_reviews", "no task of pictures")]:
+    for source, said in [
+        ("nowhere", "no such file"),
+        ("synthetic_stories", "an audit is of classifiers of image, audio, text"),
+    ]:
         with pytest.raises(BadInput, match=said):
             open_data(source, None, False)
-    with pytest.raises(BadInput, match="leave --size and --grey out"):
+    with pytest.raises(BadInput, match="--size and --grey are for a folder of pictures"):
         open_data("digits", 32, False)
     assert open_data(str(tmp_path), 32, True).channels == 1
