@@ -51,5 +51,5 @@ def examine(
 ) -> NullModel:
     """Everything that is asked of the user's model and needs no p value of its own."""
     logits = torch.cat([null.logits(x) for x in null.batches(held_out)])
-    by_class = {d.name: inspect(d, null, clean, seed).by_class for d in detectors}  # type: ignore[attr-defined, arg-type]
+    by_class = {d.name: inspect(d, null, clean, seed).by_class for d in detectors}
     return NullModel(share_right(logits, held_out.targets), by_class, measure_shares(null, held_out, plan, seed))

@@ -205,19 +205,21 @@ def require_skill(audited: Audited, task: Task, rows: Samples, prepare: str) -> 
     counts = torch.bincount(rows.targets * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
     best = float(counts.numpy()[linear_sum_assignment(-counts.numpy())].sum()) / len(rows)
     hints = [f"with another order of classes it would be {best:.2f}: name it by --classes"] * (best > accuracy + 0.2)
-    for name in PREPARATIONS if isinstance(task, ImageTask) else ():
+    for name in PREPARATIONS:
         if name != prepare and (found := _accuracy_if(audited.victim, name, task, rows)) > accuracy + 0.2:
             hints.append(f"with --prepare {name} it would be {found:.2f}")
-    causes = f"the order of classes (--classes) and the preparation (--prepare {prepare or 'is for pictures'})"
-    why = "; ".join(hints) or f"usual causes are {causes}"
+    reading = f"--prepare {prepare}" if prepare else "how rows are read"
+    why = "; ".join(hints) or f"usual causes are the order of classes (--classes) and {reading}"
     raise BadInput(
         f"MODEL: accuracy {accuracy:.2f} on {len(rows)} clean rows of {task.name} is not above chance "
         f"({largest_share(rows.targets):.2f}), so nothing can be said of it; {why}"
     )
 
 
-def _accuracy_if(victim: Victim, prepare: str, task: ImageTask, rows: Samples) -> float:
+def _accuracy_if(victim: Victim, prepare: str, task: Task, rows: Samples) -> float:
     """The accuracy under another preparation; 0 where it makes no sense."""
+    if not isinstance(task, ImageTask):
+        return 0.0
     subject: Any = victim.module  # of pictures always a Subject
     before = subject.prepare
     try:
