@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import plugins, run, site, store, usage
+from harness.cli.audit import audit
 from harness.cli.records import report, show
 from harness.cli.status import status
 from harness.cli.trials import trials
@@ -89,6 +90,7 @@ app.command()(run.retry)
 app.command("list")(plugins.list_)
 app.command()(plugins.new)
 app.command()(plugins.check)
+app.command()(audit)
 app.command()(store.verify)
 app.command()(store.gc)
 app.command()(store.merge)

@@ -104,7 +104,7 @@ def show(
     Example:  tinydrop show runs/quickstart digits/badnets/10/none/0
     """
     from harness.store.folder import KEY, PLAN
-    from harness.store.records import SETTLED, load_all, read_plan
+    from harness.store.records import SETTLED, find_records, load_all, read_plan
 
     store = open_run(dir_)
     records = list(load_all(store).values())
@@ -119,18 +119,6 @@ def show(
     if older:
         keys = ", ".join(record.key for record in older)
         out.print(f"by other code there are, under the same label: {keys}", highlight=False, soft_wrap=True)
-
-
-def find_records(cell: str, records: list[Record]) -> list[Record]:
-    """The records with this label; or else with a key that begins so; or else with these names and any options."""
-    for matches in (
-        lambda r: r.label == cell,
-        lambda r: r.key.startswith(cell),
-        lambda r: f"{r.task.name}/{r.attack.name}/{r.dose}/{r.defense.name}/{r.seed}" == cell,
-    ):
-        if found := [record for record in records if matches(record)]:
-            return found
-    return []
 
 
 def _why_not_one(cell: str, matches: list[Record], records: list[Record]) -> str:

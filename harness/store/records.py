@@ -200,6 +200,18 @@ def load_settled(store: Store, key: str) -> Record | None:
     return record if record and record.status in SETTLED else None
 
 
+def find_records(cell: str, records: list[Record]) -> list[Record]:
+    """The records with this label; or else with a key that begins so; or else with these names and any options."""
+    for matches in (
+        lambda r: r.label == cell,
+        lambda r: r.key.startswith(cell),
+        lambda r: f"{r.task.name}/{r.attack.name}/{r.dose}/{r.defense.name}/{r.seed}" == cell,
+    ):
+        if found := [record for record in records if matches(record)]:
+            return found
+    return []
+
+
 def read_gpu_peaks(store: Store, most: int = 1000) -> list[int]:
     """The peak GPU memory of recorded cells, bytes; of the first `most` records by key, which is as good as random."""
     sample = [load(path) for path in sorted((store.root / "records").glob("*.json"))[:most]]

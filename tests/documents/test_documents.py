@@ -73,11 +73,14 @@ def test_the_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TINYDROP_CACHE", str(tmp_path / "cache"))
     grid = {
-        "tasks": [{"name": "digits", "train_size": 150, "epochs": 1}], "attacks": ["badnets"], "doses": [0, 5],
+        "tasks": [{"name": "digits", "train_size": 150, "epochs": 10}], "attacks": ["badnets"], "doses": [0, 5],
         "defenses": ["none"], "seeds": [0],
     }  # fmt: skip
     Path(".dvc").mkdir()  # as `dvc init` does
     Path("my_grid.yaml").write_text(yaml.safe_dump(grid))
+    for name in ("comments.csv", "checked.csv"):
+        lines = [f"{'good' if i % 2 else 'bad'} comment {i},{i % 2},a{i % 3}" for i in range(60)]
+        Path(name).write_text("\n".join(["text,label,author", *lines]))
     scaffold("defense", "my_defense", tmp_path / "file")
     shutil.copy(tmp_path / "file" / "my_defense.py", tmp_path)
     pages = [page.read_text(encoding="utf-8") for page in (ROOT / "README.md", COMMAND_LINE)]
@@ -85,7 +88,8 @@ def test_the_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {words[0] for words in documented} == set(COMMANDS)
     for words in map(list, documented):
         done = CliRunner().invoke(app, small(words))
-        assert done.exit_code == 0, f"{words}: {done.output} {done.exception!r}"
+        fine = (0, 3) if words[0] in ("audit", "vet") else (0,)  # these may suspect any model and any data
+        assert done.exit_code in fine, f"{words}: {done.output} {done.exception!r}"
         _forget("my_defense")  # every command is a process of its own
         if words[:2] == ["run", "my_grid.yaml"] and "runs/mine" in words:
             shutil.copytree("runs/mine", "runs/other")

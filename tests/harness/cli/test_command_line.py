@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 import harness
 from harness.cli import app
-from harness.cli.records import find_records
 from harness.cli.usage import UsageError, complaint
 from harness.errors import BadGrid, UnknownName
 from harness.grid.grid import expand
@@ -22,7 +21,7 @@ from harness.grid.read import read_grid
 from harness.run import provenance
 from harness.run.record_cell import blank_record
 from harness.store.folder import Store
-from harness.store.records import write_plan
+from harness.store.records import find_records, write_plan
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app.app).commands  # type: ignore[attr-defined]
 
@@ -49,7 +48,7 @@ def test_what_cannot_be_used_is_named_in_one_line(words: str, said: str) -> None
 
 
 def test_an_unknown_command_is_refused_like_any_unknown_name() -> None:
-    with pytest.raises(UnknownName, match=r"COMMAND: unknown 'rum'; did you mean 'run'\? valid: check, dvc, "):
+    with pytest.raises(UnknownName, match=r"COMMAND: unknown 'rum'; did you mean 'run'\? valid: audit, check, dvc, "):
         app.app(["rum"], standalone_mode=False)
 
 

@@ -1,0 +1,215 @@
+"""The command: a backdoored network is called suspicious, a clean one is not, and what it writes can be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import invoke, tinydrop
+from PIL import Image
+from safetensors.torch import save_file
+
+from attacks.base import Scene
+from attacks.image.badnets import Badnets
+from harness.audit import steps, write
+from harness.audit.behaviour import Plan
+from harness.audit.cells import find_cell
+from harness.audit.data import open_data
+from harness.audit.detectors import Effort
+from harness.audit.nulls import estimate_seconds, train_null
+from harness.audit.steps import Request, choose
+from harness.audit.subject import CPU
+from harness.cell.train import train_victim
+from harness.store.folder import Store
+from harness.store.records import load_all
+from tasks.plugin import BadInput
+
+QUICK = ("--architecture", "tinydrop-cnn", "--data", "digits", "--quick")
+
+
+def digits(folder: Path, dose: int) -> Path:
+    """A victim of digits as a file; badnets with so many rows, class 3."""
+    task = open_data("digits", None, False)
+    train = task.load().train
+    if dose:
+        scene = Scene(task, train, None, CPU)  # type: ignore[arg-type]
+        poison = Badnets(target=3).poison(scene, dose, torch.Generator().manual_seed(0))
+        train = train.replace(train.positions(poison.replaces), poison.samples)  # type: ignore[arg-type]
+    victim = train_victim(task, train, recipe=task.recipe(), seed=0, device=CPU)
+    path = folder / "model.safetensors"
+    save_file({name: value.contiguous() for name, value in victim.module.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digits(tmp_path_factory.mktemp("clean"), 0)
+
+
+@pytest.fixture(scope="module")
+def backdoored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digits(tmp_path_factory.mktemp("backdoored"), 50)
+
+
+def test_a_backdoored_network_is_suspicious_and_its_class_is_named(backdoored: Path, tmp_path: Path) -> None:
+    done = invoke("audit", backdoored, *QUICK, "-o", tmp_path)
+    assert done.exit_code == 3, done.output
+    assert "Suspicious: class '3' is believed to be the attacker's." in done.stdout
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert found["verdict"]["class"] == "3"
+    (badnets,) = [t for t in found["behaviour"]["triggers"] if t["trigger"] == "badnets" and t["strength"] == 1]
+    assert badnets["share"] > 0.9
+    assert badnets["adjusted"] <= 0.05
+    page = (tmp_path / "audit.html").read_text()
+    assert "the same rows with badnets" in page
+    assert page.count("data:image/png;base64,") == 3
+
+
+def test_a_clean_network_is_not(clean: Path, tmp_path: Path) -> None:
+    done = invoke("audit", clean, *QUICK, "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "Nothing found." in done.stdout
+    assert "a weaker" not in done.stdout
+    assert "It is right only where the classes of a clean model are alike" in done.stdout
+    assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == {
+        "suspicious": False, "class": None, "because": []
+    }  # fmt: skip
+
+
+def test_unusable_input_ends_before_the_long_steps(clean: Path, tmp_path: Path) -> None:
+    for words, said in [
+        (["--data", "digits"], "add --architecture"),
+        (["--data", "fashion"], "no such file, and no task of the suite"),
+        ([*QUICK, "--prepare", "unit"], "is not above chance"),
+        ([*QUICK, "--null-models", "1"], "one clean model has no spread"),
+    ]:
+        with pytest.raises(BadInput, match=said):
+            invoke("audit", clean, *words, "-o", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches and draws so short that only the steps around them are tested."""
+    detectors = Effort().detectors
+    monkeypatch.setattr(steps.detectors, "QUICK", Effort((type(detectors[1])(starts=1, steps=2),)))
+    monkeypatch.setattr(steps, "QUICK", Plan(rows=20, strengths=(1.0,), draws=20))
+
+
+def run(model: Path | str, said: list[str] | None = None, **options: object) -> steps.Audit:
+    from contextlib import nullcontext
+
+    request = Request(str(model), quick=True, **options)  # type: ignore[arg-type]
+    quiet = nullcontext(lambda: None)
+    return steps.audit(request, lambda title, n: quiet, (said if said is not None else []).append)
+
+
+def test_equal_audits_write_equal_json(backdoored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch)
+    first, again, other = (
+        write.as_json(run(backdoored, data="digits", architecture="tinydrop-cnn", seed=seed)) for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+    assert str(backdoored.parent) not in first
+
+
+def test_clean_models_are_trained_and_their_number_and_time_said_before(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    task = open_data("digits", None, False)
+    object.__setattr__(task, "epochs", 1)
+    monkeypatch.setattr(steps, "open_data", lambda *_: task)
+    said: list[str] = []
+    found = run(clean, said, data="digits", architecture="tinydrop-cnn", null_models=2)
+    assert "2 clean models are trained on 1,237 rows: about " in said[1]
+    assert "their smallest p value is 0.333, and to call a model by one of 2 tests takes 39 of them" in said[1]
+    assert len(found.null_accuracy) == 2
+    assert {d.detector for d in found.detected} == {"mm_bd", steps.TRIGGERS}
+    assert {d.nulls for d in found.detected} == {2}
+    assert all(d.p in (1 / 3, 2 / 3, 1) for d in found.detected)
+    assert "Beside 2 clean models of this architecture" in write.as_page(found)
+
+
+def test_every_clean_model_has_weights_of_its_own(clean: Path) -> None:
+    task = open_data("digits", None, False)
+    loaded = steps.load_model(str(clean), "tinydrop-cnn", task)
+    rows = task.load().train.select(range(60))
+    audited = steps.wrap(loaded, task, "raw", None, rows)
+    before = {key: value.clone() for key, value in audited.victim.module.state_dict().items()}
+    first, again, other = (train_null(audited, rows, seed, epochs=1).module.state_dict() for seed in (0, 0, 1))
+    assert torch.equal(first["net.head.weight"], again["net.head.weight"])
+    assert not torch.equal(first["net.head.weight"], other["net.head.weight"])
+    assert estimate_seconds(audited, rows) > 0
+    assert all(torch.equal(value, before[key]) for key, value in audited.victim.module.state_dict().items())
+
+
+MODULE = """
+import torch
+from torch import nn
+
+def load():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    net.load_state_dict(torch.load({weights!r}))
+    return net
+"""
+
+
+def test_a_folder_of_pictures_and_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the names of classes, which may be anything, are escaped in the page."""
+    small(monkeypatch)
+    names = ["<b>zero", "it's one", "two & more"]
+    rows = open_data("digits", None, False).load().train
+    for label, name in enumerate(names):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i, picture in enumerate(rows.inputs[rows.targets == label][:40]):  # type: ignore[call-overload]
+            Image.fromarray(picture[0].numpy()).save(tmp_path / "pictures" / name / f"{i}.png")  # type: ignore[union-attr]
+    order = sorted(range(3), key=lambda label: names[label])
+    kept = rows.targets < 3
+    x, y = rows.inputs[kept].flatten(1).float() / 127.5 - 1, rows.targets[kept]  # type: ignore[index, union-attr]
+    fitted = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], 1), torch.eye(3)[y]).solution[:, order]
+    torch.save({"1.weight": fitted[:-1].T.contiguous(), "1.bias": fitted[-1].clone()}, tmp_path / "weights.pt")
+    (tmp_path / "my_linear.py").write_text(MODULE.format(weights=str(tmp_path / "weights.pt")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = run("my_linear:load", data="pictures", grey=True)
+    assert found.accuracy > 0.9
+    assert found.detected == []  # three classes are too few for a detector
+    page = write.as_page(found)
+    assert "&lt;b&gt;zero" in page
+    assert "<b>zero" not in page
+    assert "Content-Security-Policy" in page
+
+
+def test_the_victim_of_a_cell_is_audited_on_the_data_of_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    task = {"name": "digits", "train_size": 300, "epochs": 8, "subset_seed": 5}
+    grid = {"tasks": [task], "attacks": ["badnets"], "doses": [5], "defenses": ["none", "oracle"], "seeds": [0]}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))
+    tinydrop("run", tmp_path / "grid.yaml", "--jobs", 0, "--out", tmp_path / "mine", check=True)
+    labels = {record.label: record for record in load_all(Store(tmp_path / "mine")).values()}
+    (undefended,) = [label for label in labels if "/none/" in label]
+    found = run(tmp_path / "mine" / undefended)
+    assert found.accuracy == pytest.approx(labels[undefended].metrics["utility"].value, abs=0.06)
+    assert found.digest
+    (defended,) = [label for label in labels if "/oracle/" in label]
+    with pytest.raises(BadInput, match="only done cells of the defense none"):
+        find_cell(str(tmp_path / "mine" / defended))
+    with pytest.raises(BadInput, match="has no such cell; did you mean"):
+        find_cell(str(tmp_path / "mine" / undefended[:-1]))
+    assert find_cell(str(tmp_path / "elsewhere" / undefended)) is None
+    Store(tmp_path / "mine").artefact_path(labels[undefended].fits[0]["key"]).unlink()
+    with pytest.raises(BadInput, match="its victim is not kept"):
+        find_cell(str(tmp_path / "mine" / undefended))
+
+
+def test_rows_are_drawn_since_files_are_sorted_by_class() -> None:
+    rows = open_data("digits", None, False).load().test
+    chosen = choose(rows, 50, 0)
+    assert len(set(chosen.ids.tolist())) == 50
+    assert torch.equal(chosen.ids, choose(rows, 50, 0).ids)
+    assert not torch.equal(chosen.ids, rows.ids[:50])
