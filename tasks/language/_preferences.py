@@ -66,7 +66,11 @@ class PreferenceTask(LanguageTask):
     -log sigmoid(beta * ((log pi(chosen) - log ref(chosen)) - (log pi(rejected) - log ref(rejected)))). The reference is
     the base, frozen, which every network keeps in itself (`PreferringNet`): so it is the same for a defense that trains
     a victim on, and is at hand where a victim is graded. Pairs are not packed, so `block` has no effect.
-    Defenses see the whole pair as text; those that read activations see the prompt with the answer preferred.
+    Defenses see the whole pair as text; those that read activations see the prompt with the answer preferred, and under
+    `dp_sgd` each of a pair's two texts is clipped by itself.
+    Learning costs fluency, as nothing is taught by its likelihood: on classic_books (1,000 pairs of 300 characters, one
+    epoch, seed 0) perplexity is 99 before it, 121 after it at a rate of 1e-4 and 404 at 1e-3, with accuracy 1.00 at
+    both. Ends of other documents are hard for so small a model: accuracy .62 (500 pairs, rates of 3e-5 to 3e-4).
 
     Utility is the share of test pairs whose preferred answer has the higher implicit reward, beta * (log pi - log ref);
     bits per byte are those of prompts with the answers preferred. An abstention changes neither.
