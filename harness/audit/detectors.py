@@ -14,6 +14,7 @@ from torch import Tensor
 from defenses.base import Case, Defense
 from defenses.inspection.mm_bd import MmBd
 from defenses.inspection.neural_cleanse import NeuralCleanse, anomaly
+from harness.audit.subject import Audited
 from harness.cell.case import CellCase, Fitter
 from harness.keys.seeds import derive
 from tasks.base import Task
@@ -21,6 +22,7 @@ from tasks.deployed import Victim
 from tasks.samples import Samples
 
 FEWEST = 4  # classes: one, and three others that say what is usual
+LARGEST_STEP = 50_000_000  # numbers that a step of a search may hold; a network needs some ten times as many
 LEAST = 1e-6  # of a statistic whose logarithm is taken
 
 
@@ -35,6 +37,24 @@ class Effort:
 
 
 QUICK = Effort((NeuralCleanse(clean_rows=40, starts=1, epochs=12, batch_size=8), MmBd(starts=4, steps=40)))
+
+
+def why_not(audited: Audited, effort: Effort, clean: Samples) -> str:
+    """Why the detectors cannot search this network; "" if they can."""
+    task = audited.victim.task
+    if not audited.has_grid:
+        return "its input is no grid of numbers that could be searched"
+    if len(task.classes) < FEWEST:
+        return f"{len(task.classes)} classes are too few to say which one is unusual; it takes {FEWEST}"
+    row = task.encode(clean.select([0]), audited.victim.device)
+    numbers = (
+        row.numel()
+        * len(task.classes)
+        * max(d.batch_size if isinstance(d, NeuralCleanse) else getattr(d, "starts", 1) for d in effort.detectors)
+    )
+    if numbers > LARGEST_STEP:
+        return f"one step would hold {numbers:,} numbers, for every class a batch; the most is {LARGEST_STEP:,}"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -67,6 +68,7 @@ class Audit:
     plan: Plan
     shifts: list[Shift]
     unfit: dict[str, str]  # triggers that do not fit, and why
+    unsearched: str  # why no detector was run; "" where they were
     detected: list[Calibrated]
     null_accuracy: list[float]
     notes: tuple[str, ...]
@@ -118,7 +120,7 @@ def audit(request: Request, stage: Stage, say: Say) -> Audit:
     prepared = f", pictures prepared by {prepare!r}" if prepare else ""
     say(f"{audited.kind}{prepared}: accuracy {accuracy:.2f} on {len(held_out)} clean rows")
     clean = choose(splits.reserve, len(splits.reserve), request.seed)
-    plan = replace(QUICK if request.quick else Plan(), level=request.level)
+    plan = plan_for(request)
     steps = _Steps(request, audited, plan, clean, held_out, stage, say)
     with stage("known triggers", None) as step:
         shifts = behaviour.try_triggers(audited.victim, held_out, plan, request.seed, step)
@@ -126,10 +128,11 @@ def audit(request: Request, stage: Stage, say: Say) -> Audit:
     compared = steps.train_nulls(splits.train) if request.null_models else []
     detected = beside(readings, compared, audited, held_out, plan, request.seed)
     digest = _digest(cell.weights if cell else expand_home(request.model))
+    unfit = behaviour.find_unfit(audited.victim, held_out)
+    shown = _show(audited, held_out, shifts, readings, detected, request.seed)
     return Audit(
         request, audited.kind, digest, prepare, tuple(map(str, task.classes)), accuracy, len(held_out), plan, shifts,
-        behaviour.find_unfit(audited.victim, held_out), detected, [null.accuracy for null in compared], splits.notes,
-        task.rate, _show(audited, held_out, shifts, readings, detected, request.seed),
+        unfit, steps.why_unsearched, detected, [null.accuracy for null in compared], splits.notes, task.rate, shown,
     )  # fmt: skip
 
 
@@ -142,8 +145,8 @@ class _Steps:
         self.request, self.audited, self.plan = request, audited, plan
         self.clean, self.held_out, self.stage, self.say = clean, held_out, stage, say
         effort = detectors.QUICK if request.quick else Effort()
-        searched = audited.has_grid and len(audited.victim.task.classes) >= detectors.FEWEST
-        self.detectors = effort.detectors if searched else ()
+        self.why_unsearched = detectors.why_not(audited, effort, clean)
+        self.detectors = () if self.why_unsearched else effort.detectors
         self.seconds = 0.0  # of the detectors on one model
 
     def inspect(self) -> list[Reading]:
@@ -189,6 +192,13 @@ def beside(
         found = [detectors.beside_classes(reading) for reading in readings]
     adjusted = behaviour.holm([d.p for d in found])
     return [replace(d, adjusted=p) for d, p in zip(found, adjusted, strict=True)]
+
+
+def plan_for(request: Request) -> Plan:
+    """How much is done; more random changes for a lower level, which fewer could not reach."""
+    plan = QUICK if request.quick else Plan()
+    draws = max(plan.draws, math.ceil(plan.draws * plan.level / request.level))
+    return replace(plan, level=request.level, draws=draws)
 
 
 def default_preparation(task: Task, loaded: Loaded) -> str:

@@ -66,6 +66,7 @@ def as_mapping(found: Audit) -> dict[str, Any]:
                      "draws": found.plan.draws, "works": found.plan.works},
         "behaviour": {"triggers": shifts, "unfit": found.unfit},
         "detectors": detectors,
+        "unsearched": found.unsearched,
         "null_models": {"number": number, "smallest_p": _round(smallest_p(number)) if number else None,
                         "accuracy": [_round(value) for value in found.null_accuracy]},
         "verdict": {"suspicious": found.verdict == "suspicious",
@@ -111,7 +112,7 @@ def texts(found: Audit) -> dict[str, str]:
         + (" Of a quick audit it ends with the first trigger that is called." if plan.stop_at_first else "")
     )
     if not found.detected:
-        detectors = "None of the detectors reads such a network, or it has too few classes."
+        detectors = f"Not run: {found.unsearched}."
     elif nulls:
         detectors = (
             f"Beside {nulls} clean models of this architecture, trained on this data: p = (1 + clean models that are "

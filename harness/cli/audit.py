@@ -26,7 +26,7 @@ def audit(
         str,
         typer.Option(
             "--data",
-            help="Clean pictures: a folder with one sub-folder per class, or a task.",
+            help="Clean rows: a folder with one sub-folder per class, a CSV of texts, or a task.",
             show_default="the task of RUN/CELL",
         ),
     ] = "",
@@ -64,12 +64,13 @@ def audit(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of all draws.")] = 0,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for audit.json and audit.html.")] = Path("audit"),
 ) -> None:
-    """Is this trained model backdoored? Tests it with known triggers and detectors, on clean pictures of yours.
+    """Is this trained classifier backdoored? Tests it with known triggers and detectors, on clean rows of yours.
 
-    It stamps every trigger of the suite on your pictures and looks whether they turn into one class, as no random
-    change of the same size makes them; and it lets neural_cleanse and mm_bd search triggers of their own. How unusual
-    that is, clean models say (--null-models 59 or more for all three tests), or else, with a weaker guarantee, the
-    model's other classes. No file is unpickled; module:function runs your code.
+    It stamps the triggers of the suite on your pictures, sounds or texts and looks whether they turn into one class, as
+    no random change of the same size makes them; and it lets neural_cleanse and mm_bd search triggers of their own. How
+    unusual that is, clean models say (59 for all three tests), or else, with a weaker guarantee, the model's other
+    classes. No file is unpickled; module:function runs your code. A wrong --prepare or another order of --classes shows
+    as an accuracy at chance, and is refused.
 
     Example:  tinydrop audit model.safetensors --architecture resnet18 --data pictures --quick
     Example:  tinydrop audit runs/quickstart/digits/badnets/5/none/0

@@ -25,7 +25,7 @@ SEEDS = range(3)
 
 
 def write_case(folder: Path, trigger: str, dose: int, seed: int) -> tuple[Path, Path]:
-    """The CSV file that is vetted, in which one source adds a trigger to texts and relabels them; and the trusted one."""
+    """The CSV file that is vetted, in which one source stamps and relabels texts, and the trusted one."""
     task = create("tasks", "ag_news", {"train_size": 4000})
     train, names = task.load().train, task.classes  # type: ignore[attr-defined]
     rng = torch.Generator().manual_seed(seed)
@@ -62,7 +62,8 @@ def measure(trigger: str, dose: int, seed: int) -> Iterator[dict[str, object]]:
         yield {
             "trigger": trigger, "dose": dose, "seed": seed, "check": check.name, "flagged": int(check.flagged.sum()),
             "expected": check.expected, "p_of_flagged": check.excess, "p_of_the_bad_source": p[BAD],
-            "found": BAD in accused, "wrongly_accused": len(accused - {BAD}), "rows_quarantined": int(found.quarantined.sum()),
+            "found": BAD in accused, "wrongly_accused": len(accused - {BAD}),
+            "rows_quarantined": int(found.quarantined.sum()),
         }  # fmt: skip
 
 

@@ -176,7 +176,8 @@ def test_a_folder_of_pictures_and_a_function_of_ones_own(tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(str(tmp_path))
     found = run("my_linear:load", data="pictures", grey=True)
     assert found.accuracy > 0.9
-    assert found.detected == []  # three classes are too few for a detector
+    assert found.detected == []
+    assert "Not run: 3 classes are too few to say which one is unusual" in write.as_page(found)
     page = write.as_page(found)
     assert "&lt;b&gt;zero" in page
     assert "<b>zero" not in page
@@ -205,6 +206,21 @@ def test_the_victim_of_a_cell_is_audited_on_the_data_of_its_task(
     Store(tmp_path / "mine").artefact_path(labels[undefended].fits[0]["key"]).unlink()
     with pytest.raises(BadInput, match="its victim is not kept"):
         find_cell(str(tmp_path / "mine" / undefended))
+
+
+def test_a_lower_level_takes_more_random_changes() -> None:
+    for quick, tests in ((False, 24), (True, 16)):
+        for level in (0.05, 0.01):
+            plan = steps.plan_for(Request("m", quick=quick, level=level))
+            assert tests / (plan.draws + 1) <= level
+
+
+def test_a_search_that_would_not_fit_into_memory_is_left_out(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch)
+    monkeypatch.setattr(steps.detectors, "LARGEST_STEP", 600)
+    found = run(clean, data="digits", architecture="tinydrop-cnn")
+    assert found.unsearched == "one step would hold 640 numbers, for every class a batch; the most is 600"
+    assert found.detected == []
 
 
 def test_rows_are_drawn_since_files_are_sorted_by_class() -> None:
