@@ -57,7 +57,9 @@ def test_retuning_is_on_so_many_rows_and_its_poisons_bring_a_backdoor(store: Sto
     scene = Scene(task, splits.train, fitter, CPU)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Fitter, "__call__", watch)
-        models = dict(relearn(Badnets(), scene, victim, (0, 2, 60), fitter, torch.Generator().manual_seed(1)))
+        models = dict(
+            relearn(Badnets(), scene, splits.train, victim, (0, 2, 60), fitter, torch.Generator().manual_seed(1))
+        )
     assert list(models) == [0, 2, 60]
     clean = splits.train
     for dose, rows in zip(models, asked):

@@ -34,7 +34,8 @@ def test_a_method_that_works_still_does(row: dict[str, Any], store: Store) -> No
     task: Any = create("tasks", name, options)
 
     def asr(attack: str, defense: str) -> tuple[float, float]:
-        plugins: Any = create("attacks", attack), create("defenses", defense)
+        options = {"aim": "class"} if attack == CONTROL else {}
+        plugins: Any = create("attacks", attack, options), create("defenses", defense)
         found = run_steps(task, plugins[0], row["dose"], plugins[1], 0, store, CPU).metrics
         return found["asr"].value, found["asr_floor"].value
 
