@@ -47,15 +47,17 @@ class PartitionEnsemble(Defense):
     least_batch: Positive = 8  # rows of a batch at least: batch norm needs some
 
     def defend(self, case: Case) -> Model:
-        usual = case.task.recipe()
-        batch = min(usual.batch_size, max(self.least_batch, usual.batch_size // self.parts))
-        models: list[Model] = []
-        for part in partition(case.train, self.parts):
-            if len(part):
-                models.append(case.fit(part, epochs=self.epochs * usual.epochs, batch_size=batch))
-            else:
-                models.append(_Silent(len(case.task.classes)))
-        return Ensemble(models, turned=2)
+        return Ensemble(fit_parts(case, partition(case.train, self.parts), self.epochs, self.least_batch), turned=2)
+
+
+def fit_parts(case: Case, parts: list[Samples], epochs: int, least_batch: int) -> list[Model]:
+    """A model of each part, trained for a multiple of the task's epochs; of an empty one a model that never votes."""
+    usual = case.task.recipe()
+    batch = min(usual.batch_size, max(least_batch, usual.batch_size // len(parts)))
+    return [
+        case.fit(part, epochs=epochs * usual.epochs, batch_size=batch) if len(part) else _Silent(len(case.task.classes))
+        for part in parts
+    ]
 
 
 def partition(samples: Samples, parts: int) -> list[Samples]:

@@ -8,6 +8,7 @@ import torch
 
 from defenses.base import Case, Defense
 from defenses.sources import require_sources
+from defenses.training.partition_ensemble import fit_parts
 from tasks.deployed import Ensemble, Model
 from tasks.plugin import Positive, options
 from tasks.sources import list_sources
@@ -35,13 +36,9 @@ class SourceVote(Defense):
     least_batch: Positive = 8  # rows of a batch at least: batch norm needs some
 
     def defend(self, case: Case) -> Model:
-        sources, usual = require_sources(case), case.task.recipe()
+        sources = require_sources(case)
         order = torch.tensor(list_sources(sources))
-        parts = min(self.parts or 20, len(order))
-        batch = min(usual.batch_size, max(self.least_batch, usual.batch_size // parts))
-        part_of = torch.searchsorted(order, sources) % parts
-        models: list[Model] = [
-            case.fit(case.train.select(part_of == part), epochs=self.epochs * usual.epochs, batch_size=batch)
-            for part in range(parts)
-        ]
-        return Ensemble(models, turned=1)
+        count = min(self.parts or 20, len(order))
+        part_of = torch.searchsorted(order, sources) % count
+        parts = [case.train.select(part_of == part) for part in range(count)]
+        return Ensemble(fit_parts(case, parts, self.epochs, self.least_batch), turned=1)

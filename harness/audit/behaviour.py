@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attacks.base import Scene, TriggerAttack
 from harness.audit.media import MEDIA, TRIGGERS, Inputs, Triggers
 from harness.keys.seeds import derive
+from harness.report import compare
 from tasks.deployed import Victim
 from tasks.plugin import BadInput, NotApplicable
 from tasks.samples import Samples
@@ -178,9 +180,6 @@ def moved(before: Tensor, after: Tensor, classes: int) -> Tensor:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted for their number (Holm 1979), in the order given."""
-    adjusted, largest = [1.0] * len(p), 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
-        adjusted[i] = largest
+    """p values adjusted for their number, in the order given."""
+    adjusted: list[float] = compare.holm(np.array(p, dtype=float)).tolist()
     return adjusted

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
@@ -21,6 +22,7 @@ from defenses.sources import permutation_p, savage_scores, suspicion_of
 from harness.cell.case import CellCase, Fitter
 from harness.console import expand_home, quote
 from harness.plugins.registry import create
+from harness.report import compare
 from harness.store.folder import Store
 from tasks.base import Task
 from tasks.plugin import BadInput
@@ -168,12 +170,8 @@ def test_sources(checks: list[Check], rows: Samples, seed: int) -> list[Check]:
 
 
 def adjust(p: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-    """p values adjusted for their number (Holm 1979)."""
-    found, largest = {}, 0.0
-    for rank, key in enumerate(sorted(p, key=lambda key: p[key])):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[key]))
-        found[key] = largest
-    return found
+    """p values adjusted for their number."""
+    return dict(zip(p, compare.holm(np.array(list(p.values()))).tolist()))
 
 
 def split_trusted(trusted: Samples | None) -> tuple[Samples | None, Samples | None]:

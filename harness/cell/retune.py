@@ -13,8 +13,10 @@ import torch
 from attacks.base import Attack, Scene
 from defenses.repair.fine_tuning import FineTuning, fine_tune
 from harness.cell.case import CellCase, Fitter
-from harness.cell.poison import conform, craft_poison
+from harness.cell.poison import craft_poison
+from harness.cell.process import keep_process
 from harness.grid.grid import RETUNE_ROWS
+from tasks.base import sealed
 from tasks.deployed import Victim
 from tasks.samples import Samples
 
@@ -28,14 +30,14 @@ def relearn(
     The retuning is the published fine-tuning, `defenses.repair.fine_tuning` with its defaults. The poisons are drawn
     anew, nested, with the trigger that the attack already had. Raises BadInput where the attack cannot make so many.
     """
-    owner, task, most = FineTuning(), scene.task, max(doses)
-    poison = craft_poison(attack, scene, most, rng)
-    poisoned = conform(poison.samples, scene.train, task, attack.name)
+    owner, most = FineTuning(), max(doses)
+    with sealed(), keep_process(attack):
+        poison = craft_poison(attack, scene, most, rng)
     order = torch.randperm(len(train), generator=rng)
     if poison.replaces is not None:
         order = order[~torch.isin(train.ids[order], poison.replaces)]
     clean = train.select(order[:RETUNE_ROWS])
     for dose in doses:
-        rows = clean.select(range(min(len(clean), RETUNE_ROWS - dose))).append(poisoned.select(range(dose)))
+        rows = clean.select(range(min(len(clean), RETUNE_ROWS - dose))).append(poison.samples.select(range(dose)))
         case = CellCase(rows, rows, fitter, rng)
         yield dose, fine_tune(case, rows, model, owner.epochs, owner.batch_size, owner.lr_scale)
