@@ -265,6 +265,18 @@ def test_real_recordings(name: str, rate: int, sizes: tuple[int, int], kinds: in
 
 
 @needs_data
+def test_resampled_recordings_sound_the_same_and_leave_room_above() -> None:
+    plain = create("tasks", "fsdd").read()[1].inputs  # type: ignore[attr-defined]
+    task = create("tasks", "fsdd", {"rate": 48000})
+    wide = task.read()[1].inputs  # type: ignore[attr-defined]
+    assert wide.shape[1] == 48000
+    assert float((wide[:, ::6] - plain).abs().max()) < 0.02  # the filter's dip near 4 kHz
+    power = torch.fft.rfft(wide).abs().square()
+    assert float(power[:, 4400:].sum() / power.sum()) < 1e-3
+    assert torch.equal(wide * 32768, (wide * 32768).round())
+
+
+@needs_data
 def test_speech_commands_takes_the_words_asked_for() -> None:
     task = create("tasks", "speech_commands", {"words": ["happy", "bed"]})
     train, test = task.read()  # type: ignore[attr-defined]
