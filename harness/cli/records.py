@@ -64,6 +64,7 @@ def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]
     from harness.report.recipes import recipes_table
     from harness.report.relearning import relearning_table
     from harness.report.summary import summary_table, worst_table
+    from harness.report.windows import false_alarms_table, windows_table
     from harness.report.write import build_tables, write_tables
 
     tables = build_tables(cells)
@@ -83,6 +84,10 @@ def report_cells(cells: pd.DataFrame, folder: Path) -> tuple[Tables, list[Path]]
         out.print(worst_table(tables.worst))
     if not tables.detection.empty and (tables.detection.kind == "models").any():
         out.print(detection_table(tables.detection))
+    if not tables.windows.empty:
+        out.print(windows_table(tables.windows))
+    if not tables.false_alarms.empty:
+        out.print(false_alarms_table(tables.false_alarms))
     if not tables.recipes.empty:
         out.print(recipes_table(tables.recipes))
     if not tables.relearning.empty:

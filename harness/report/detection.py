@@ -65,9 +65,13 @@ def judge_models(clean: Array, poisoned: Array) -> dict[str, float]:
     found = {"clean": len(clean), "poisoned": len(poisoned), "auroc": auroc, "auroc_low": low, "auroc_high": high}
     for percent, fewest in FEWEST.items():
         if len(clean) >= fewest:
-            threshold = np.sort(clean)[::-1][percent * len(clean) // 100]
-            found[f"tpr_at_{percent}"] = float((poisoned > threshold).mean())
+            found[f"tpr_at_{percent}"] = float((poisoned > threshold_at(clean, percent)).mean())
     return found | (calibrate(scores, truth) if len(scores) >= CALIBRATED else {})
+
+
+def threshold_at(clean: Array, percent: int) -> float:
+    """The suspicion above which at most so many percent of the clean models (C,) lie."""
+    return float(np.sort(clean)[::-1][percent * len(clean) // 100])
 
 
 def auroc_interval(auroc: float, clean: int, poisoned: int) -> tuple[float, float]:

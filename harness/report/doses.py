@@ -76,7 +76,8 @@ def _column_rows(column: pd.DataFrame, where: dict[str, Any], gate: bool, family
         row = {**where, "defense": defense, "gate": gate, "family": family, "train_size": column.train_size.max()}
         single = (parts[defense].asr_n.dropna() == 1).all() if "asr_n" in parts[defense] else False
         row |= _numbers(curves, by_defense.get("none", {}) if gate and defense != "none" else {}, bool(single))
-        lost = parts[defense][parts[defense].asr.notna()].seed.nunique() - len(curves)
+        poisoned = parts[defense][parts[defense].asr.notna() & (parts[defense].dose > 0)]
+        lost = poisoned.seed.nunique() - len(curves)
         if lost and not row["note"]:
             row["note"] = f"{format_count(lost, 'trial')} left out: lost without any poison"
         if defense not in ("none", RESERVE) and not row["note"] and not beats_reserve(column, defense):
@@ -91,10 +92,11 @@ def curves_by_seed(cells: pd.DataFrame) -> dict[int, Curve]:
     """One dose-response curve per seed, from the cells of one task, attack and defense.
 
     A seed whose chance floor is 1 decides nothing (a targeted trial that the clean victim already loses): it is left
-    out, unless there is no other.
+    out, unless there is no other. So is one that ran at dose 0 alone, as a further clean model.
     """
     curves = {}
     graded = cells[(cells.status == "done") & cells.asr.notna()].sort_values("dose")
+    graded = graded[graded.seed.isin(graded[graded.dose > 0].seed)]
     for seed, part in graded.groupby("seed"):
         floor = float(part.asr_floor.iloc[0])
         curves[int(str(seed))] = Curve(part.dose.to_numpy(float), part.asr.to_numpy(float), floor)

@@ -19,4 +19,6 @@ class Tables:
     recipes: pd.DataFrame  # one row per task, attack and defense run with several recipes of the attack
     relearning: pd.DataFrame  # one row per task, attack, defense and dose of a grid with `retune`
     detection: pd.DataFrame  # one row per task, attack, detector and dose: how well it tells poisoned from clean
+    windows: pd.DataFrame  # one row per task, attack and detector: doses at which backdoors work and are found
+    false_alarms: pd.DataFrame  # one row per detector and kind of clean models
     stealth: pd.DataFrame  # one row per task, attack, dose, check and measure: what would have been seen of the poison

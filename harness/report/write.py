@@ -18,6 +18,7 @@ from harness.report.relearning import relearning_frame
 from harness.report.stealth import stealth_frame
 from harness.report.summary import summary_frame, worst_frame
 from harness.report.tables import Tables
+from harness.report.windows import false_alarms_frame, windows_frame
 from harness.store.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def build_tables(cells: pd.DataFrame) -> Tables:
     return Tables(
         cells=cells, summary=summary, doses=dose_frame(cells, summary), scaling=scaling_frame(cells),
         worst=worst_frame(cells), recipes=recipes_frame(cells), relearning=relearning_frame(cells),
-        detection=detection_frame(cells), stealth=stealth_frame(cells),
+        detection=detection_frame(cells), windows=windows_frame(cells), false_alarms=false_alarms_frame(cells),
+        stealth=stealth_frame(cells),
     )  # fmt: skip
 
 

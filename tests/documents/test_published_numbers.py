@@ -20,7 +20,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted(RESULTS.rglob("README.md"))]
 # "11 (8.1 to 14", and bounds such as "> 480": what a table says of an ED50, a factor or an exponent.
 INTERVAL = re.compile(r"-?\d[\d.]* \(-?[\d.]+ to -?[\d.]+")
 BOUND = re.compile(r"(?:>|<=) \d[\d.]*")
-TABLES = {"doses", "summary", "scaling", "worst", "recipes", "relearning", "detection"}
+TABLES = {"doses", "summary", "scaling", "worst", "recipes", "relearning", "detection", "windows", "false_alarms"}
 OTHER = {  # folders whose tables have intervals or bounds of something else
     "gpu", "scale", "floors", "stealth", "statistics", "leaderboard", "samples",
 }  # fmt: skip
@@ -43,7 +43,9 @@ def test_the_published_tables_are_made_of_the_published_cells(folder: Path) -> N
 def published_texts(folder: Path) -> str:
     """Whatever the tables of a folder say, one to a line."""
     texts = []
-    for path in (path for name in ("doses", "recipes", "relearning") for path in folder.rglob(f"{name}.csv")):
+    for path in (
+        path for name in ("doses", "recipes", "relearning", "windows") for path in folder.rglob(f"{name}.csv")
+    ):
         doses = pd.read_csv(path)
         texts += doses[[name for name in doses if name.endswith("_text")]].stack().tolist()
     for path in folder.rglob("scaling.csv"):

@@ -369,6 +369,15 @@ def test_trials_lost_without_poison_are_left_out_and_counted() -> None:
     assert row.ed50 == pytest.approx(8 * exp(0.1), rel=0.05)
 
 
+def test_seeds_of_dose_0_alone_have_no_part_in_a_curve() -> None:
+    frame = cells({"none": 0.5, "filter": 0.2})
+    more = pd.concat([frame[frame.dose == 0].assign(seed=lambda rows: rows.seed + k) for k in (10, 20)])
+    assert not more.empty
+    with_more = pd.concat([frame, more], ignore_index=True)
+    plain, again = (dose_frame(c, summary_frame(c)) for c in (frame, with_more))
+    pd.testing.assert_frame_equal(plain, again)
+
+
 def test_no_dose_axis_no_curve() -> None:
     frame = cells({"none": 1, "good": 3})
     for few in ([0], [0, 5]):

@@ -1,0 +1,145 @@
+"""The stealth window: how many times more poisons it takes to be found out than to plant the backdoor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.console import new_table
+from harness.report import dose_response, trials
+from harness.report.detection import COLUMN, FEWEST, threshold_at
+from harness.report.dose_response import Curve, Unsupported
+from harness.report.doses import curves_by_seed
+from harness.report.estimates import DoseEstimate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Curves = Mapping[int, Curve]
+MODELS_AT, ROWS_AT = 5, 1  # % of clean models, or of clean rows, that a detector may call poisoned
+
+
+def windows_frame(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, attack and detector that met two doses or more.
+
+    planted: the dose at which the backdoor works, found: the dose at which half is found, window: found over planted;
+    each as a number and as `_text`. kind "rows": the ED50 of the ASR and the dose at which a filter ranks half of the
+    poison above all but 1 % of the clean rows, over seeds. kind "models": the doses at which half of the models have a
+    backdoor (ASR halfway from chance to 1), and at which a detector suspects half of them more than all but 5 % of the
+    clean models (of at least 20), over models. note: why a number is missing.
+    """
+    if "asr" not in cells:
+        return pd.DataFrame()
+    done = cells[(cells.status == "done") & (cells.stage != "control")]
+    undefended = cells[(cells.status == "done") & (cells.defense == "none")]
+    rows: list[dict[str, Any]] = []
+    for place, part in done.groupby(COLUMN, sort=False):
+        where = dict(zip(COLUMN, place))
+        asr = curves_by_seed(undefended[(undefended.task == where["task"]) & (undefended.attack == where["attack"])])
+        if part[part.dose > 0].dose.nunique() < 2 or not asr:
+            continue
+        if "model_suspicion" in part and part.model_suspicion.notna().any():
+            clean = done[(done.task == where["task"]) & (done.defense == where["defense"])]
+            called = _called(part, clean_suspicion(clean))
+            if called:
+                rows.append({**where, "kind": "models", **_compare(called, _answers(asr), trials.estimate_share,
+                                                                   trials.protection_of_share)})  # fmt: skip
+        if (name := f"train_tpr_at_{ROWS_AT}") in part and part[name].notna().any():
+            seen = _curves(part[(part.dose > 0) & part[name].notna()], name, ROWS_AT / 100)
+            rows.append({**where, "kind": "rows", **_compare(seen, asr, dose_response.estimate_ed,
+                                                             dose_response.protection)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def clean_suspicion(cells: pd.DataFrame) -> np.ndarray:
+    """(C,) a detector's suspicion of the models without poison, each seed once. cells: of one task and detector."""
+    return cells[cells.dose == 0].drop_duplicates("seed").model_suspicion.dropna().to_numpy(float)
+
+
+def _called(part: pd.DataFrame, clean: np.ndarray) -> Curves:
+    """By seed 1 where a detector called the model of that dose; {} where clean models are too few for a threshold."""
+    if len(clean) < FEWEST[MODELS_AT]:
+        return {}
+    judged = part[(part.dose > 0) & part.model_suspicion.notna()]
+    called = (judged.model_suspicion > threshold_at(clean, MODELS_AT)).astype(float)
+    return _curves(judged.assign(called=called), "called", MODELS_AT / 100)
+
+
+def _curves(part: pd.DataFrame, name: str, chance: float) -> Curves:
+    return {
+        int(str(seed)): Curve(rows.dose.to_numpy(float), rows[name].to_numpy(float), chance)
+        for seed, rows in part.sort_values("dose").groupby("seed")
+    }
+
+
+def _answers(curves: Curves) -> Curves:
+    """Whether the backdoor of each model works: 1 where its ASR is halfway from chance to 1."""
+    return {seed: replace(c, asr=(c.asr >= c.level(0.5)).astype(float), chosen=None) for seed, c in curves.items()}
+
+
+def _compare(found: Curves, planted: Curves, estimate: Any, ratio: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"seeds": len(found), "note": ""}
+    for name, number in (
+        ("planted", lambda: estimate(planted)), ("found", lambda: estimate(found)),
+        ("window", lambda: ratio(found, planted)),
+    ):  # fmt: skip
+        try:
+            row |= _columns(name, number())
+        except Unsupported as error:
+            row |= {name: np.nan, f"{name}_text": "", "note": row["note"] or str(error)}
+    return row
+
+
+def _columns(name: str, value: DoseEstimate) -> dict[str, Any]:
+    return {name: value.value, f"{name}_text": str(value)}
+
+
+def windows_table(windows: pd.DataFrame) -> Table:
+    """Doses at which attacks work and detectors find them."""
+    title = "stealth window: poisons until half is found, over poisons until the backdoor works"
+    table = new_table(title, COLUMN, ["finds", "works at", "found at", "window"], ["note"])
+    for row in windows.to_dict("records"):
+        place = [str(row[name]) for name in (*COLUMN, "kind")]
+        table.add_row(*place, *(row[f"{name}_text"] or "-" for name in ("planted", "found", "window")), row["note"])
+    return table
+
+
+def false_alarms_frame(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per detector of models and kind of clean models: how many it calls at a threshold taken from others.
+
+    The threshold is that of 5 % false alarms on the models of dose 0 of the task with most of them; the other kinds are
+    the same task with other options (size, augmentation, epochs). share has a 95 % interval (Clopper and Pearson).
+    """
+    if "model_suspicion" not in cells:
+        return pd.DataFrame()
+    clean = cells[(cells.status == "done") & (cells.dose == 0) & cells.model_suspicion.notna()]
+    rows: list[dict[str, Any]] = []
+    for (_, defense), part in clean.groupby(["task_name", "defense"], sort=False):
+        kinds = {str(task): clean_suspicion(models) for task, models in part.groupby("task", sort=False)}
+        usual = max(kinds, key=lambda task: len(kinds[task]))
+        if len(kinds[usual]) < FEWEST[MODELS_AT]:
+            continue
+        threshold = threshold_at(kinds[usual], MODELS_AT)
+        for task in kinds.keys() - {usual}:
+            called = int((kinds[task] > threshold).sum())
+            interval = stats.binomtest(called, len(kinds[task])).proportion_ci()
+            rows.append({
+                "task": usual, "defense": defense, "kind": task, "models": len(kinds[task]), "called": called,
+                "share": called / len(kinds[task]), "low": interval.low, "high": interval.high,
+            })  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["task", "defense", "kind"], ignore_index=True) if rows else pd.DataFrame()
+
+
+def false_alarms_table(alarms: pd.DataFrame) -> Table:
+    """False alarms on clean models of other kinds."""
+    title = "clean models of another kind called poisoned, at 5 % of the usual kind (95 % interval)"
+    table = new_table(title, ["detector", "usual kind", "other kind"], ["models", "called", "share"])
+    for row in alarms.itertuples():
+        share = f"{row.share:.2f} ({row.low:.2f} to {row.high:.2f})"
+        table.add_row(str(row.defense), str(row.task), str(row.kind), f"{row.models:.0f}", f"{row.called:.0f}", share)
+    return table
