@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import stats
 
 from harness.console import new_table
 from harness.report import dose_response, trials
-from harness.report.detection import COLUMN, FEWEST, threshold_at
+from harness.report.detection import COLUMN, FEWEST, Array, threshold_at
 from harness.report.dose_response import Curve, Unsupported
 from harness.report.doses import curves_by_seed
 from harness.report.estimates import DoseEstimate
@@ -56,12 +57,13 @@ def windows_frame(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def clean_suspicion(cells: pd.DataFrame) -> np.ndarray:
+def clean_suspicion(cells: pd.DataFrame) -> Array:
     """(C,) a detector's suspicion of the models without poison, each seed once. cells: of one task and detector."""
-    return cells[cells.dose == 0].drop_duplicates("seed").model_suspicion.dropna().to_numpy(float)
+    clean = cells[cells.dose == 0].drop_duplicates("seed").model_suspicion.dropna()
+    return np.asarray(clean, dtype=np.float64)
 
 
-def _called(part: pd.DataFrame, clean: np.ndarray) -> Curves:
+def _called(part: pd.DataFrame, clean: Array) -> Curves:
     """By seed 1 where a detector called the model of that dose; {} where clean models are too few for a threshold."""
     if len(clean) < FEWEST[MODELS_AT]:
         return {}
@@ -85,8 +87,8 @@ def _answers(curves: Curves) -> Curves:
 def _compare(found: Curves, planted: Curves, estimate: Any, ratio: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"seeds": len(found), "note": ""}
     for name, number in (
-        ("planted", lambda: estimate(planted)), ("found", lambda: estimate(found)),
-        ("window", lambda: ratio(found, planted)),
+        ("planted", partial(estimate, planted)), ("found", partial(estimate, found)),
+        ("window", partial(ratio, found, planted)),
     ):  # fmt: skip
         try:
             row |= _columns(name, number())
