@@ -37,9 +37,10 @@ SURE = 0.95
 class Claim:
     """What a method has to show, and where.
 
-    kind: attacks or defenses. task: its label. dose: of poison. attack: that a defense is tried against. published:
-    what the paper reports. measure: "asr", or "model_suspicion" for a defense that judges models. cost: of the clean
-    metric that a defense may cost. folder: of the cells, below results/.
+    kind: attacks or defenses. task: its label. dose: of poison. attack: that a defense is tried against, by name, or by
+    label where it has options; of an attack with options, its own label. published: what the paper reports. measure:
+    "asr", or "model_suspicion" for a defense that judges models. cost: of the clean metric that a defense may cost.
+    folder: of the cells, below results/.
     """
 
     kind: str
@@ -94,7 +95,7 @@ def _verdict(claim: Claim, found: dict[str, Any] | None = None) -> Verdict:
 def _judge_attack(claim: Claim, cells: pd.DataFrame) -> dict[str, Any] | None:
     """An attack has to beat label flipping and the chance floor by MARGIN, and not to fall with the dose."""
     plain = cells[(cells.defense == "none") & cells.asr.notna()]
-    own = plain[plain.attack_name == claim.method]
+    own = plain[plain.attack == claim.attack] if claim.attack else plain[plain.attack_name == claim.method]
     at = own[own.dose == claim.dose].set_index("seed")
     if at.empty:
         return None
@@ -111,7 +112,7 @@ def _judge_attack(claim: Claim, cells: pd.DataFrame) -> dict[str, Any] | None:
 
 def _judge_defense(claim: Claim, cells: pd.DataFrame) -> dict[str, Any] | None:
     """A defense has to take MARGIN off the ASR at the stated cost, and to beat its clean rows alone on clean data."""
-    column = cells[cells.attack_name == claim.attack]
+    column = cells[claim.attack == (cells.attack if "(" in claim.attack else cells.attack_name)]
     own, plain = column[column.defense_name == claim.method], column[column.defense == "none"]
     at, base = own[own.dose == claim.dose].set_index("seed"), plain[plain.dose == claim.dose].set_index("seed").asr
     if at.empty or (base.empty and claim.measure == "asr"):

@@ -115,12 +115,12 @@ def _numbers(curves: dict[int, Curve], undefended: dict[int, Curve], single: boo
         half, most = tighten(estimate(curves, 0.5), estimate(curves, 0.9))
         for name, share, found in (("ed50", 0.5, half), ("ed90", 0.9, most)):
             level = f"at ASR {levels[share]:.2f}" if chance > HIGH_FLOOR and not single else ""
-            row |= _columns(name, found, level)
+            row |= columns_of(name, found, level)
         if not single:
             row |= {"ed50_model_free": dose_response.ed_isotonic(curves).value, "misfit": dose_response.misfit(curves)}
         if undefended:
             factor = ratio(curves, undefended)
-            row |= _columns("protection", factor) | {"p": factor.p}
+            row |= columns_of("protection", factor) | {"p": factor.p}
     except Unsupported as error:
         row["note"] = str(error)
     return row
@@ -135,7 +135,8 @@ def tighten(ed50: DoseEstimate, ed90: DoseEstimate) -> tuple[DoseEstimate, DoseE
     return ed50, ed90
 
 
-def _columns(name: str, of: DoseEstimate, level: str = "") -> dict[str, Any]:
+def columns_of(name: str, of: DoseEstimate, level: str = "") -> dict[str, Any]:
+    """The columns of an estimate: its value, ends, side of a bound, and what tables show."""
     text = str(of)
     if level and text != "-":
         text = f"{text[:-1]}; {level})" if text.endswith(")") else f"{text} ({level})"

@@ -15,8 +15,7 @@ from harness.console import new_table
 from harness.report import dose_response, trials
 from harness.report.detection import COLUMN, FEWEST, Array, threshold_at
 from harness.report.dose_response import Curve, Unsupported
-from harness.report.doses import curves_by_seed
-from harness.report.estimates import DoseEstimate
+from harness.report.doses import columns_of, curves_by_seed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,14 +90,10 @@ def _compare(found: Curves, planted: Curves, estimate: Any, ratio: Any) -> dict[
         ("window", partial(ratio, found, planted)),
     ):  # fmt: skip
         try:
-            row |= _columns(name, number())
+            row |= columns_of(name, number())
         except Unsupported as error:
             row |= {name: np.nan, f"{name}_text": "", "note": row["note"] or str(error)}
     return row
-
-
-def _columns(name: str, value: DoseEstimate) -> dict[str, Any]:
-    return {name: value.value, f"{name}_text": str(value)}
 
 
 def windows_table(windows: pd.DataFrame) -> Table:

@@ -103,12 +103,15 @@ def headline(found: Tables) -> pd.DataFrame:
         names = [c for c in found.doses if c.startswith(("ed50", "ed90", "protection"))]
         names += [c for c in ("seeds", "train_size", "chance", "level", "p", "note") if c in found.doses]
         rows = rows.merge(found.doses[[*ROW, *names]], on=ROW, how="left")
+    if not found.windows.empty:
+        names = [c for c in found.windows if c.startswith("window")]
+        rows = rows.merge(found.windows.drop_duplicates(ROW)[[*ROW, *names]], on=ROW, how="left")
     for name in ("train_size", "chance"):
         rows[name] = rows.get(name, np.nan)
-    for name in ("ed50", "protection"):
+    for name in ("ed50", "protection", "window"):
         for column in (name, f"{name}_low", f"{name}_high", f"{name}_censored"):
             rows[column] = rows.get(column, np.nan)
-    for name in ("ed50_censored", "protection_censored", "note"):
+    for name in ("ed50_censored", "protection_censored", "window_censored", "note"):
         words = rows[name].astype(object) if name in rows else pd.Series("", rows.index, dtype=object)
         rows[name] = words.where(words.notna(), "")
     for _, shut in rows[~rows.gate.astype(bool)].groupby(["task", "attack"], sort=False):

@@ -36,6 +36,8 @@ HEADLINE = (
                          "in order, bounds stand apart: <= before the numbers, > after them"),
     Column("protection", True, "how many times more samples the attack needs, with 95 % interval; bounds as of ED50"),
     P,
+    Column("stealth window", True, "poisons until half of them, or of the models, are found, over poisons until the "
+                                   "backdoor works undefended; below 1 they are found first"),
     Column("ASR", True, "attack success rate at the largest dose that all defenses of the attack have"),
     Column("{}", True, "the task's clean metric at that dose"),
     Column("Δ {}", True, "clean metric minus that of the undefended victim, same seeds, at dose 0 where that was run"),
@@ -99,6 +101,7 @@ def _headline(head: pd.DataFrame, metric: str, id_: str, at: Pages, up: str, wit
         rows.append([
             at.task(r.task, up), at.plugin("attacks", r.attack, up), at.plugin("defenses", r.defense, up),
             estimate_field(r, "ed50"), estimate_field(r, "protection"), _p(getattr(r, "p", nan)),
+            estimate_field(r, "window"),
             number_field(r.asr, "{:.2f}", small=f"dose {r.dose:,.0f}"),
             number_field(r.utility, number_format(metric)), number_field(cost, number_format(metric, "+")),
             number_field(r.training_cost, "{:.1f}×"), number_field(r.clean_used, "{:,.0f}"), Field(r.note, kind="note"),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness.cli.app import app
 
 FOLDER = ROOT / "notebooks"
-NAMES = ["01_quickstart", "02_dose_response", "03_write_a_defense", "04_publish_a_leaderboard"]
+NAMES = ["01_quickstart", "02_dose_response", "03_write_a_defense", "04_publish_a_leaderboard", "05_audit_a_model"]
 SMALL = "train_size, epochs = 200, 2\ndoses = [0, 5, 20]\nseeds = [0]\n"
 
 

@@ -36,21 +36,20 @@ def test_a_method_that_works_still_does(row: dict[str, Any], store: Store) -> No
     task: Any = create("tasks", name, options)
 
     def asr(attack: str, defense: str) -> tuple[float, float]:
-        options = {"aim": "class"} if attack == CONTROL else {}
-        plugins: Any = create("attacks", attack, options), create("defenses", defense)
+        plugins: Any = create("attacks", *read_label(attack)), create("defenses", defense)
         found = run_steps(task, plugins[0], row["dose"], plugins[1], 0, store, CPU).metrics
         return found["asr"].value, found["asr_floor"].value
 
     if row["kind"] == "attacks":
-        reached, floor = asr(row["method"], "none")
-        flips = [asr(CONTROL, "none")[0]] if task.referee() is None else []
+        reached, floor = asr(row["attack"] if isinstance(row["attack"], str) else row["method"], "none")
+        flips = [asr(f"{CONTROL}(aim=class)", "none")[0]] if task.referee() is None else []
         assert reached - max([floor, *flips]) > MARGIN["attacks"] / 2
     else:
         assert asr(row["attack"], "none")[0] - asr(row["attack"], row["method"])[0] > MARGIN["defenses"] / 2
 
 
 def read_label(label: str) -> tuple[str, dict[str, Any]]:
-    """Name and options of a task's label, such as fsdd(train_size=600)."""
+    """Name and options of a label, such as fsdd(train_size=600)."""
     import yaml
 
     name, _, rest = label.rstrip(")").partition("(")
