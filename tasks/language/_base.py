@@ -23,6 +23,7 @@ from tasks.deployed import Victim, autocast
 from tasks.net import Net
 from tasks.plugin import Above0, AtLeast0, BadInput, Count, NamesFiles, Positive, Share, options
 from tasks.samples import Challenge, Outputs, Samples
+from tasks.sources import number_sources
 from tasks.text import Texts, make_readable, pad_tokens, train_tokenizer
 
 if TYPE_CHECKING:
@@ -87,14 +88,23 @@ class LanguageTask(Texts, Task):
         train, test = (read_texts(cls.dataset, cls.folder, split) for split in cls.splits)
         return train, test
 
+    def name_deliverers(self) -> list[str] | None:
+        """Who delivered each published training document, for `data_sources: real`; None where nobody knows."""
+        return None
+
     def read(self) -> tuple[Samples, Samples]:
         train, test = _corpus(type(self))  # type: ignore[arg-type]
-        if self.regime != "from_scratch":
-            train = train[0 if self.regime == "base" else 1 :: 2]
-        cut = keep_whole if self.answer else cut_documents
+        half = slice(None) if self.regime == "from_scratch" else slice(0 if self.regime == "base" else 1, None, 2)
+        train, cut = train[half], keep_whole if self.answer else cut_documents
         parts = [[d for text in split for d in cut(text, self.characters)] for split in (train, test)]
         zeros = [torch.zeros(len(part), dtype=torch.long) for part in parts]
-        return make_samples(parts[0], zeros[0]), make_samples(parts[1], zeros[1], len(parts[0]))
+        sources = None
+        if self.data_sources == "real" and (names := self.name_deliverers()):
+            named = zip(names, type(self).corpus()[0], strict=True)
+            names = [name for name, text in named for _ in cut_documents(text, BASE_CHARACTERS)][half]
+            named = zip(names, train, strict=True)
+            sources = number_sources([name for name, text in named for _ in cut(text, self.characters)])
+        return make_samples(parts[0], zeros[0], sources=sources), make_samples(parts[1], zeros[1], len(parts[0]))
 
     def source(self) -> LanguageTask | None:
         """The base. A victim takes over all of it, the output layer too."""

@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from harness.store.folder import Store
 from harness.testing.checks import CPU
 from tasks._models.causal import small_llama
 from tasks.base import Recipe
-from tasks.data import make_samples
+from tasks.data import dataset_dict, make_samples
 from tasks.language import LanguageTask, LanguageVictim, detokenize
 from tasks.language._base import END, cut_documents, draw_tokens, keep_whole, tokenize
 from tasks.plugin import BadInput
@@ -309,3 +310,18 @@ def test_seeds_share_a_base_or_have_one_each(store: Store) -> None:
     assert not torch.equal(start(own, 1), start(own, 2))
     assert "one pre-trained network (base_seed=0)" in shared.load().notes[-1]
     assert not [note for note in own.load().notes if "base_seed" in note]
+
+
+@needs_data
+def test_a_passage_knows_its_book() -> None:
+    task: Any = create("tasks", "classic_books", {"data_sources": "real"})
+    train = task.load().train
+    published = dataset_dict(task.dataset, task.folder)["train"]
+    books: dict[str, str] = {}
+    for title, text in zip(published["title"], published["text"], strict=True):
+        books[title] = books.get(title, "") + text
+    titles = sorted(books)
+    named = [titles[int(source)] for source in train.sources]
+    assert all(text in books[title] for text, title in zip(train.inputs, named, strict=True))
+    assert len(set(named)) > 40
+    assert create("tasks", "classic_books").load().train.inputs == train.inputs  # type: ignore[attr-defined]
