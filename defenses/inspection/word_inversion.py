@@ -1,20 +1,38 @@
-"""Trigger inversion for texts: the words that turn clean texts to a class although their own texts do not speak for it."""
+"""Trigger inversion for texts: words that turn clean texts to a class for which their own texts do not speak."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from defenses.base import Case, Defense
+from tasks.data import make_samples
 from tasks.deployed import CHUNK, Model, Victim
 from tasks.plugin import NotApplicable, Positive, options
+from tasks.samples import Samples
 
 
 @options
 class WordInversion(Defense):
-    """Inspection: searches each class's strongest trigger of one to three phrases; asks if it is the class's own speech.
+    """Inspection: searches the words that turn most clean texts to each class; one class far ahead is a backdoor's.
+
+    Wallace, Feng, Kandpal, Gardner and Singh, 2019, EMNLP, arXiv 1908.07125, "Universal Adversarial Triggers", section
+    2: the few tokens that, put in front of any text, bring one answer. A model is judged as by trigger inversion
+    elsewhere (Neural Cleanse; for texts PICCOLO, Liu et al., 2022, IEEE S&P): the class is named whose trigger is the
+    strongest, and the suspicion is how far its strength is above the mean of the others.
+    Deviations: candidates are the tokens and pairs of neighbours of the training set, each tried on a few clean texts;
+    the paper takes tokens by the gradient of their embeddings, which knows no pairs. Triggers grow greedily, without
+    replacement of what was chosen (beam of one).
+    Every class has natural triggers too, its own speech (PICCOLO's word discriminativity meets the same problem). So
+    all strong candidates of a class are taken out of its training texts: those that held a natural one still speak for
+    the class, and those that held an attacker's, put into texts of other classes, do not. The strength of a trigger is
+    the share of clean texts that it turns, times this doubt. That takes the training set, which the papers do without;
+    a clean-label attack, whose texts are the class's own, and a dose below `least` are not seen.
+    `strengths` (K,) is kept with the record, and `trigger`: the words, as numbers of letters (`chr` reads them).
+    It inspects only: what it deploys is the victim as it is.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)
@@ -50,13 +68,14 @@ class WordInversion(Defense):
         others = strengths[torch.arange(len(strengths)) != target]
         case.report(model=float(strengths[target] - others.mean()), target=target)
         case.save("strengths", strengths)
-        case.save("trigger", found[target][1].cpu().float())
+        words = " ".join(spell(victim, case.train.select(stands(read, p).any(1)), p) for p in found[target][1]) or "-"
+        case.save("trigger", torch.tensor([float(ord(letter)) for letter in words]))
         return victim
 
     def invert(self, search: _Search, phrases: Tensor, doubts: Tensor, c: int) -> tuple[float, Tensor]:
-        """The strength of the best trigger of class c, the share of clean texts it turns times its doubt, and (T,) it.
+        """The best trigger of class c: its strength (share of clean texts turned, times doubt) and its phrases (P, 2).
 
-        From phrases (F, 2) of doubts (F,), one after the other, as long as it gets stronger.
+        Made of phrases (F, 2) of doubts (F,), one after the other, as long as it gets stronger.
         """
         strength, chosen = 0.0, torch.zeros(0, dtype=torch.long, device=phrases.device)
         for _ in range(min(self.length, len(phrases))):
@@ -67,7 +86,7 @@ class WordInversion(Defense):
             if float(scores.max()) <= strength:
                 break
             strength, chosen = float(scores.max()), tried[scores.argmax()]
-        return strength, phrases[chosen].flatten()
+        return strength, phrases[chosen]
 
 
 class _Search:
@@ -119,6 +138,26 @@ def common_phrases(x: Tensor, least: int) -> Tensor:
     return phrases[(counts >= least) & ~torch.isin(phrases, everywhere).any(1)]
 
 
+def stands(x: Tensor, phrase: Tensor) -> Tensor:
+    """(N, L) whether a token of encoded texts (N, L) belongs to a phrase (2,)."""
+    first, second = phrase.tolist()
+    here = x == first
+    if second:
+        here[:, :-1] &= x[:, 1:] == second
+        here[:, -1] = False
+        here[:, 1:] |= here[:, :-1].clone()
+    return here
+
+
+def spell(victim: Victim, texts: Samples, phrase: Tensor) -> str:
+    """A phrase (2,) as people read it: the word, or the two, of the first of these texts that its tokens stand in."""
+    text = str(texts.inputs[0])
+    words = text.split()
+    runs = [*words, *map(" ".join, pairwise(words)), text]
+    x = victim.task.encode(make_samples(runs, torch.zeros(len(runs), dtype=torch.long)), victim.device)
+    return runs[int(stands(x, phrase).any(1).nonzero()[0])]
+
+
 def doubt(victim: Victim, x: Tensor, phrases: Tensor, c: int, prior: int) -> Tensor:
     """(S,) how little the texts x (n, L) of class c that hold a phrase (S, 2) speak for it once no phrase is in them.
 
@@ -127,12 +166,8 @@ def doubt(victim: Victim, x: Tensor, phrases: Tensor, c: int, prior: int) -> Ten
     """
     hidden = torch.zeros_like(x, dtype=torch.bool)
     holds = torch.zeros(len(x), len(phrases), device=x.device)
-    for at, (first, second) in enumerate(phrases.tolist()):
-        here = x == first
-        if second:
-            here[:, :-1] &= x[:, 1:] == second
-            here[:, -1] = False
-            hidden[:, 1:] |= here[:, :-1]
+    for at, phrase in enumerate(phrases):
+        here = stands(x, phrase)
         hidden |= here
         holds[:, at] = here.any(1)
     hidden &= (x.masked_fill(hidden, 0) > 0).any(1, keepdim=True)  # a text of nothing else is read as it is
