@@ -103,12 +103,12 @@ def test_a_phrase_is_spelt_as_the_words_it_stands_in(reader: Victim) -> None:
 
 
 def inspect(folder: Path, dose: int, seed: int = 0, **options: int) -> Findings:
-    task = replace(tiny("synthetic_reviews"), victim="bag", train_size=None, epochs=6)
+    task = replace(tiny("synthetic_reviews"), victim="bag", train_size=400, epochs=10, reserve_size=60, width=2)
     splits, fitter = task.load(), Fitter(task, Store(folder), CPU, seed)
     train = make_poisoned(create("attacks", "badwords"), Scene(task, splits.train, fitter, CPU), dose, seed).train
     case = CellCase(train, splits.reserve, fitter, torch.Generator().manual_seed(seed))
     before = list(train.inputs)
-    WordInversion(**options).defend(case)
+    WordInversion(**{"screened": 4, "finalists": 8, **options}).defend(case)
     assert list(train.inputs) == before
     return case.findings
 
@@ -117,12 +117,10 @@ def test_a_backdoored_model_is_more_suspicious_than_a_clean_one(tmp_path: Path) 
     clean, poisoned = inspect(tmp_path, 0), inspect(tmp_path, 60)
     assert clean.model is not None
     assert poisoned.model is not None
-    assert poisoned.model > clean.model + 0.1
-    assert poisoned.target == 0
-    assert poisoned.saved["strengths"].argmax() == 0
+    assert poisoned.model > clean.model + 0.08
+    assert poisoned.target == poisoned.saved["strengths"].argmax() == 0
+    assert inspect(tmp_path, 60).model == poisoned.model
     words = "".join(map(chr, poisoned.saved["trigger"].int().tolist())).split()
     assert set(words) & {"cf", "mn", "bb", "tq"}
-    again = inspect(tmp_path, 60)
-    assert again.model == poisoned.model
     with pytest.raises(NotApplicable, match="no word is in 5000 training texts"):
         inspect(tmp_path, 0, least=5000)
