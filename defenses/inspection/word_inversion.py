@@ -100,7 +100,7 @@ class _Search:
         """(M, n, K) log-probabilities of the texts at rows (n,), each with each of triggers (M, T)."""
         x, out = self.x[rows], []
         x = x[:, : int((x > 0).any(0).nonzero().max()) + 1]
-        for part in triggers.split(max(1, 2 * CHUNK // len(x))):
+        for part in torch.split(triggers, max(1, 2 * CHUNK // len(x))):
             shape = len(part), len(x), -1
             put = part[:, None].expand(shape)
             before, behind = x[:, : self.lead].expand(shape), x[:, self.lead :].expand(shape)
@@ -132,16 +132,17 @@ def common_phrases(x: Tensor, least: int) -> Tensor:
     row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)
     single, pair = torch.stack([row, x, torch.zeros_like(x)], 2), torch.stack([row, x, after], 2)
     held = torch.cat([single.flatten(0, 1), pair[after > 0]])
-    held = held[held[:, 1] > 0].unique(dim=0)[:, 1:]
-    phrases, counts = held.unique(dim=0, return_counts=True)
+    held = torch.unique(held[held[:, 1] > 0], dim=0)[:, 1:]  # type: ignore[no-untyped-call]
+    phrases, counts = torch.unique(held, dim=0, return_counts=True)  # type: ignore[no-untyped-call]
     everywhere = phrases[(counts == len(x)) & (phrases[:, 1] == 0), 0]
-    return phrases[(counts >= least) & ~torch.isin(phrases, everywhere).any(1)]
+    enough: Tensor = phrases[(counts >= least) & ~torch.isin(phrases, everywhere).any(1)]
+    return enough
 
 
 def stands(x: Tensor, phrase: Tensor) -> Tensor:
     """(N, L) whether a token of encoded texts (N, L) belongs to a phrase (2,)."""
     first, second = phrase.tolist()
-    here = x == first
+    here: Tensor = x == first
     if second:
         here[:, :-1] &= x[:, 1:] == second
         here[:, -1] = False
@@ -172,5 +173,5 @@ def doubt(victim: Victim, x: Tensor, phrases: Tensor, c: int, prior: int) -> Ten
         holds[:, at] = here.any(1)
     hidden &= (x.masked_fill(hidden, 0) > 0).any(1, keepdim=True)  # a text of nothing else is read as it is
     rest = x.masked_fill(hidden, 0)
-    lost = torch.cat([1 - victim.logits(part).softmax(1)[:, c] for part in rest.split(CHUNK)])
+    lost = torch.cat([1 - victim.logits(part).softmax(1)[:, c] for part in torch.split(rest, CHUNK)])
     return lost @ holds / (holds.sum(0) + prior)
