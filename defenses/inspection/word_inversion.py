@@ -33,6 +33,12 @@ class WordInversion(Defense):
     a clean-label attack, whose texts are the class's own, and a dose below `least` are not seen.
     `strengths` (K,) is kept with the record, and `trigger`: the words, as numbers of letters (`chr` reads them).
     It inspects only: what it deploys is the victim as it is.
+    Measured on ag_news, 4,000 texts, bag, set up on seeds 100 and 101: the suspicion of clean models is .013 to .032
+    (seeds 0 to 3); of seeds 0 and 1 it is .086 and .058 with 50 addsent, .32 and .26 with 200, .22 and .24 with 200
+    badwords (three words each), .34 and .32 with 200 homoglyph. That is an AUROC of 1.00 each, of six models, and the
+    target is named in all eight; but these models share their clean training rows, so they vary little. Two classes
+    are harder, as a word's own class is then the only other one. 3 s of one CPU core a model; other victims take as
+    long as some 200,000 short texts take them (screened x classes x phrases), and were not measured.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)
