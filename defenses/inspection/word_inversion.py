@@ -36,9 +36,9 @@ class WordInversion(Defense):
     Measured on ag_news, 4,000 texts, bag, set up on seeds 100 and 101: the suspicion of clean models is .013 to .032
     (seeds 0 to 3); of seeds 0 and 1 it is .086 and .058 with 50 addsent, .32 and .26 with 200, .22 and .24 with 200
     badwords (three words each), .34 and .32 with 200 homoglyph. That is an AUROC of 1.00 each, of six models, and the
-    target is named in all eight; but these models share their clean training rows, so they vary little. Two classes
-    are harder, as a word's own class is then the only other one. 3 s of one CPU core a model; other victims take as
-    long as some 200,000 short texts take them (screened x classes x phrases), and were not measured.
+    target is named in all eight; but these models share their clean training rows, so they vary little. Two
+    classes of made-up reviews (400 texts, 40 badwords): .23, and .15 of the clean model. 3 s of one CPU core a model;
+    other victims read screened x classes x phrases short texts too (some 100,000), and were not measured.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)
