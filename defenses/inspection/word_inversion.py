@@ -34,11 +34,11 @@ class WordInversion(Defense):
     `strengths` (K,) is kept with the record, and `trigger`: the words, as numbers of letters (`chr` reads them).
     It inspects only: what it deploys is the victim as it is.
     Measured on ag_news, 4,000 texts, bag, set up on seeds 100 and 101: the suspicion of clean models is .013 to .032
-    (seeds 0 to 3); of seeds 0 and 1 it is .086 and .058 with 50 addsent, .32 and .26 with 200, .22 and .24 with 200
-    badwords (three words each), .34 and .32 with 200 homoglyph. That is an AUROC of 1.00 each, of six models, and the
-    target is named in all eight; but these models share their clean training rows, so they vary little. Two
+    (seeds 0 to 3); of seeds 0 and 1 it is .086 and .058 with 50 addsent, .32 and .26 with 200 (.27 of seed 2), .22 and .24 with 200
+    badwords (three words each), .34 and .32 with 200 homoglyph. That is an AUROC of 1.00 each, of six or seven models, and the
+    target is named in all nine; but these models share their clean training rows, so they vary little. Two
     classes of made-up reviews (400 texts, 40 badwords): .23, and .15 of the clean model. 3 s of one CPU core a model;
-    other victims read screened x classes x phrases short texts too (some 100,000), and were not measured.
+    other victims take as long as screened x classes x phrases texts take them, and were not measured.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("text",)
@@ -138,8 +138,8 @@ def common_phrases(x: Tensor, least: int) -> Tensor:
     row = torch.arange(len(x), device=x.device)[:, None].expand_as(x)
     single, pair = torch.stack([row, x, torch.zeros_like(x)], 2), torch.stack([row, x, after], 2)
     held = torch.cat([single.flatten(0, 1), pair[after > 0]])
-    held = torch.unique(held[held[:, 1] > 0], dim=0)[:, 1:]  # type: ignore[no-untyped-call]
-    phrases, counts = torch.unique(held, dim=0, return_counts=True)  # type: ignore[no-untyped-call]
+    held = torch.unique(held[held[:, 1] > 0], dim=0)[:, 1:]
+    phrases, counts = torch.unique(held, dim=0, return_counts=True)
     everywhere = phrases[(counts == len(x)) & (phrases[:, 1] == 0), 0]
     enough: Tensor = phrases[(counts >= least) & ~torch.isin(phrases, everywhere).any(1)]
     return enough
