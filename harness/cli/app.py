@@ -12,6 +12,8 @@ import typer
 
 from harness.cli import plugins, run, site, store, usage
 from harness.cli.audit import audit
+from harness.cli.data import data
+from harness.cli.doctor import doctor
 from harness.cli.records import report, show
 from harness.cli.status import status
 from harness.cli.trials import trials
@@ -91,6 +93,8 @@ app.command("list")(plugins.list_)
 app.command()(plugins.new)
 app.command()(plugins.check)
 app.command()(audit)
+app.command()(data)
+app.command()(doctor)
 app.command()(store.verify)
 app.command()(store.gc)
 app.command()(store.merge)

@@ -120,7 +120,8 @@ def _judge_defense(claim: Claim, cells: pd.DataFrame) -> dict[str, Any] | None:
     base = base.reindex(at.index)
     label = str(own.defense.iloc[0])
     change, before = clean_change(column, label)
-    worse = change if column.clean_metric.iloc[0] in LOWER_IS_BETTER else -change
+    sign = -1 if column.clean_metric.iloc[0] in LOWER_IS_BETTER else 1
+    worse = -sign * change
     allowed = claim.cost if str(column.clean_metric.iloc[0]).endswith("accuracy") else claim.cost * 2 * abs(before)
     if claim.measure == "model_suspicion":
         why = _why_blind(own, claim.dose)
@@ -131,7 +132,7 @@ def _judge_defense(claim: Claim, cells: pd.DataFrame) -> dict[str, Any] | None:
     if not why and worse > allowed:
         why = f"costs {worse:.3g} of the clean metric"
     reserve, _ = clean_change(column, label, RESERVE)
-    if not why and reserve == reserve and (reserve if worse == -change else -reserve) <= 0:
+    if not why and reserve == reserve and sign * reserve <= 0:
         why = f"no better on clean data than {RESERVE}"
     return _numbers(at, base, before + change, before, why)
 

@@ -44,7 +44,7 @@ def provenance(settings: Settings, device: str) -> dict[str, Any]:
         **code_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "libraries": {name: _library_version(name) for name in LIBRARIES},
+        "libraries": {name: library_version(name) for name in LIBRARIES},
         "device": gpu or device,
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -52,7 +52,7 @@ def provenance(settings: Settings, device: str) -> dict[str, Any]:
     }
 
 
-def _library_version(name: str) -> str:
+def library_version(name: str) -> str:
     """Empty for a library that is not installed."""
     try:
         return version(name)

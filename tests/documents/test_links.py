@@ -46,7 +46,7 @@ def test_every_file_and_module_named_exists(page: Path) -> None:
 
 
 def test_documents_are_short() -> None:
-    for name, lines in {"README.md": 130, "ARCHITECTURE.md": 150}.items():
+    for name, lines in {"README.md": 142, "ARCHITECTURE.md": 150}.items():
         assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= lines, name
 
 

@@ -83,6 +83,14 @@ def test_a_defense_beats_its_clean_rows_alone() -> None:
     assert found.why == "no better on clean data than reserve_only"
 
 
+@pytest.mark.parametrize(("alone", "why"), [(30.0, ""), (10.0, "no better on clean data than reserve_only")])
+def test_a_screen_that_leaves_perplexity_as_it_is_beats_a_worse_one(alone: float, why: str) -> None:
+    frame = defended(0.1, 20.0).assign(clean_metric="perplexity")
+    frame.loc[frame.defense != "reserve_only", "utility"] = 20.0
+    frame.loc[frame.defense == "reserve_only", "utility"] = alone
+    assert judge(Claim("defenses", "mine", "t", 50, "a"), frame).why == why
+
+
 def test_a_judge_of_models_tells_poisoned_ones() -> None:
     claim = Claim("defenses", "mine", "t", 50, "a", measure="model_suspicion")
     assert judge(claim, defended(1.0, 0.9, suspicion=(0.1, 3.0))).verdict == "works"
