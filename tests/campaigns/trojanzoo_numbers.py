@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from comparison import CLASSES, SIDE, Fixed, digits, waves
+from comparison import CLASSES, NUMBERS, SIDE, Fixed, digits, waves
 from torch import Tensor
 from trojanvision.attacks.backdoor.normal.trojannn import TrojanNN
 from trojanvision.defenses.backdoor.model_inspection.neural_cleanse import NeuralCleanse
 from trojanvision.marks import Watermark
 from trojanzoo.utils.metric import normalize_mad
 
-OUT = Path(__file__).with_suffix(".json")
 SIZE, ROWS, BATCH = 4, 200, 50
-NORMS = [9.0, 11.5, 10.2, 3.1, 12.0, 9.9, 10.8]
+MASKS = [9.0, 11.5, 10.2, 3.1, 12.0, 9.9, 10.8]
 
 
 def bare(kind: type, **fields: Any) -> Any:
@@ -112,9 +110,9 @@ def main() -> None:
             "norms": [float(mark[-1].sum()) for mark, _ in last],
             "turned": [turned for _, turned in last],
         },
-        "anomaly": {"norms": NORMS, "indices": normalize_mad(NORMS).tolist()},
+        "anomaly": {"norms": MASKS, "indices": normalize_mad(MASKS).tolist()},
     }
-    OUT.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
