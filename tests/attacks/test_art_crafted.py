@@ -67,8 +67,9 @@ def numpy_seed() -> Iterator[None]:
 def test_label_consistent_moves_away_exactly_as_projected_gradient_descent(
     net: Fixed, classifier: PyTorchClassifier
 ) -> None:
-    """With the labels of the pictures, as the paper has it; its CleanLabelBackdoorAttack asks for none, so that a picture
-    which the network gets wrong is moved away from the wrong class."""
+    """With the labels of the pictures, as in the paper. The toolbox's CleanLabelBackdoorAttack hands none on, so that a
+    picture which the network gets wrong is moved away from the wrong class.
+    """
     x, y = digits(30)
     descent = ProjectedGradientDescentPyTorch(
         classifier, norm=np.inf, eps=8.0, eps_step=1.5, max_iter=20, num_random_init=0, verbose=False

@@ -51,21 +51,25 @@ def test_four_steps_move_mask_and_pattern_as_trojanzoo_s_do(monkeypatch: pytest.
 
 @pytest.mark.usefixtures("same_draws")
 def test_the_search_ends_with_masks_as_small_as_trojanzoo_s() -> None:
-    """40 epochs: every mask is smaller, by 7 to 17 %, and every trigger still turns at least 97 % of the rows.
+    """40 epochs: masks 7 to 17 % smaller, and 7 % in the mean (-3 to 15) once they are made to turn as many rows.
 
-    Both count a success over the steps of an epoch, like the authors' code, hence the last percent or two. TrojanZoo
-    hands out the mask of the last epoch whatever it turns: `optimize_mark` never lowers its `norm_best`.
+    Both count a success over the steps of an epoch, like the authors' code, so that what an epoch ends with may turn a
+    percent or two less: ours 97.5 to 98.5 % of the rows, theirs 98.5 to 100 %. Hence our masks are deepened here until
+    they turn as many. TrojanZoo hands out the mask of the last epoch: `optimize_mark` never lowers its `norm_best`.
     """
     mask, pattern = invert(40)
-    smaller = mask.sum((1, 2, 3)) / torch.tensor(THEIRS["norms"])
-    assert smaller.max() < 1
-    assert smaller.min() > 0.75, "much smaller: then it has been another search"
-    x = digits(ROWS)[0] / 255
-    net = Fixed().eval()
-    for label in range(CLASSES):
-        stamped = x + mask[label] * (pattern[label] - x)
-        turned = (net(255 * stamped).argmax(1) == label).float().mean()
-        assert turned >= 0.97 <= THEIRS["turned"][label]
+    x, net, ratios = digits(ROWS)[0] / 255, Fixed().eval(), []
+    for label, (norm, wanted) in enumerate(zip(THEIRS["norms"], THEIRS["turned"], strict=True)):
+
+        def turned(mask: Tensor, label: int = label) -> float:
+            stamped = x + mask * (pattern[label] - x)
+            return float((net(255 * stamped).argmax(1) == label).float().mean())
+
+        assert turned(mask[label]) >= 0.95
+        deeper = ((mask[label] * (1 + i / 100)).clamp(max=1) for i in range(60))
+        ratios.append(float(next(m.sum() for m in deeper if turned(m) >= wanted)) / norm)
+    assert max(ratios) < 1.1
+    assert 0.75 < np.mean(ratios) < 1, "much smaller: then it has been another search"
 
 
 def test_the_anomaly_index_is_trojanzoo_s_of_the_smallest_mask() -> None:
