@@ -21,9 +21,10 @@ class BullseyePolytope(BlockAttack):
     Aghakhani, Meng, Wang, Kruegel and Vigna, 2021, arXiv 2005.00191, section 3,
     for linear transfer learning with one substitute network: a clean victim of another seed, whose body on a transfer
     task is the very body that all victims share (white box).
-    Deviations: 300 steps, where the distance has converged (the authors take 4,000); the paper crafts all poisons of a
-    trial together, here doses are nested, so rows are crafted in fixed blocks of the paper's five, and a dose that ends
-    within a block takes its first rows, whose mean is not on the target.
+    Deviations: the distance is squared, as the paper writes it (the authors' code, and with it the Adversarial
+    Robustness Toolbox, lowers the plain norm); 300 steps, where the distance has converged (the authors take 4,000);
+    the paper crafts all poisons of a trial together, here doses are nested, so rows are crafted in fixed blocks of the
+    paper's five, and a dose that ends within a block takes its first rows, whose mean is not on the target.
     Measured on cifar10_transfer, 20 trials: five poisons win 20, 20 and 8 with 200, 500 and 2,000 training rows
     (label_flip: 3, none and 1; without poison none, none and 1), 25 win all (results/targeted).
     On digits_transfer with 400 rows the bound is too tight for 8x8 images: 25 poisons won 4 of 24 trials

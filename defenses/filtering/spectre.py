@@ -28,7 +28,8 @@ class Spectre(Defense):
     (the published code has both from the experiment); always `trim` times the guess is left out of the covariance, in
     ten equal steps, since classes of a few hundred rows have fourth moments too large for the published bounds, which
     hold for Gaussians; a covariance of k components is shrunk by k / (k + rows), since a few hundred rows tell none
-    of a hundred components; at most half of a class goes.
+    of a hundred components; at most half of a class goes. Rows are whitened about the robust mean, as in Algorithm 1;
+    the published code whitens about the mean of all rows.
     Measured on fashion_mnist, 2,000 rows, badnets, three seeds: it drops every poison of 20 (30 rows in all), and of
     100 where expected_rate is 0.05 (150 rows).
     """

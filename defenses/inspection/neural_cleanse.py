@@ -25,7 +25,9 @@ class NeuralCleanse(Defense):
     start changes the anomaly index of the same victim from 1.5 to 3.3; all classes are optimised side by side (the same
     steps, in one batch); 200 clean rows and 40 passes over them; the cost starts at its first value instead of 0;
     unlearning takes 20 passes over the clean rows instead of one over 10 % of the training set; sounds are searched as
-    log-mel spectrograms. The index stays unstable over ten unlike classes: read it as a score to compare models by.
+    log-mel spectrograms. A trigger's success is counted over the steps of a pass, as in the published code: the mask
+    that the pass ends with may turn 1 or 2 % fewer rows. The index stays unstable over ten unlike classes: read it as a
+    score to compare models by.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "audio")

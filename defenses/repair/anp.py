@@ -26,6 +26,7 @@ class Anp(Defense):
     weights and biases are moved by up to eps of themselves, from a random start by one signed step that raises the
     loss; the mask minimises alpha * clean loss + (1 - alpha) * that loss. Batch statistics as in training, since with
     the running ones the mask shrinks everything at once, and no channel stands out. Pruned are the weights.
+    The moved values are clipped to eps, as the paper's maximum has it; the published code lets them reach 2 eps.
     Deviations: 200 clean rows instead of 1 % of 50,000, one half for the mask; 500 steps of 64 rows instead of 2,000 of
     128, for time; of the thresholds 0, 0.05, ..., 0.9 the largest that costs no more than a tolerated share of accuracy
     on the other half, where published code chooses by test ASR.
