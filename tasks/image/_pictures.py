@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from tasks.modality import Modality
 
 CAP = 100.0  # dB: the PSNR of identical images in place of infinity, and the limit either way
-CHUNK = 64  # images compared at a time, which bounds the memory
 
 
 class Pictures(Modality):
@@ -35,12 +35,8 @@ class Pictures(Modality):
 
 def psnr(clean: Tensor, poison: Tensor) -> Tensor:
     """(N,) peak signal-to-noise ratio of uint8 images, dB."""
-    from torchmetrics.functional.image import peak_signal_noise_ratio
-
-    ratio: Tensor = peak_signal_noise_ratio(
-        poison.float(), clean.float(), data_range=255.0, reduction="none", dim=(1, 2, 3)
-    )
-    return ratio.clamp(-CAP, CAP)
+    error = (poison.double() - clean.double()).square().mean((1, 2, 3))
+    return (10 * (255**2 / error).log10()).clamp(-CAP, CAP).float()
 
 
 def ssim(clean: Tensor, poison: Tensor) -> Tensor:
@@ -48,14 +44,12 @@ def ssim(clean: Tensor, poison: Tensor) -> Tensor:
 
     The Gaussian window of 11 pixels shrinks with images that are smaller than 12: to 7 pixels on 8 x 8.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    from skimage.metrics import structural_similarity
 
     reach = (min(clean.shape[2:]) - 1) // 2  # of a window no wider than the image
-    sigma = max(0.1, min(1.5, reach / 3.5))  # torchmetrics' window reaches int(3.5 sigma + 0.5) pixels
-    parts = zip(torch.split(poison, CHUNK), torch.split(clean, CHUNK), strict=True)
-    return torch.cat(
-        [
-            structural_similarity_index_measure(p.float(), c.float(), sigma=sigma, data_range=255.0, reduction="none")
-            for p, c in parts
-        ]
-    )
+    sigma = max(0.1, min(1.5, reach / 3.5))  # the window reaches int(3.5 sigma + 0.5) pixels
+    compare = partial(
+        structural_similarity, gaussian_weights=True, sigma=sigma, use_sample_covariance=False, data_range=255,
+        channel_axis=0,
+    )  # fmt: skip
+    return torch.tensor([float(compare(c, p)) for c, p in zip(clean.cpu().numpy(), poison.cpu().numpy(), strict=True)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import ClassVar
 
 import torch
@@ -42,25 +41,10 @@ def edit_distance(clean: Sequence[str], poison: Sequence[str]) -> Tensor:
 
     A text without words counts as one of one word.
     """
-    from torchmetrics.functional.text import word_error_rate
+    from rapidfuzz.distance import Levenshtein
 
-    distances = []
-    for before, after in zip(clean, poison, strict=True):
-        words, new = before.split(), after.split()
-        left, right = strip_common_ends(words, new)
-        # What both begin and end with costs nothing, and leaving it out saves most of the time. The word put before
-        # the rest is there because a rate per no words at all would be infinite.
-        rate = float(word_error_rate(" ".join(["\0", *right]), " ".join(["\0", *left])))
-        distances.append(rate * (1 + len(left)) / max(1, len(words)))
-    return torch.tensor(distances)
-
-
-def strip_common_ends(a: list[str], b: list[str]) -> tuple[list[str], list[str]]:
-    """Both lists without the words that they begin with and end with in common."""
-    for _ in range(2):
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b)))
-        a, b = a[same:][::-1], b[same:][::-1]
-    return a, b
+    pairs = [(before.split(), after.split()) for before, after in zip(clean, poison, strict=True)]
+    return torch.tensor([Levenshtein.distance(words, new) / max(1, len(words)) for words, new in pairs])
 
 
 def log_perplexity_ratio(clean: Sequence[str], poison: Sequence[str], reference: Sequence[str]) -> Tensor:
