@@ -12,6 +12,7 @@ import typer
 
 from harness.cli import plugins, run, site, store, usage
 from harness.cli.audit import audit
+from harness.cli.certify import certify
 from harness.cli.records import report, show
 from harness.cli.status import status
 from harness.cli.trials import trials
@@ -91,6 +92,7 @@ app.command("list")(plugins.list_)
 app.command()(plugins.new)
 app.command()(plugins.check)
 app.command()(audit)
+app.command()(certify)
 app.command()(store.verify)
 app.command()(store.gc)
 app.command()(store.merge)
