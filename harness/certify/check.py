@@ -26,9 +26,8 @@ from harness.certify.write import CERTIFICATE, write_files
 from harness.console import one_line, quote
 from harness.errors import BadEvidence, NewerSchema, Refused
 
-KNOWN = re.compile(
-    rf"index\.html|model_card\.md|bom\.json|croissant-[1-9][0-9]*\.json|evidence/[1-9][0-9]?/({COPIED.pattern})"
-)
+DOCUMENT = r"index\.html|model_card\.md|bom\.json|croissant-[1-9][0-9]*\.json"
+KNOWN = re.compile(rf"{DOCUMENT}|(?P<of>evidence/[1-9][0-9]?)/({COPIED.pattern})")
 CLOSE = 1e-5  # relative: another machine may compute another last digit of six
 LARGEST = 1 << 30  # bytes of all files
 DEEPEST = 4  # folders
@@ -120,14 +119,8 @@ def _check_signature(root: Path, files: dict[str, bytes], verifier: Any) -> Iter
     here = {name: sha256(data).hexdigest() for name, data in files.items() if name != SIGNATURE}
     for name in sorted(signed.keys() | here.keys()) if signed else ():
         if signed.get(name) != here.get(name):
-            what = (
-                "was not signed"
-                if name not in signed
-                else "is missing"
-                if name not in here
-                else "is not what was signed"
-            )
-            yield f"{one_line(quote(name), 200)}: {what}"
+            there = "is missing" if name not in here else "is not what was signed"
+            yield f"{one_line(quote(name), 200)}: {there if name in signed else 'was not signed'}"
     if not signed:
         yield f"{SIGNATURE}: {problem}"
 
@@ -140,9 +133,8 @@ def _parse(data: bytes, found: Checked) -> Certificate | None:
         certificate = Certificate.model_validate_json(data)
     except ValidationError as error:
         if isinstance(newer, int) and newer > SCHEMA:
-            raise NewerSchema(
-                f"{CERTIFICATE}: schema {newer}, this tinydrop reads up to {SCHEMA}; upgrade it"
-            ) from None
+            why = f"{CERTIFICATE}: schema {newer}, this tinydrop reads up to {SCHEMA}; upgrade it"
+            raise NewerSchema(why) from None
         found.problems.append(f"{CERTIFICATE}: {first_problem(error)}")
     except (ValueError, RecursionError) as error:
         found.problems.append(f"{CERTIFICATE}: is no JSON ({one_line(error, 100)})")
@@ -178,9 +170,7 @@ def _check_follows(
         yield f"{CERTIFICATE}: subjects: their folders are not evidence/1, evidence/2, ..."
         return
     for name in files:
-        if name.startswith("evidence/") and name.rsplit("/records", 1)[0].rpartition("/")[0] not in known | {
-            "evidence"
-        }:
+        if (part := KNOWN.fullmatch(name)) and part["of"] not in (None, *known):
             yield f"{name}: is evidence of nothing that {CERTIFICATE} lists"
     try:
         evidence = [Evidence(root, subject) for subject in certificate.subjects]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -12,8 +13,18 @@ import pandas as pd
 from harness.certify.evidence import Evidence
 from harness.certify.levels import judge
 from harness.certify.schema import (
-    SCHEMA, Certificate, Data, LedgerHead, Measured, Model, Subject, Suite, TaskFacts, Training, Writer,
-)  # fmt: skip
+    SCHEMA,
+    Certificate,
+    Data,
+    LedgerHead,
+    Measured,
+    Model,
+    Subject,
+    Suite,
+    TaskFacts,
+    Training,
+    Writer,
+)
 from harness.certify.tested import list_tests, list_untested
 from harness.plugins.registry import entries, load_class
 from harness.report.cells import cells_frame
@@ -134,10 +145,14 @@ def _ordered(texts: Iterable[str]) -> list[str]:
 def _model(one: Evidence, evidence: Sequence[Evidence]) -> Model:
     assert one.audit is not None
     model, data = one.audit.model, one.audit.data
-    known = [f"{run.folder}/{run.artefacts[model.sha256]}" for run in evidence if model.sha256 in run.artefacts]
+    cells = [
+        f"{run.name}/{record.label}" for run in evidence if (name := run.artefacts.get(model.sha256))
+        for record in run.records
+        if record.defense.name == "none" and record.fits and str(record.fits[0].get("key")) == PurePath(name).stem
+    ]  # fmt: skip
     return Model(
         of=one.folder, name=model.source, kind=model.kind, sha256=model.sha256, accuracy=data.accuracy, rows=data.rows,
-        victim_of=known[0] if known else "",
+        victim_of=cells,
     )  # fmt: skip
 
 

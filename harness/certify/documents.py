@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from harness.certify.levels import LEVELS
-from harness.certify.schema import Certificate, Data, Model
+from harness.certify.schema import Certificate, Data, Kind, Model
 from harness.errors import MissingExtra
 
 PAGE, CARD, BOM = "index.html", "model_card.md", "bom.json"
@@ -21,17 +21,18 @@ CAVEAT = (
     "It says what was tested, and how often such tests raise a false alarm. It is no proof that there is no poison: a "
     "test finds what it looks for."
 )
+ABSENT: dict[Kind, str] = {
+    "vet": "no training data was vetted", "audit": "no model was audited", "run": "no attack or defense was measured",
+}  # fmt: skip
 HUB = re.compile(r"[\w.-]+/[\w.-]+")  # the name of a data set on the Hub
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&-])")  # to Markdown
+SPECIAL = re.compile(r"[\\`*_\[\]|~<>&]|^[#+-]|(?<=:)/(?=/)")  # to Markdown: marks, headings, lists, bare links
 
 
 def require_extra() -> None:
     """Raises MissingExtra before anything is read."""
     missing = [name for name in (*MAKERS, "model-signing") if not _version(name)]
     if missing:
-        raise MissingExtra(
-            f'{", ".join(missing)} missing, of which certificates are made; pip install "tinydrop[certify]"'
-        )
+        raise MissingExtra(f'{", ".join(missing)}: missing, certificates need it; pip install "tinydrop[certify]"')
 
 
 def maker_versions() -> dict[str, str]:
@@ -69,8 +70,7 @@ def _render(name: str, certificate: Certificate, front: str = "") -> str:
     )  # fmt: skip
     jinja.filters["md"] = _plain_markdown
     kinds = {subject.kind for subject in certificate.subjects}
-    never = [f"no {level.about.removeprefix('the ')} was tested: there is no {level.kind}"
-             for level in LEVELS if level.kind not in (*kinds, "any") and level.name != "calibrated"]  # fmt: skip
+    never = [words for kind, words in ABSENT.items() if kind not in kinds]
     return jinja.get_template("certificate.html" if page else CARD).render(
         c=certificate, front=front, headline=headline(certificate), caveat=CAVEAT,
         names=", ".join(dict.fromkeys(subject.name for subject in certificate.subjects)),
@@ -83,7 +83,7 @@ def _render(name: str, certificate: Certificate, front: str = "") -> str:
 
 def _plain_markdown(text: object) -> str:
     """A text on one line that is nothing but a text to Markdown and to HTML in it."""
-    return SPECIAL.sub(lambda c: html.escape(c[1]) if c[1] in "<>&" else f"\\{c[1]}", " ".join(str(text).split()))
+    return SPECIAL.sub(lambda c: html.escape(c[0]) if c[0] in "<>&" else f"\\{c[0]}", " ".join(str(text).split()))
 
 
 def _front_matter(certificate: Certificate) -> str:
@@ -95,7 +95,8 @@ def _front_matter(certificate: Certificate) -> str:
             task_type="other", dataset_type="clean rows", dataset_name=data.source, metric_type="accuracy",
             metric_value=model.accuracy,
         )
-        for model in certificate.models for data in certificate.data if data.of == model.of
+        for model in certificate.models if model.sha256 == certificate.models[0].sha256  # a card is of one model
+        for data in certificate.data if data.of == model.of
     ] + [
         EvalResult(
             task_type="other", dataset_type="poisoned", dataset_name=row.task, metric_type="ed50",

@@ -33,22 +33,22 @@ class Level:
 LEVELS = (
     Level(
         0, "recorded", "any", "the files",
-        "every file is as it was written: a run's ledger and records agree, the numbers of an audit or a vetting do not "
-        "contradict each other",
+        "every file is as it was written: a run's ledger and records agree, the numbers of an audit or a vetting do "
+        "not contradict each other",
         "whether anything is poisoned: nothing need have been tested, and records can be made up as a whole",
     ),
     Level(
         1, "vetted", "vet", "the training data",
-        f"{CHECKS} checks or more, with enough trusted rows for a rate of false alarms, at rates and levels of {ALPHA:g} "
-        "at most; no check flags more rows than chance does, no source is accused",
+        f"{CHECKS} checks or more, with enough trusted rows for a rate of false alarms, at rates and levels of "
+        f"{ALPHA:g} at most; no check flags more rows than chance does, no source is accused",
         "poison that looks to every check as trusted rows do, and trusted rows that are poisoned themselves",
     ),
     Level(
         2, "audited", "audit", "the model",
-        f"a model in a file with a hash; known triggers tried at full strength, at a level of {ALPHA:g} at most; neither "
-        "they nor a detector calls the model",
-        "a trigger unlike the known ones; detectors without clean models beside them have no exact rate of false alarms, "
-        "and some models have no detectors",
+        f"a model in a file with a hash; known triggers tried at full strength, at a level of {ALPHA:g} at most; "
+        "neither they nor a detector calls the model",
+        "a trigger unlike the known ones; detectors without clean models beside them have no exact rate of false "
+        "alarms, and some models have no detectors",
     ),
     Level(
         3, "calibrated", "audit", "the model",

@@ -1,4 +1,4 @@
-"""The fields of certificate.json. `python -m harness.certify.schema` writes them as JSON Schema, certificate.schema.json."""
+"""The fields of certificate.json. `python -m harness.certify.schema` writes their JSON Schema beside this file."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Model(Strict):
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = Field(description="of its file; nothing: a function")
     accuracy: Probability
     rows: Count
-    victim_of: str = Field(description="the artefact of a certified run that is this very file; else nothing")
+    victim_of: list[str] = Field(description="cells of the certified runs whose undefended victim is this very file")
 
 
 class Test(Strict):

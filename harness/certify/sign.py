@@ -1,4 +1,4 @@
-"""The signature: model-signing with a key of one's own. An in-toto statement in a DSSE envelope lists every file's hash."""
+"""The signature by model-signing: an in-toto statement with the hash of every file, in a DSSE envelope."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from harness.certify.evidence import Evidence
 from harness.certify.findings import AuditFile, VetFile
 from harness.certify.schema import Suite, Test
+from harness.console import format_count
 from harness.plugins.registry import fits
 from harness.store.records import Record
 
@@ -86,7 +87,8 @@ def _cells(of: str, records: list[Record]) -> list[Test]:
             Test(
                 of=of, test=f"attacks x defenses on {task}", rate=INTERVAL, n=len(done), p=None, alarm=None,
                 promise="of 95 % intervals over seeds, and of Holm-corrected protection factors; from three seeds on",
-                result=f"{len(attacks)} attacks, {len(defenses)} defenses (controls included), {len(seeds)} seeds",
+                result=f"{format_count(len(attacks), 'attack')}, {format_count(len(defenses), 'defense')} (controls "
+                f"included), {format_count(len(seeds), 'seed')}",
             )
         )  # fmt: skip
     return found
@@ -112,7 +114,7 @@ def _unaudited(audit: AuditFile) -> Iterator[str]:
         yield f"the trigger {name} was not tried: {why}"
     idle = sorted({s.trigger for s in audit.behaviour.triggers if s.strength == 1} - _compared(audit))
     if idle:
-        yield f"not compared with random changes, as they turn fewer rows than is called or came later: {_join(idle)}"
+        yield f"not compared with random changes, as they turn too few rows or another one came first: {_join(idle)}"
     if audit.unsearched:
         yield f"no detector was run: {audit.unsearched}"
     if not audit.null_models.number:
@@ -136,7 +138,8 @@ def _unrun(one: Evidence, suite: Suite) -> Iterator[str]:
             all_ = sorted(name for name, modalities in known.items() if fits(modality, modalities))
             missing = sorted(set(all_) - used)
             if missing:
-                yield f"of {len(all_)} {kind} of the suite for {modality}, {len(missing)} were not run: {_join(missing)}"
+                few = f"{len(missing)} of {len(all_)} {kind} that the suite has for {modality}"
+                yield f"{few} were not run: {_join(missing)}"
     for task in dict.fromkeys(record.task.label for record in done):
         rows = [record for record in done if record.task.label == task]
         most, size = max(record.dose for record in rows), max(record.train_size or 0 for record in rows)

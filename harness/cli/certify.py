@@ -41,12 +41,12 @@ def certify(
 ) -> None:
     """Certify what was tested of data, model and training, and what was not; or check such a certificate.
 
-    A certificate is a folder: certificate.json, a page, a section for a model card, a bill of materials (CycloneDX), the
-    data as Croissant, and the records all of it follows from. It says which levels are reached: recorded, vetted (data),
-    audited and calibrated (model), measured (recipe). None of them proves that there is no poison.
+    A certificate is a folder: certificate.json, a page, a section for a model card, a bill of materials (CycloneDX),
+    the data as Croissant, and the records that all of it follows from. It says which levels are reached: recorded,
+    vetted (data), audited and calibrated (model), measured (recipe). None of them proves that there is no poison.
 
-    --check makes every number again from the records, and names what was changed. Without --public-key it cannot say who
-    wrote the certificate, and has to be told so by --unsigned. No network is used.
+    --check makes every number again from the records, and names what was changed. Without --public-key it cannot say
+    who wrote the certificate, and has to be told so by --unsigned. No network is used.
 
     A key of your own:  openssl ecparam -name prime256v1 -genkey -noout -out key.pem
     and its public part:  openssl ec -in key.pem -pubout -out public.pem
