@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from harness.certify import sign
 from harness.certify.collect import collect
 from harness.certify.documents import make_documents, maker_versions
-from harness.certify.evidence import COPIED, Evidence
+from harness.certify.evidence import COPIED, Evidence, belongs
 from harness.certify.findings import first_problem, parse_json
 from harness.certify.schema import SCHEMA, Certificate
 from harness.certify.sign import SIGNATURE
@@ -27,7 +27,7 @@ from harness.console import one_line, quote
 from harness.errors import BadEvidence, NewerSchema, Refused
 
 DOCUMENT = r"index\.html|model_card\.md|bom\.json|croissant-[1-9][0-9]*\.json"
-KNOWN = re.compile(rf"{DOCUMENT}|(?P<of>evidence/[1-9][0-9]?)/({COPIED.pattern})")
+KNOWN = re.compile(rf"{DOCUMENT}|(?P<of>evidence/[1-9][0-9]?)/(?P<file>{COPIED.pattern})")
 CLOSE = 1e-5  # relative: another machine may compute another last digit of six
 LARGEST = 1 << 30  # bytes of all files
 DEEPEST = 4  # folders
@@ -165,25 +165,28 @@ def _check_follows(
     certificate: Certificate, files: dict[str, bytes], root: Path, notes: list[str]
 ) -> Iterator[str]:  # fmt: skip
     """The fields, made again from the evidence; and the documents, made again from the fields."""
-    known = {subject.folder for subject in certificate.subjects}
-    if known != {f"evidence/{i}" for i in range(1, len(certificate.subjects) + 1)}:
+    kinds = {subject.folder: subject.kind for subject in certificate.subjects}
+    if list(kinds) != [f"evidence/{i}" for i in range(1, len(certificate.subjects) + 1)]:
         yield f"{CERTIFICATE}: subjects: their folders are not evidence/1, evidence/2, ..."
         return
     for name in files:
-        if (part := KNOWN.fullmatch(name)) and part["of"] not in (None, *known):
+        if (part := KNOWN.fullmatch(name)) and part["of"] and not belongs(part["file"], kinds.get(part["of"])):
             yield f"{name}: is evidence of nothing that {CERTIFICATE} lists"
     try:
         evidence = [Evidence(root, subject) for subject in certificate.subjects]
-        again = collect(
-            evidence, certificate.date, certificate.written_by, certificate.suite, certificate.subjects
-        )  # fmt: skip
+        again = collect(evidence, certificate.date, certificate.written_by, certificate.suite, certificate.subjects)
     except (Refused, OSError) as error:
         yield one_line(str(error).replace(f"{root}/", ""), 300)
         return
+    except Exception as error:  # forged records can be anything
+        yield f"evidence: nothing can be made of it ({type(error).__name__}: {one_line(error, 200)})"
+        return
     here, there = (one.model_dump(mode="json", by_alias=True, exclude={"files"}) for one in (certificate, again))
-    for where, said, follows in _differences(here, there):
+    apart = list(_differences(here, there))
+    for where, said, follows in apart:
         yield f"{CERTIFICATE}: {where}: {quote(said)}, but from the evidence follows {quote(follows)}"
-    yield from _check_documents(certificate, files, notes)
+    if not apart:
+        yield from _check_documents(certificate, files, notes)
 
 
 def _check_documents(certificate: Certificate, files: dict[str, bytes], notes: list[str]) -> Iterator[str]:
@@ -193,8 +196,9 @@ def _check_documents(certificate: Certificate, files: dict[str, bytes], notes: l
         notes.append(f"the documents were made by {', '.join(others)}: only their hashes were checked")
         return
     made = make_documents(certificate)
-    for name in sorted(made.keys() | {name for name in files if "/" not in name} - {CERTIFICATE, SIGNATURE}):
-        if name in made and name in files:
+    there = {name for name in files if "/" not in name} - {CERTIFICATE, SIGNATURE}
+    for name in sorted(made.keys() | there):
+        if name in made and name in there:
             if at := _first_difference(files[name], made[name]):
                 yield f"{name}: does not follow from {CERTIFICATE}, from byte {at - 1} on"
         else:

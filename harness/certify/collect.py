@@ -62,7 +62,7 @@ def collect(
     training = [row for one in evidence for row in _training(one)]
     measured = [row for one in evidence for row in _measured(one)]
     return Certificate(
-        schema=SCHEMA, date=date, written_by=written_by, suite=suite, subjects=subjects,
+        schema_version=SCHEMA, date=date, written_by=written_by, suite=suite, subjects=subjects,
         data=[row for one in evidence for row in _data(one, suite)],
         training=training,
         models=[_model(one, evidence) for one in evidence if one.audit],

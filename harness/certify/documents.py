@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -61,17 +62,9 @@ def headline(certificate: Certificate) -> str:
 
 
 def _render(name: str, certificate: Certificate, front: str = "") -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    page = name == PAGE
-    jinja = Environment(
-        loader=PackageLoader("harness.certify"), autoescape=page, undefined=StrictUndefined, trim_blocks=True,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    jinja.filters["md"] = _plain_markdown
     kinds = {subject.kind for subject in certificate.subjects}
     never = [words for kind, words in ABSENT.items() if kind not in kinds]
-    return jinja.get_template("certificate.html" if page else CARD).render(
+    return _template(name).render(
         c=certificate, front=front, headline=headline(certificate), caveat=CAVEAT,
         names=", ".join(dict.fromkeys(subject.name for subject in certificate.subjects)),
         name={subject.folder: f"{subject.name} ({subject.kind})" for subject in certificate.subjects},
@@ -79,6 +72,19 @@ def _render(name: str, certificate: Certificate, front: str = "") -> str:
         alarms=any(test.alarm for test in certificate.tests),
         granted=any(level.granted and level.level for level in certificate.levels),
     )  # fmt: skip
+
+
+@cache
+def _template(name: str) -> Any:
+    """Every text of the user's is escaped: on the page by itself, on the card by the filter `md`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    jinja = Environment(
+        loader=PackageLoader("harness.certify"), autoescape=name == PAGE, undefined=StrictUndefined, trim_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    jinja.filters["md"] = _plain_markdown
+    return jinja.get_template(name)
 
 
 def _plain_markdown(text: object) -> str:

@@ -126,6 +126,11 @@ class Evidence:
             raise BadEvidence(f"{self.folder}/{name}: is missing") from None
 
 
+def belongs(name: str, kind: Kind | None) -> bool:
+    """Whether the evidence of this kind has a file of this name."""
+    return name == {"audit": AUDIT, "vet": VET}.get(str(kind)) or (kind == "run" and name not in (AUDIT, VET))
+
+
 def number(found: list[Found]) -> Iterator[tuple[Subject, Found]]:
     """Every finding with the folder that it gets. Raises BadEvidence for more than MOST."""
     if len(found) > MOST:

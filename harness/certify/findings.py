@@ -136,7 +136,7 @@ class AuditFile(Strict):
             yield f"null_models.number: {nulls.number}, but there are {len(nulls.accuracy)} accuracies"
         if self.unsearched and len(self.detectors) > bool(nulls.number):  # of known triggers, beside clean models
             yield f"unsearched: {self.unsearched!r}, with {len(self.detectors)} readings of detectors"
-        suspected = {found.target for found in (*self.called(), *self.alarms())}
+        suspected = {shift.target for shift in self.called()} | {found.target for found in self.alarms()}
         if self.verdict.suspicious != bool(suspected):
             yield f"verdict.suspicious: {self.verdict.suspicious}, but {len(suspected)} classes are called by a test"
         if self.verdict.target not in (suspected or {None}):

@@ -31,6 +31,7 @@ def certify(
     code: version, commit and state of this tinydrop (`harness.run.provenance.code_version`). Raises NotASite where `to`
     holds something else, and what `evidence.find` and `collect` raise.
     """
+    to = Path(os.path.abspath(to))
     refuse_other(to)
     numbered = list(number([one for place in inputs for one in find(place)]))
     subjects = [subject for subject, _ in numbered]
