@@ -176,7 +176,7 @@ def _measured(one: Evidence) -> list[Measured]:
                 seeds=int(getattr(row, "seeds", 0)) or _seeds(cells, place), doses=[int(dose) for dose in done.dose],
                 floor=_mean(done, "asr_floor"), asr=_number(last.get("asr")), utility=_number(last.get("utility")),
                 clean_metric=str(last.clean_metric), works=bool(last.get("gate", False)),
-                ed50=None if row is None else _number(getattr(row, "ed50", None)),
+                ed50=None if getattr(row, "ed50_censored", "") in ("<", ">") else _number(getattr(row, "ed50", None)),
                 ed50_text=_text(row, "ed50_text"), protection_text=_text(row, "protection_text"),
                 note=_text(row, "note"),
             )

@@ -59,7 +59,7 @@ LEVELS = (
     Level(
         4, "measured", "run", "the recipe",
         f"no cell failed, timed out or pending; of every task an attack that works undefended, at dose 0 and {DOSES} "
-        f"doses or more above, with {SEEDS} seeds or more and an ED50, and a defense against it measured as well",
+        f"doses or more above, with {SEEDS} seeds or more and an ED50 between them, and a defense against it measured as well",
         "attacks, defenses, data and doses that were not run, and an attacker who adapts to this very defense",
     ),
 )  # fmt: skip
@@ -151,6 +151,6 @@ def _lacks(plain: Measured, curves: Sequence[Measured]) -> Iterator[str]:
     if plain.seeds < SEEDS:
         yield f"{plain.seeds} seed{'s' * (plain.seeds != 1)}; {SEEDS} are asked for"
     if plain.ed50 is None:
-        yield "no ED50"
+        yield "no ED50 between its doses"
     if not any(row.attack == plain.attack and not row.control and row.seeds >= SEEDS for row in curves):
         yield "no defense was measured against it with so many seeds"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, FiniteFloat
 
 from harness.certify.findings import Count, Probability, Strict
 
-SCHEMA = 1
+SCHEMA: Final = 1
 PUBLISHED = Path(__file__).with_name("certificate.schema.json")
 Kind = Literal["run", "audit", "vet"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -120,7 +120,7 @@ class Measured(Strict):
     utility: FiniteFloat | None = Field(description="mean clean measure at the largest dose")
     clean_metric: str
     works: bool = Field(description="whether the undefended attack ever gets half of the way from floor to 1")
-    ed50: FiniteFloat | None
+    ed50: FiniteFloat | None = Field(description="null where it is only a bound, which ed50_text has")
     ed50_text: str = Field(description="with its 95 % interval")
     protection_text: str
     note: str

@@ -101,6 +101,7 @@ def test_it_says_what_the_evidence_says(whole: Path, parts: list[Path]) -> None:
     assert (plain["seeds"], plain["doses"], plain["works"]) == (3, [0, 10, 20], True)
     assert 10 < plain["ed50"] < 20
     assert filtered["ed50_text"].startswith(">")
+    assert filtered["ed50"] is None
     (trained,) = found["training"]
     assert trained["cells"] == {"done": 18, "pending": 0}
     assert (trained["code"], trained["libraries"]) == (["c0ffee+"], {"torch": ["2.5.0"]})
@@ -141,9 +142,9 @@ def test_a_victim_is_traced_to_its_cell(tmp_path: Path) -> None:
         (lambda to: write_audit(to), "calibrated", "in: no clean models were trained (--null-models)"),
         (lambda to: write_audit(to, nulls=19), "calibrated", "in: 19 clean models are too few to call a model by one"),
         (lambda to: write_audit(to, nulls=59, quick=True), "calibrated", "in: a quick audit"),
-        (lambda to: write_vet(to, flagged=60), "vetted", "in: 200 of 600 rows are to be looked at"),
+        (lambda to: write_vet(to, flagged=60), "vetted", " of 600 rows are to be looked at"),
         (lambda to: write_vet(to, trusted=50), "vetted", "in: 50 trusted rows give no rate of false alarms of 0.01"),
-        (lambda to: write_run(to, seeds=1), "measured", "in: digits: badnets: 1 seed; 3 are asked for; no ED50"),
+        (lambda to: write_run(to, seeds=1), "measured", "in: digits: badnets: 1 seed; 3 are asked for"),
         (lambda to: write_run(to, doses=(0, 20)), "measured", "in: digits: badnets: 1 dose above 0; 2 are asked for"),
         (lambda to: write_run(to, doses=(10, 20)), "measured", "in: digits: badnets: no dose 0, so no chance floor"),
         (lambda to: write_run(to, status="failed"), "measured", "in: digits: 18 cells failed"),
@@ -205,6 +206,7 @@ def test_names_are_no_html_and_no_markdown(tmp_path: Path) -> None:
     assert front["model-index"][0]["name"] == "my <model>.pt"
 
 
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph")  # of rdflib, which mlcroissant uses
 def test_the_bill_of_materials_and_croissant_are_valid(whole: Path) -> None:
     mlcroissant = pytest.importorskip("mlcroissant")
     from cyclonedx.schema import SchemaVersion
@@ -224,9 +226,8 @@ def test_the_model_card_is_in_the_hubs_format(whole: Path) -> None:
     from huggingface_hub import ModelCard
 
     card = ModelCard((whole / "model_card.md").read_text(), ignore_metadata_errors=False)
-    results = {result.metric_type: result.metric_value for result in card.data.eval_results or ()}
-    assert results["accuracy"] == 0.93
-    assert results["ed50"] == tree(whole)["measured"][0]["ed50"]
+    results = [(result.metric_type, result.metric_value) for result in card.data.eval_results or ()]
+    assert results == [("accuracy", 0.93), ("ed50", tree(whole)["measured"][0]["ed50"])], "no bound is a number"
     assert "## Poisoning certificate" in card.text
 
 
