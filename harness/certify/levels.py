@@ -59,7 +59,8 @@ LEVELS = (
     Level(
         4, "measured", "run", "the recipe",
         f"no cell failed, timed out or pending; of every task an attack that works undefended, at dose 0 and {DOSES} "
-        f"doses or more above, with {SEEDS} seeds or more and an ED50 between them, and a defense against it measured as well",
+        f"doses or more above, with {SEEDS} seeds or more and an ED50 between them, and a defense against it measured "
+        "as well",
         "attacks, defenses, data and doses that were not run, and an attacker who adapts to this very defense",
     ),
 )  # fmt: skip

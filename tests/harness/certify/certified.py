@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from harness.audit.behaviour import Plan, Shift, holm
 from harness.audit.detectors import Calibrated
 from harness.audit.steps import Audit, Request
 from harness.audit.vet import Check, Vetted, judge, test_sources
+from harness.certify.sign import MAKE_KEY
 from harness.store import records
 from harness.store.folder import Store
 from harness.store.records import Record
@@ -20,6 +22,12 @@ from tasks.text.synthetic_reviews import SyntheticReviews
 
 ASR = {0: 0.02, 10: 0.4, 20: 0.9}  # of the undefended victim, by dose
 CLASSES = ("cat", "dog", "<b>owl</b>")
+
+
+def make_key(folder: Path) -> Path:
+    """A private key, made by the command that the help names; public.pem lies beside it."""
+    subprocess.run(MAKE_KEY, shell=True, cwd=folder, check=True, capture_output=True)
+    return folder / "key.pem"
 
 
 def write_run(folder: Path, seeds: int = 3, doses: tuple[int, ...] = tuple(ASR), **changes: Any) -> Path:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from certified import CLASSES, write_audit, write_run, write_vet
+from certified import CLASSES, make_key, write_audit, write_run, write_vet
 from helpers import ROOT, invoke, tinydrop
 from jsonschema import Draft202012Validator
 
-from harness.certify import documents, sign
+from harness.certify import documents
 from harness.certify.check import check
 from harness.certify.levels import LEVELS
 from harness.certify.schema import PUBLISHED, schema_json
@@ -28,9 +26,7 @@ CODE = {"tinydrop": "0", "commit": "c", "dirty": False}
 @pytest.fixture(scope="session")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A private key, made by the command that the help names; public.pem lies beside it."""
-    folder = tmp_path_factory.mktemp("key")
-    subprocess.run(sign.MAKE_KEY, shell=True, cwd=folder, check=True, capture_output=True)
-    return folder / "key.pem"
+    return make_key(tmp_path_factory.mktemp("key"))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +65,7 @@ def test_a_signed_certificate_is_in_order(whole: Path, key: Path) -> None:
 
 
 def test_another_key_or_no_signature_is_refused(whole: Path, tmp_path: Path, parts: list[Path], key: Path) -> None:
-    subprocess.run(sign.MAKE_KEY, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    make_key(tmp_path)
     done = invoke("certify", whole, "--check", "--public-key", tmp_path / "public.pem")
     assert done.exit_code == 1
     assert "signature.json: Key mismatch" in done.output
@@ -232,7 +228,7 @@ def test_the_model_card_is_in_the_hubs_format(whole: Path) -> None:
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Iterator[Any]:
+def broken(tmp_path: Path) -> Any:
     """Changes one field of an audit.json or vet.json and says how that is refused."""
 
     def change(kind: str, path: str, value: Any) -> str:
@@ -250,7 +246,7 @@ def broken(tmp_path: Path) -> Iterator[Any]:
         assert not (tmp_path / "to").exists()
         return str(caught.value)
 
-    yield change
+    return change
 
 
 @pytest.mark.parametrize(
