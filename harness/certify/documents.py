@@ -64,7 +64,7 @@ def headline(certificate: Certificate) -> str:
 def _render(name: str, certificate: Certificate, front: str = "") -> str:
     kinds = {subject.kind for subject in certificate.subjects}
     never = [words for kind, words in ABSENT.items() if kind not in kinds]
-    return _template(name).render(
+    made: str = _template(name).render(
         c=certificate, front=front, headline=headline(certificate), caveat=CAVEAT,
         names=", ".join(dict.fromkeys(subject.name for subject in certificate.subjects)),
         name={subject.folder: f"{subject.name} ({subject.kind})" for subject in certificate.subjects},
@@ -72,6 +72,7 @@ def _render(name: str, certificate: Certificate, front: str = "") -> str:
         alarms=any(test.alarm for test in certificate.tests),
         granted=any(level.granted and level.level for level in certificate.levels),
     )  # fmt: skip
+    return made
 
 
 @cache
