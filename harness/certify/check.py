@@ -6,7 +6,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -42,8 +42,13 @@ class Checked:
     certificate: Certificate | None = None
 
 
-def check(folder: Path, verifier: Any = None, largest: int = LARGEST) -> Checked:
+def check(
+    folder: Path, verifier: Any = None, largest: int = LARGEST, code: Mapping[str, Any] | None = None
+) -> Checked:  # fmt: skip
     """Check a certificate. verifier: of `sign.read_public`; None leaves the signature unchecked.
+
+    code: version and commit of this tinydrop, to say where a certificate was written by another, which may count
+    otherwise.
 
     Every file is read once, without following links; all checks are of these bytes. Nothing is unpickled or run.
     Raises BadEvidence where there is no certificate, and NewerSchema for one of a newer version.
@@ -66,6 +71,11 @@ def check(folder: Path, verifier: Any = None, largest: int = LARGEST) -> Checked
             found.problems += _check_hashes(found.certificate, files)
             found.problems += _check_follows(found.certificate, files, root, found.notes)
     found.problems = list(dict.fromkeys(found.problems))
+    if found.problems and found.certificate and code:
+        writer = found.certificate.written_by
+        if (writer.tinydrop, writer.commit) != (code["tinydrop"], code["commit"]):
+            by = f"tinydrop {writer.tinydrop}{f', commit {writer.commit[:12]}' if writer.commit else ''}"
+            found.notes.append(f"written by {by}, which may count otherwise: check it with that code before you judge")
     return found
 
 

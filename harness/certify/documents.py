@@ -84,8 +84,12 @@ def _template(name: str) -> Any:
         loader=PackageLoader("harness.certify"), autoescape=name == PAGE, undefined=StrictUndefined, trim_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    jinja.filters["md"] = _plain_markdown
+    jinja.filters |= {"md": _plain_markdown, "p": _format_p}
     return jinja.get_template(name)
+
+
+def _format_p(p: float | None) -> str:
+    return "-" if p is None else f"{p:.4f}" if p >= 1e-4 else "<.0001"
 
 
 def _plain_markdown(text: object) -> str:

@@ -21,7 +21,7 @@ def certify(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             parser=local_folder,
             help="Folders of runs, of `tinydrop audit` and of `tinydrop vet`; with --check, of a certificate.",
         ),
@@ -49,9 +49,11 @@ def certify(
     who wrote the certificate, and has to be told so by --unsigned. No network is used.
 
     A key of your own:  openssl ecparam -name prime256v1 -genkey -noout -out key.pem
-    and its public part:  openssl ec -in key.pem -pubout -out public.pem
+
+    Its public part:  openssl ec -in key.pem -pubout -out public.pem
 
     Example:  tinydrop certify runs/quickstart audit vet -o certificate --key key.pem
+
     Example:  tinydrop certify certificate --check --public-key public.pem
 
     Exit codes: 0 written, or checked and found in order; 1 refused: something was changed or does not follow from the
@@ -80,6 +82,7 @@ def certify(
 def _check(inputs: list[Path], public_key: Path | None, unsigned: bool, others: list[str]) -> None:
     from harness.certify import sign
     from harness.certify.check import check
+    from harness.run.provenance import code_version
 
     if others:
         refuse(f"{others[0]}: is for writing a certificate, --check reads one")
@@ -87,7 +90,7 @@ def _check(inputs: list[Path], public_key: Path | None, unsigned: bool, others: 
         refuse(f"INPUT: {len(inputs)} folders; --check takes one certificate")
     if (public_key is None) != unsigned:
         refuse("--check: name the signer's --public-key, or --unsigned to leave the signature unchecked; one of both")
-    found = check(inputs[0], sign.read_public(public_key) if public_key else None)
+    found = check(inputs[0], sign.read_public(public_key) if public_key else None, code=code_version())
     for problem in found.problems[:MOST_PROBLEMS]:
         err.print(problem, highlight=False, soft_wrap=True, markup=False)
     if len(found.problems) > MOST_PROBLEMS:

@@ -18,7 +18,7 @@ from harness.certify.check import check
 from harness.certify.levels import LEVELS
 from harness.certify.schema import PUBLISHED, schema_json
 from harness.certify.write import certify
-from harness.errors import BadEvidence, BrokenLedger, NotASite
+from harness.errors import BadEvidence, BrokenLedger, MissingExtra, NotASite
 
 CODE = {"tinydrop": "0", "commit": "c", "dirty": False}
 
@@ -330,6 +330,24 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     for _ in range(2):  # a certificate is replaced
         certify([audit], tmp_path / "to", CODE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["audit", "link", "mine", "to"], "nothing half-written"
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_version", lambda name: "" if name == "mlcroissant" else "1")
+    with pytest.raises(MissingExtra, match=r'^mlcroissant: missing.*pip install "tinydrop\[certify\]"$'):
+        invoke("certify", "mine")
+
+
+def test_a_certificate_of_other_code_says_so_where_it_is_refused(tmp_path: Path) -> None:
+    certify([write_audit(tmp_path / "audit")], tmp_path / "to", CODE)
+    assert check(tmp_path / "to", code={"tinydrop": "1", "commit": "d"}).notes == []
+    (tmp_path / "to" / "index.html").unlink()
+    found = check(tmp_path / "to", code={"tinydrop": "1", "commit": "d"})
+    assert found.problems
+    assert found.notes == [
+        "written by tinydrop 0, commit c, which may count otherwise: check it with that code before you judge"
+    ]
+    assert check(tmp_path / "to", code=CODE).notes == []
 
 
 def test_help_teaches() -> None:
