@@ -70,12 +70,14 @@ def check(
         if found.certificate is not None:
             found.problems += _check_hashes(found.certificate, files)
             found.problems += _check_follows(found.certificate, files, root, found.notes)
-    found.problems = list(dict.fromkeys(found.problems))
     if found.problems and found.certificate and code:
         writer = found.certificate.written_by
         if (writer.tinydrop, writer.commit) != (code["tinydrop"], code["commit"]):
             by = f"tinydrop {writer.tinydrop}{f', commit {writer.commit[:12]}' if writer.commit else ''}"
             found.notes.append(f"written by {by}, which may count otherwise: check it with that code before you judge")
+    found.problems, found.notes = (
+        [one_line(text, None) for text in dict.fromkeys(texts)] for texts in (found.problems, found.notes)
+    )  # names in it can hold what a terminal would obey
     return found
 
 

@@ -139,7 +139,7 @@ class AuditFile(Strict):
         suspected = {shift.target for shift in self.called()} | {found.target for found in self.alarms()}
         if self.verdict.suspicious != bool(suspected):
             yield f"verdict.suspicious: {self.verdict.suspicious}, but {len(suspected)} classes are called by a test"
-        if (self.verdict.target is not None) != bool(suspected) or not suspected >= {self.verdict.target or ""} - {""}:
+        if not (self.verdict.target in suspected if suspected else self.verdict.target is None):
             yield f"verdict.class: {self.verdict.target!r} is called by no test"
 
 

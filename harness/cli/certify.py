@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.options import local_folder
 from harness.cli.usage import refuse
-from harness.console import err, format_count, out
+from harness.console import err, format_count, one_line, out
 
 if TYPE_CHECKING:
     from harness.certify.schema import Certificate
@@ -122,7 +122,7 @@ def _say(found: Certificate) -> None:
     from harness.certify.documents import CAVEAT, headline
 
     for level in found.levels:
-        why = "yes" if level.granted else f"no: {'; '.join(level.unmet)}"
+        why = "yes" if level.granted else one_line(f"no: {'; '.join(level.unmet)}", None)
         out.print(f"level {level.level} {level.name}: {why}", highlight=False, soft_wrap=True, markup=False)
     for text in (headline(found), CAVEAT):
         out.print(text, highlight=False, soft_wrap=True, markup=False)

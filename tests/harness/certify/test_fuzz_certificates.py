@@ -19,12 +19,14 @@ from certified import make_key, write_audit, write_run, write_vet
 from draws import LEAVES, TREES, many
 from hypothesis import example, given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from harness.certify import sign
 from harness.certify.check import check
 from harness.certify.documents import make_documents
 from harness.certify.schema import Certificate
 from harness.certify.write import certify, hashes, write_files
+from harness.cli.app import app
 from harness.errors import BadEvidence, NewerSchema
 from harness.store import ledger
 from harness.store.folder import Store
@@ -259,6 +261,19 @@ def test_documents_of_other_libraries_are_not_made_again_and_that_is_said(made: 
     found = check(tmp_path)
     assert not found.problems
     assert re.fullmatch(r"the documents were made by jinja2 1\.0 \(here .*\): only their hashes .*", found.notes[0])
+
+
+def test_no_name_reaches_the_terminal_as_a_command(made: Made) -> None:
+    tree = json.loads(made.small[MAIN])
+    tree["subjects"][0]["name"] = "\x1b[2Jcleared\nin order"
+    tree["written_by"]["libraries"]["jinja2"] = "\x1b[2J"
+    tree["data"][0]["notes"] = ["\x1b[2J"]
+    with TemporaryDirectory() as folder:
+        write_files(Path(folder), with_hashes(made.small, tree))
+        done = CliRunner().invoke(app, ["certify", folder, "--check", "--unsigned"])
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output
+    assert "\nin order" not in done.output
 
 
 def test_the_first_changed_byte_of_a_document_is_named(made: Made) -> None:
