@@ -60,6 +60,10 @@ class BadSubmission(Refused, ValueError):
     """An archive, or a published table, that is refused: its name and the first reason."""
 
 
+class BadEvidence(Refused, ValueError):
+    """A run, an audit or a vetting that cannot be certified: its name, the field and why."""
+
+
 class NotASite(Refused, ValueError):
     """The folder to write holds something else."""
 

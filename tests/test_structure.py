@@ -15,7 +15,7 @@ RANKS = {  # a part of the harness imports parts of lower ranks and itself; two 
     "plugins": 1,
     "grid": 2, "store": 2,
     "cell": 3, "report": 3,
-    "audit": 4, "run": 4, "site": 4, "testing": 4,
+    "audit": 4, "certify": 4, "run": 4, "site": 4, "testing": 4,
     "cli": 5,
 }  # fmt: skip
 MAY_IMPORT = {

@@ -1,20 +1,62 @@
-"""What vetting found, as tables: rows to look at, sources, and the checks."""
+"""What vetting found, as JSON and as tables: rows to look at, sources, and the checks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from harness.audit.vet import Vetted
-from harness.console import new_table, printable
+from harness.console import expand_home, new_table, printable
+from tasks.files import files_hash
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tasks.base import Task
 
+SCHEMA = 1  # of vet.json, which harness.certify reads
 EXCERPT = 80  # characters of a text
+
+
+def as_json(found: Vetted, task: Task, data: str, trusted: str, settings: dict[str, Any]) -> str:
+    """vet.json: what was checked and found, but no row of the data. README.md has the fields.
+
+    data, trusted: what the command line names. No time and no path is in it.
+    """
+    rows = found.rows
+    checks = [
+        {"check": check.name, "flagged": int(check.flagged.sum()), "expected": _known(check.expected),
+         "excess": _known(check.excess), "sources": {found.sources[i]: p for i, p in check.sources.items()}}
+        for check in found.checks
+    ]  # fmt: skip
+    counts = rows.sources.bincount(minlength=len(found.sources)).tolist() if rows.sources is not None else []
+    tree = {
+        "schema": SCHEMA,
+        "data": _describe(data) | {
+            "fingerprint": rows.fingerprint, "rows": len(rows), "classes": list(map(str, task.classes)),
+            "sources": dict(zip(found.sources, counts)),
+        },
+        "trusted": _describe(trusted) | {"rows": found.trusted},
+        "settings": settings,
+        "checks": checks,
+        "left_out": found.left_out,
+        "accused": {found.sources[i]: check for i, check in found.accused.items()},
+        "quarantine": (rows.ids[found.quarantined] + 1).tolist(),
+    }  # fmt: skip
+    return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _describe(path: str) -> dict[str, str]:
+    """The name of a file or folder, and the hash of its content."""
+    return {"source": Path(path).name, "content": files_hash(str(expand_home(path))) if path else ""}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def quarantine_frame(found: Vetted, task: Task) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import typer
 
 from harness.cli import plugins, run, site, store, usage
 from harness.cli.audit import audit
+from harness.cli.certify import certify
 from harness.cli.data import data
 from harness.cli.doctor import doctor
 from harness.cli.records import report, show
@@ -93,6 +94,7 @@ app.command("list")(plugins.list_)
 app.command()(plugins.new)
 app.command()(plugins.check)
 app.command()(audit)
+app.command()(certify)
 app.command()(data)
 app.command()(doctor)
 app.command()(store.verify)

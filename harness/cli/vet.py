@@ -31,7 +31,9 @@ def vet(
     ] = 0.05,
     victim: Annotated[bool, typer.Option("--victim", help="Train a victim too, and look at its features.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of all draws.")] = 0,
-    to: Annotated[Path, typer.Option("--out", "-o", help="Folder for quarantine.csv and sources.csv.")] = Path("vet"),
+    to: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for vet.json, quarantine.csv and sources.csv.")
+    ] = Path("vet"),
 ) -> None:
     """Is this training data poisoned? Routine checks of every row, and of everybody who delivered rows.
 
@@ -68,6 +70,8 @@ def vet(
         found = run_checks(task, rows, known, rate, level, seed, Store(Path(folder)), victim, say)
     for table in vetted.tables(found):
         out.print(table)
+    settings = {"rate": rate, "level": level, "seed": seed, "victim": victim}
+    write_atomically(to / "vet.json", vetted.as_json(found, task, data, trusted, settings))
     frames = {"quarantine": vetted.quarantine_frame(found, task), "sources": vetted.sources_frame(found)}
     for name, frame in frames.items():
         if not frame.empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from scipy import stats
 
 from attacks.text.addsent import Addsent
 from harness.audit.vet import adjust, judge, open_rows, vet
+from harness.certify.write import certify
 from harness.store.folder import Store
+from tasks.files import files_hash
 from tasks.plugin import BadInput
 from tasks.text.synthetic_reviews import SyntheticReviews
 
@@ -89,6 +92,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert list(sources.source[sources.accused_by.notna()]) == ["author 3"]
     assert "author 3" in set(listed.source[listed.quarantine])
     assert "rows should be looked at" in done.output
+    told = json.loads((tmp_path / "out" / "vet.json").read_text())
+    assert list(told["accused"]) == ["author 3"]
+    assert sorted(told["quarantine"]) == sorted(listed.row[listed.quarantine])
+    assert told["data"]["rows"] == sum(told["data"]["sources"].values()) == 600
+    assert (told["data"]["content"], told["trusted"]["rows"]) == (files_hash(str(data)), 100)
+    assert SENTENCE not in json.dumps(told), "no row of the data"
+    assert certify([tmp_path / "out"], tmp_path / "certificate", {"tinydrop": "0", "commit": "", "dirty": False})
 
 
 @pytest.mark.parametrize(
