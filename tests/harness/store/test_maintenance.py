@@ -22,7 +22,8 @@ from harness.store.folder import Store
 from harness.store.maintenance import find_unreferenced, merge, verify
 
 SMALL = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60}
-GRID = {"tasks": [SMALL], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "neural_cleanse"], "seeds": [0]}
+SHOWS = {"name": "neural_cleanse", "clean_rows": 20, "starts": 1, "epochs": 1, "unlearn_epochs": 1}  # has findings
+GRID = {"tasks": [SMALL], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", SHOWS], "seeds": [0]}
 
 
 def run(folder: Path, **changes: object) -> Store:
