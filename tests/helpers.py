@@ -50,7 +50,7 @@ def tinydrop(
 
 
 def invoke(*words: object) -> Result:
-    """Run `tinydrop` in this process, which saves its start; for commands that train nothing and load no plug-in.
+    """Run `tinydrop` in this process, which saves its start: some seconds. Not for plug-ins of files, which would stay.
 
     Raises what the command raises, such as the errors of harness.errors, of which a user sees the line alone.
     """

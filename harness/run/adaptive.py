@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from harness.grid.grid import Cell
-from harness.report.dose_response import abbott
 from harness.store.records import Record
 
 ON_SLOPE = 0.2  # an ASR this far from floor and ceiling locates the middle together with one more dose
@@ -28,6 +27,8 @@ def next_cells(cells: Iterable[Cell], records: Mapping[str, Record], share: floa
 
 def next_probe(rungs: list[Cell], records: Mapping[str, Record], share: float) -> Cell | None:
     """The next cell of one curve, whose cells come by rising dose; None if there is nothing more to learn."""
+    from harness.report.dose_response import abbott  # imported late: scipy and sklearn, for adaptive runs alone
+
     below, above, seen = -1, len(rungs), 0
     while above - below > 1:
         middle = (below + above) // 2

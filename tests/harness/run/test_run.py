@@ -26,14 +26,13 @@ from harness.store.folder import Store
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = tinydrop("run", grid_file(folder), "--out", folder / "run", "--jobs", 0)
-    assert done.returncode == 0, done.stderr
+    assert invoke("run", grid_file(folder), "--out", folder / "run", "--jobs", 0).exit_code == 0
     return folder / "run"
 
 
 def test_a_run_prints_the_table_and_says_where_things_are(undisturbed: Path) -> None:
-    again = tinydrop("run", undisturbed.parent / "grid.yaml", "--out", undisturbed)
-    assert again.returncode == 0
+    again = invoke("run", undisturbed.parent / "grid.yaml", "--out", undisturbed)
+    assert again.exit_code == 0
     assert "12 already recorded, 0 to run" in again.stdout
     for words in ("badnets", "random_filter", "ASR by dose", "records:", "summary.csv", "figures:"):
         assert words in again.stdout
@@ -90,14 +89,14 @@ def test_kill_and_resume(undisturbed: Path, tmp_path: Path) -> None:
 
 def test_failures_are_kept_and_the_run_goes_on(tmp_path: Path) -> None:
     file = grid_file(tmp_path, doses=[0, 4, 99999], seeds=[0], defenses=["none", "oracle"])
-    done = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 1)
-    assert done.returncode == 1, "some cells failed, the others are kept"
+    done = invoke("run", file, "--out", tmp_path / "run", "--jobs", 0)
+    assert done.exit_code == 1, "some cells failed, the others are kept"
     assert "the eligible pool of badnets" in done.stdout
     counts = json.loads(invoke("status", tmp_path / "run", "--json").stdout)
     assert (counts["done"], counts["failed"], counts["pending"], counts["total"]) == (4, 2, 0, 6)
     assert counts["reasons"][0]["cells"] == 2
     assert "2 failed" in invoke("status", tmp_path / "run").stdout
-    again = invoke("run", file, "--out", tmp_path / "run", "--jobs", 1, "--dry-run")
+    again = invoke("run", file, "--out", tmp_path / "run", "--dry-run")
     assert "0 to run" in again.stdout, "a recorded failure is not repeated unasked"
     retry = invoke("run", file, "--out", tmp_path / "run", "--retry", "--dry-run")
     assert "2 to run" in retry.stdout
@@ -105,8 +104,8 @@ def test_failures_are_kept_and_the_run_goes_on(tmp_path: Path) -> None:
 
 def test_a_run_without_any_cell_that_can_be_run_says_so(tmp_path: Path) -> None:
     file = grid_file(tmp_path, defenses=["onion"], seeds=[0])
-    done = tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 0)
-    assert done.returncode == 1
+    done = invoke("run", file, "--out", tmp_path / "run", "--jobs", 0)
+    assert done.exit_code == 1
     assert done.stderr.startswith("no cell could be run: onion is for text")
 
 
@@ -161,8 +160,8 @@ def test_names_and_reasons_are_shown_as_they_are(tmp_path: Path) -> None:
     table.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40)))
     task = {"name": "csv_text", "path": str(table)}
     path = grid_file(tmp_path, tasks=[task], attacks=["badwords"], doses=[1000], defenses=["none"], seeds=[0])
-    done = tinydrop("run", path, "--out", tmp_path / "[/x]", "--jobs", 0)
-    assert done.returncode == 1, done.stderr
+    done = invoke("run", path, "--out", tmp_path / "[/x]", "--jobs", 0)
+    assert done.exit_code == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "[/red]nowhere[bold]" in done.stdout
     assert f"records: {tmp_path / '[/x]' / 'records'}" in done.stdout
@@ -221,9 +220,9 @@ if __name__ == "__main__":
 def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
     import resource
 
-    file, folder, jobs = grid_file(tmp_path, seeds=[0], doses=[0]), tmp_path / "run", 1
+    file, folder = grid_file(tmp_path, seeds=[0], doses=[0]), tmp_path / "run"
     done = subprocess.run(
-        command("run", file, "--out", folder, "--jobs", jobs),
+        command("run", file, "--out", folder, "--jobs", 1),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),  # smaller than a victim
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -232,8 +231,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
     assert "free some space" in done.stderr
     assert not list(folder.rglob("*.tmp")), "nothing half-written"
     assert not list(folder.glob("records/*")), "the cell is pending, not failed"
-    again = tinydrop("run", file, "--out", folder, "--jobs", jobs)
-    assert again.returncode == 0, again.stderr
+    assert invoke("run", file, "--out", folder, "--jobs", 0).exit_code == 0
 
 
 def test_list() -> None:
@@ -321,15 +319,15 @@ def test_retry_after_a_plug_in_was_mended(tmp_path: Path) -> None:
 
 def test_retry_runs_what_failed_again(tmp_path: Path) -> None:
     file = grid_file(tmp_path, seeds=[0], doses=[0, 4], defenses=["none"], also=[{"seeds": [1]}])
-    assert tinydrop("run", file, "--out", tmp_path / "run", "--jobs", 0).returncode == 0
+    assert invoke("run", file, "--out", tmp_path / "run", "--jobs", 0).exit_code == 0
     store = Store(tmp_path / "run")
     record = next(iter(records.load_all(store).values()))
     records.save(store, record.model_copy(update={"status": "timed out", "reason": "slow"}))
-    nothing = tinydrop("retry", tmp_path / "run", "--failed", "--jobs", 0)
-    assert nothing.returncode == 1, "one cell is still timed out"
+    nothing = invoke("retry", tmp_path / "run", "--failed", "--jobs", 0)
+    assert nothing.exit_code == 1, "one cell is still timed out"
     assert "0 cells to run again" in nothing.stdout
-    done = tinydrop("retry", tmp_path / "run", "--timed-out", "--timeout", 900, "--jobs", 0)
-    assert done.returncode == 0, done.stderr
+    done = invoke("retry", tmp_path / "run", "--timed-out", "--timeout", 900, "--jobs", 0)
+    assert done.exit_code == 0, done.stderr
     assert "1 cells to run again" in done.stdout
     assert records.load_all(store)[record.key].status == "done"
     assert len(list((store.root / "records").glob(f"{record.key}*"))) == 3, "every attempt is kept"

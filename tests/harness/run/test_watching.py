@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import ROOT, command, tinydrop
+from helpers import ROOT, command, invoke
 from rich.console import Console
 
 from harness.grid.grid import expand
@@ -126,7 +126,8 @@ def test_the_command_on_a_terminal_and_off_it(tmp_path: Path) -> None:
     assert "2/2 cells, 2 done, 0 running, 0 failed" in text
     assert "workers " in text
     assert "about 0 s left" in text
-    plain = tinydrop(*words, tmp_path / "plain", check=True)
+    plain = invoke("run", file, "--jobs", 0, "--out", tmp_path / "plain")
+    assert plain.exit_code == 0
     assert "2/2 cells, 2 done, 0 running, 0 failed, about 0 s left\n" in plain.stdout
     assert "\x1b[" not in plain.stdout
     assert "cells a minute" not in plain.stdout

@@ -26,7 +26,8 @@ from harness.store import ledger, records
 from harness.store.folder import Store
 
 SMALL = {"name": "digits", "train_size": 150, "epochs": 1, "test_size": 60}
-GRID = {"tasks": [SMALL], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", "neural_cleanse"], "seeds": [0]}
+SHOWS = {"name": "neural_cleanse", "clean_rows": 20, "starts": 1, "epochs": 1, "unlearn_epochs": 1}  # has findings
+GRID = {"tasks": [SMALL], "attacks": ["badnets"], "doses": [0, 4], "defenses": ["none", SHOWS], "seeds": [0]}
 STORIES = {"name": "synthetic_stories", "train_size": 40, "base_size": 40, "test_size": 10, "epochs": 1, "width": 32,
            "depth": 1, "reserve_size": 10}  # fmt: skip
 ODD = {
