@@ -20,7 +20,7 @@ REAL = [
 LONG = [
     ("sst2", {"train_size": 16000}),
     ("ag_news", {"train_size": 4000, "test_size": 2000}),
-    ("imdb", {}),
+    ("imdb", {"train_size": 3000, "test_size": 1000}),
     ("fsdd", {"train_size": 600}),
     ("fashion_mnist", {"train_size": 2000, "test_size": 1000}),
 ]
