@@ -44,7 +44,7 @@ def measure(stage: Stage) -> None:
     for seeds in (FIRST,) if stage.shrink else (FIRST, ALL):
         if stage.left > 2 * REPORT:
             run("run", file, "--out", folder, "--device", stage.device.type, "--set", seeds,
-                "--time-budget", f"{stage.left - REPORT:.0f}s", *(("--jobs", 1) if stage.shrink else ()))  # fmt: skip
+                "--time-budget", f"{stage.left - REPORT:.0f}s")  # fmt: skip
     seconds = time.monotonic() - start
     records = list(load_all(Store(folder)).values())
     done, failed = (sum(r.status in status for r in records) for status in (("done",), ("failed", "timed out")))
