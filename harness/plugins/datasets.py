@@ -12,7 +12,7 @@ HUB = "https://huggingface.co/datasets"
 
 @dataclass
 class Dataset:
-    """One dataset. hub: its id there, or what it is called where it is not on the Hub. place: where it lies here, "" for nowhere."""
+    """One dataset. hub: its id there, or its name where it is not on the Hub. place: where it lies, "" for nowhere."""
 
     dataset: str
     hub: str
