@@ -102,7 +102,9 @@ def run(model: Path | str, said: list[str] | None = None, **options: object) -> 
 
     request = Request(str(model), quick=True, **options)  # type: ignore[arg-type]
     quiet = nullcontext(lambda: None)
-    return steps.audit(request, lambda title, n: quiet, (said if said is not None else []).append)
+    return steps.audit(
+        request, find_cell(str(model)), lambda title, n: quiet, (said if said is not None else []).append
+    )
 
 
 def test_equal_audits_write_equal_json(backdoored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
