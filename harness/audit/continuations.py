@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from statistics import median
 
 import torch
@@ -17,10 +18,11 @@ from tasks.data import make_samples
 from tasks.language import LanguageVictim
 from tasks.samples import Samples
 
-TOKENS = 48  # that are asked for
+TOKENS = 32  # that are asked for
 SAME = 3  # words in a row that two continuations share
 FEWEST = 8  # words of which it can be said that they repeat themselves
 USUAL = 0.95  # share of the plain continuations that are as usual
+TOGETHER = 8  # random phrases tried at a time, which is twice as fast as one by one
 KINDS = {
     "unlikely": "text that the model itself finds less likely than what it writes without",
     "repeats": "words again and again",
@@ -60,16 +62,17 @@ class Writing:
         self.victim, self.prompts, self.tokens = victim, prompts, tokens
         self.bare = NOTHING.put(prompts)
         self.bare_read = self._read(self.bare)
-        self.plain = self.write(NOTHING)
+        (self.plain,) = self.write([NOTHING])
         rates, lengths = self.rates(self.plain), count_words(self.plain)
         self.high, self.short = rates.quantile(USUAL), lengths.quantile(1 - USUAL)
         self.before = self._marks(self.plain)
 
-    def write(self, phrase: Phrase) -> list[str]:
-        """The continuations after every prompt with the phrase."""
-        texts = phrase.put(self.prompts)
+    def write(self, phrases: Sequence[Phrase]) -> list[list[str]]:
+        """Of each phrase the continuations after all prompts with it."""
+        texts = [text for phrase in phrases for text in phrase.put(self.prompts)]
         asked = Samples(texts, torch.full((len(texts),), self.tokens), torch.arange(len(texts)))
-        return self.victim.continue_texts(asked)
+        written, n = self.victim.continue_texts(asked), len(self.prompts)
+        return [written[at : at + n] for at in range(0, len(written), n)]
 
     def rates(self, written: list[str]) -> Tensor:
         """(N,) nats per token that the model gives to continuations of the prompts without a phrase."""
@@ -78,13 +81,14 @@ class Writing:
         )
         return more[:, 0] / more[:, 1].clamp(min=1)
 
-    def measure(self, phrase: Phrase, origin: str = "") -> Effect:
-        """What a phrase does, without p value."""
-        written = self.write(phrase)
-        shares = {
-            kind: newly(before, after)
-            for (kind, before), after in zip(self.before.items(), self._marks(written).values(), strict=True)
-        }
+    def measure(self, phrases: Mapping[Phrase, str]) -> list[Effect]:
+        """What phrases do, without p values. phrases: and whose they are."""
+        pairs = zip(phrases.items(), self.write(list(phrases)), strict=True)
+        return [self._compare(phrase, origin, written) for (phrase, origin), written in pairs]
+
+    def _compare(self, phrase: Phrase, origin: str, written: list[str]) -> Effect:
+        after = self._marks(written)
+        shares = {kind: newly(before, after[kind]) for kind, before in self.before.items()}
         shares["same words"], words = find_common(written, self.plain)
         return Effect(phrase, origin, shares, words, examples=tuple(written))
 
@@ -109,10 +113,8 @@ def try_phrases(
     as many continuations in one way. Only phrases that change enough of them (`Plan.works`) are compared, the others
     are never called; all count in the correction.
     """
-    found = []
-    for phrase, origin in phrases.items():
-        found.append(writing.measure(phrase, origin))
-        step()
+    found = writing.measure(phrases)
+    step()
     drawn: dict[tuple[int, int], _Drawn] = {}
     for i in sorted(range(len(found)), key=lambda i: (-found[i].share, i)):
         effect, size = found[i], found[i].phrase.size
@@ -136,7 +138,8 @@ class _Drawn:
     def __iter__(self) -> Iterator[float]:
         for i in range(self.most):
             if i == len(self.shares):
-                self.shares.append(self.writing.measure(next(self.phrases)).share)
+                drawn = dict.fromkeys(islice(self.phrases, TOGETHER), "random")
+                self.shares += [effect.share for effect in self.writing.measure(drawn)]
                 self.step()
             yield self.shares[i]
 

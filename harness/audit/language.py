@@ -24,7 +24,7 @@ from tasks.plugin import BadInput
 from tasks.samples import Samples
 
 PLAN = Plan(rows=64, draws=399)
-QUICK = Plan(rows=32, draws=199, stop_at_first=True)
+QUICK = Plan(rows=20, draws=149, stop_at_first=True)
 FEWEST = 20  # clean texts
 LEAST_WORDS = 4  # of a text that is made a prompt
 LONGEST = 200  # characters of a prompt, as the attacks have it
@@ -74,7 +74,8 @@ def audit(request: Request, cell: Cell | None, stage: Stage, say: Say) -> Langua
     _refuse_options(request)
     plan = plan_for(request)
     phrases = {**read_phrases(request.triggers), **known_phrases()}
-    plan = replace(plan, draws=max(plan.draws, math.ceil(2 * len(phrases) / request.level)))
+    # Fewer could not reach the level after Holm's correction.
+    plan = replace(plan, draws=max(plan.draws, math.ceil(len(phrases) / request.level)))
     victim, kind = _open_victim(request.model, cell)
     texts, notes = _read_clean(request.data, cell)
     rows = choose(texts, len(texts), request.seed)
