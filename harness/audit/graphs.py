@@ -31,12 +31,12 @@ def convert_graph(path: str, where: str) -> nn.Module:
     if max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) > OPSET:
         _write_older(older)
     net: nn.Module = convert(older).eval()
-    _compare(net, model, where)
+    compare(net, model, where)
     return net
 
 
 def _write_older(model: ModelProto) -> None:
-    """Writes what is newer than OPSET in its terms, in place. What means another thing there `_compare` finds."""
+    """Writes what is newer than OPSET in its terms, in place. What means another thing there `compare` finds."""
     import onnx  # imported late: of an optional extra
 
     for opset in model.opset_import:
@@ -75,7 +75,7 @@ def _in_older_terms(node: NodeProto, graph: GraphProto, constants: dict[str, Any
     return [helper.make_node(op, list(inputs), [to]) for (op, *inputs), to in zip(steps, outputs, strict=True)]
 
 
-def _compare(net: nn.Module, model: ModelProto, where: str) -> None:
+def compare(net: nn.Module, model: ModelProto, where: str) -> None:
     """Raises BadInput unless network and graph answer random rows alike."""
     from onnx.reference import ReferenceEvaluator  # imported late: of an optional extra
 

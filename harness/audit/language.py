@@ -72,10 +72,8 @@ def is_language_model(source: str, cell: Cell | None) -> bool:
 def audit(request: Request, cell: Cell | None, stage: Stage, say: Say) -> LanguageAudit:
     """Everything. Raises BadInput for a model or texts that cannot be audited, before any long step."""
     _refuse_options(request)
-    plan = plan_for(request)
     phrases = {**read_phrases(request.triggers), **known_phrases()}
-    # Fewer could not reach the level after Holm's correction.
-    plan = replace(plan, draws=max(plan.draws, math.ceil(len(phrases) / request.level)))
+    plan = plan_for(request, len(phrases))
     victim, kind = _open_victim(request.model, cell)
     texts, notes = _read_clean(request.data, cell)
     rows = choose(texts, len(texts), request.seed)
@@ -91,8 +89,10 @@ def audit(request: Request, cell: Cell | None, stage: Stage, say: Say) -> Langua
     )
 
 
-def plan_for(request: Request) -> Plan:
-    return replace(QUICK if request.quick else PLAN, level=request.level)
+def plan_for(request: Request, phrases: int) -> Plan:
+    """How much is done; enough random phrases that one of so many can be called after Holm's correction."""
+    plan = QUICK if request.quick else PLAN
+    return replace(plan, level=request.level, draws=max(plan.draws, math.ceil(phrases / request.level)))
 
 
 def make_prompts(task: LanguageTask, texts: Samples, n: int) -> tuple[list[Prompt], Samples]:
