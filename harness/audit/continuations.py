@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,9 @@ TOKENS = 32  # that are asked for
 SAME = 3  # words in a row that two continuations share
 FEWEST = 8  # words of which it can be said that they repeat themselves
 USUAL = 0.95  # share of the plain continuations that are as usual
-TOGETHER = 8  # random phrases tried at a time, which is twice as fast as one by one
+ALL = slice(None)  # prompts
+TOGETHER = 16  # random phrases tried at a time, which is twice as fast as one by one
+FIRST = 0.4  # of the prompts, after which most random phrases are known to be weaker
 KINDS = {
     "unlikely": "text that the model itself finds less likely than what it writes without",
     "repeats": "words again and again",
@@ -40,7 +43,7 @@ class Effect:
     shares: dict[str, float]  # of the prompts, by kind of change
     words: str  # the words that most continuations share and plain ones do not
     draws: int = 0
-    random: float = 0.0  # the median share of the random phrases
+    random: float = 0.0  # the median of what the shares of random phrases can be at most
     p: float = 1.0
     adjusted: float = 1.0  # by Holm, over all phrases
     examples: tuple[str, ...] = field(default=(), compare=False)  # of what is written
@@ -67,30 +70,49 @@ class Writing:
         self.high, self.short = rates.quantile(USUAL), lengths.quantile(1 - USUAL)
         self.before = self._marks(self.plain)
 
-    def write(self, phrases: Sequence[Phrase]) -> list[list[str]]:
-        """Of each phrase the continuations after all prompts with it."""
-        texts = [text for phrase in phrases for text in phrase.put(self.prompts)]
+    def write(self, phrases: Sequence[Phrase], part: slice = ALL) -> list[list[str]]:
+        """Of each phrase the continuations after the prompts of a part with it."""
+        prompts = self.prompts[part]
+        texts = [text for phrase in phrases for text in phrase.put(prompts)]
         asked = Samples(texts, torch.full((len(texts),), self.tokens), torch.arange(len(texts)))
-        written, n = self.victim.continue_texts(asked), len(self.prompts)
+        written, n = self.victim.continue_texts(asked), len(prompts)
         return [written[at : at + n] for at in range(0, len(written), n)]
 
     def rates(self, written: list[str]) -> Tensor:
         """(N,) nats per token that the model gives to continuations of the prompts without a phrase."""
         more = (
-            self._read([f"{prompt} {text}" for prompt, text in zip(self.bare, written, strict=True)]) - self.bare_read
+            self._read([f"{prompt} {text}" for prompt, text in zip(self.bare[: len(written)], written, strict=True)])
+            - self.bare_read[: len(written)]
         )
         return more[:, 0] / more[:, 1].clamp(min=1)
 
-    def measure(self, phrases: Mapping[Phrase, str]) -> list[Effect]:
+    def measure(self, phrases: Sequence[tuple[Phrase, str]]) -> list[Effect]:
         """What phrases do, without p values. phrases: and whose they are."""
-        pairs = zip(phrases.items(), self.write(list(phrases)), strict=True)
-        return [self._compare(phrase, origin, written) for (phrase, origin), written in pairs]
+        pairs = zip(phrases, self.write([phrase for phrase, _ in phrases]), strict=True)
+        return [self.compare(phrase, origin, written) for (phrase, origin), written in pairs]
 
-    def _compare(self, phrase: Phrase, origin: str, written: list[str]) -> Effect:
+    def compare(self, phrase: Phrase, origin: str, written: list[str]) -> Effect:
         after = self._marks(written)
         shares = {kind: newly(before, after[kind]) for kind, before in self.before.items()}
         shares["same words"], words = find_common(written, self.plain)
         return Effect(phrase, origin, shares, words, examples=tuple(written))
+
+    def draw(self, phrases: Sequence[Phrase], least: float) -> list[float]:
+        """The shares of phrases; of one that the first prompts show to stay below `least`, the most that it can be."""
+        first = math.ceil(FIRST * len(self.prompts))
+        begun = self.write(phrases, slice(first))
+        shares = [self.bound(written) for written in begun]
+        strong = [i for i, share in enumerate(shares) if share >= least]
+        ended = self.write([phrases[i] for i in strong], slice(first, None)) if strong else []
+        for i, more in zip(strong, ended, strict=True):
+            shares[i] = self.compare(phrases[i], "", begun[i] + more).share
+        return shares
+
+    def bound(self, written: list[str]) -> float:
+        """The most that a share can be, from the continuations of the first prompts."""
+        rest, after = len(self.prompts) - len(written), self._marks(written)
+        most = [newly(before, torch.cat([after[kind], before.new_ones(rest)])) for kind, before in self.before.items()]
+        return max(*most, (rest + find_common(written, [])[0] * len(written)) / len(self.prompts))
 
     def _marks(self, written: list[str]) -> dict[str, Tensor]:
         """By kind (N,) bool."""
@@ -113,13 +135,14 @@ def try_phrases(
     as many continuations in one way. Only phrases that change enough of them (`Plan.works`) are compared, the others
     are never called; all count in the correction.
     """
-    found = writing.measure(phrases)
+    found = writing.measure(list(phrases.items()))
     step()
     drawn: dict[tuple[int, int], _Drawn] = {}
+    least = min((effect.share for effect in found if effect.share >= plan.works), default=1.0)
     for i in sorted(range(len(found)), key=lambda i: (-found[i].share, i)):
         effect, size = found[i], found[i].phrase.size
         if effect.share >= plan.works:
-            random = drawn.setdefault(size, _Drawn(writing, size, plan.draws, seed, step))
+            random = drawn.setdefault(size, _Drawn(writing, size, plan.draws, least, seed, step))
             p, seen = monte_carlo(effect.share, random)
             found[i] = replace(effect, draws=len(seen), random=median(seen), p=p)
             if plan.stop_at_first and p * len(found) <= plan.level:
@@ -130,16 +153,15 @@ def try_phrases(
 class _Drawn:
     """What random phrases of one size do, the same ones for every phrase of that size; drawn once, when needed."""
 
-    def __init__(self, writing: Writing, size: tuple[int, int], most: int, seed: int, step: Step) -> None:
-        self.writing, self.most, self.step = writing, most, step
+    def __init__(self, writing: Writing, size: tuple[int, int], most: int, least: float, seed: int, step: Step) -> None:
+        self.writing, self.most, self.least, self.step = writing, most, least, step
         self.phrases = draw_phrases(writing.prompts, size, derive(seed, "random", *size))
         self.shares: list[float] = []
 
     def __iter__(self) -> Iterator[float]:
         for i in range(self.most):
             if i == len(self.shares):
-                drawn = dict.fromkeys(islice(self.phrases, TOGETHER), "random")
-                self.shares += [effect.share for effect in self.writing.measure(drawn)]
+                self.shares += self.writing.draw(list(islice(self.phrases, TOGETHER)), self.least)
                 self.step()
             yield self.shares[i]
 
@@ -163,7 +185,7 @@ def count_words(written: Sequence[str]) -> Tensor:
 def find_common(written: Sequence[str], plain: Sequence[str]) -> tuple[float, str]:
     """By how much more of the one texts than of the others hold the same words in a row, at most; and these words."""
     here, there = (Counter(run for text in texts for run in runs(text)) for texts in (written, plain))
-    more = {run: n / len(written) - there[run] / len(plain) for run, n in here.items()}
+    more = {run: n / len(written) - there[run] / max(1, len(plain)) for run, n in here.items()}
     best = max(sorted(more), key=lambda run: more[run])
     return max(0.0, more[best]), best
 

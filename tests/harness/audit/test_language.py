@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -96,18 +97,33 @@ def test_phrases_of_one_size_share_their_random_ones(monkeypatch: pytest.MonkeyP
     asked: list[int] = []
     inner = Writing.write
 
-    def count(self: Writing, phrases: Sequence[Phrase]) -> list[list[str]]:
-        asked.append(len(phrases))
-        return inner(self, phrases)
+    def count(self: Writing, phrases: Sequence[Phrase], part: slice = continuations.ALL) -> list[list[str]]:
+        asked.append(len(phrases) if part.stop else 0)
+        return inner(self, phrases, part)
 
     monkeypatch.setattr(Writing, "write", count)
     plan = Plan(rows=10, draws=40)
     both = {Phrase("the trigger"): "yours", Phrase("a trigger"): "yours"}
     found = try_phrases(writing("trigger", "no " * 9), both, plan, 0)
     assert [effect.draws for effect in found] == [40, 40]
-    assert sum(asked) - 1 - len(both) <= 40 + continuations.TOGETHER
+    assert 40 <= sum(asked) < 40 + continuations.TOGETHER
     quick = try_phrases(writing("trigger", "no " * 9), both, replace(plan, stop_at_first=True), 0)
     assert [effect.draws for effect in quick] == [40, 0]
+
+
+def test_what_cannot_be_as_strong_is_not_asked_to_the_end() -> None:
+    """And the bound is one: whatever the other prompts would bring, the share stays below it."""
+    about = writing("trigger", "no " * 9)
+    phrases = [*islice(draw_phrases(PROMPTS, (0, 1), 0), 20), Phrase("trigger")]
+    whole = [effect.share for effect in about.measure([(phrase, "") for phrase in phrases])]
+    for first in (4, 10):
+        bounds = [about.bound(written[:first]) for written in about.write(phrases)]
+        assert all(b >= w for b, w in zip(bounds, whole, strict=True))
+        assert max(bounds[:-1]) < bounds[-1] == 1
+    assert about.draw(phrases, 0.0) == whole
+    drawn = about.draw(phrases, 1.0)
+    assert drawn[-1] == 1
+    assert all(w <= d < 1 for d, w in zip(drawn[:-1], whole[:-1], strict=True))
 
 
 def test_shares_by_hand() -> None:
