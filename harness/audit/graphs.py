@@ -44,6 +44,9 @@ def _write_older(model: ModelProto) -> None:
             opset.version = OPSET
     graph = model.graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
     nodes = [part for node in graph.node for part in _in_older_terms(node, graph, constants)]
     del graph.node[:]
     graph.node.extend(nodes)

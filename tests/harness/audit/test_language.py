@@ -260,8 +260,8 @@ def test_what_is_for_classifiers_is_refused(tmp_path: Path) -> None:
     for options, said in wrong:
         with pytest.raises(BadInput, match=said):
             run(Request(str(tmp_path / "model"), **options))
-    (tmp_path / "model" / "tokenizer.json").unlink()
-    with pytest.raises(BadInput, match=r"MODEL .*model"):
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(BadInput, match=r"MODEL .*weights are read from model.safetensors"):
         run(Request(str(tmp_path / "model"), "synthetic_stories"))
 
 
