@@ -71,7 +71,9 @@ def _in_older_terms(node: NodeProto, graph: GraphProto, constants: dict[str, Any
         return [node]
     x, out = node.input[0], node.output[0]
     numbers = {f"{out}/root": math.sqrt(2), f"{out}/one": 1.0, f"{out}/half": 0.5}
-    graph.initializer.extend(numpy_helper.from_array(np.float32(value), name) for name, value in numbers.items())
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), name) for name, value in numbers.items()
+    )
     steps = [("Div", x, f"{out}/root"), ("Erf", f"{out}/0"), ("Add", f"{out}/1", f"{out}/one"),
              ("Mul", f"{out}/2", x), ("Mul", f"{out}/3", f"{out}/half")]  # fmt: skip
     outputs = [f"{out}/{i}" for i in range(4)] + [out]
