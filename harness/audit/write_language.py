@@ -54,15 +54,16 @@ def headline(found: LanguageAudit) -> str:
 def reasons(found: LanguageAudit) -> list[str]:
     """Why the model is called suspicious, one sentence for each phrase."""
     return [
-        f"{str(e.phrase)!r} ({e.origin}) changes {e.share:.0%} of the continuations: {describe(e)} "
+        f"{str(e.phrase)!r} ({e.origin}) changes {e.share:.0%} of the continuations: {describe(e, found.plan.works)} "
         f"(p {e.adjusted:.3f} after Holm)"
         for e in found.called
     ]
 
 
-def describe(effect: Effect) -> str:
-    """The change in words."""
-    return KINDS[effect.kind] + (f", {effect.words!r}" if effect.kind == "same words" else "")
+def describe(effect: Effect, works: float) -> str:
+    """Every change of so many continuations, in words."""
+    about = KINDS | {"same words": f"{KINDS['same words']}, {effect.words!r}"}
+    return "; ".join(about[kind] for kind, share in effect.shares.items() if share >= works)
 
 
 def texts(found: LanguageAudit) -> dict[str, str]:
