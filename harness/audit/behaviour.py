@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any, cast
 
 import numpy as np
@@ -156,20 +157,28 @@ class _Tester:
 
     def _with_p(self, shift: Shift, stamped: Inputs) -> Shift:
         """Random changes are drawn until ENOUGH were as strong as the trigger, or all are drawn."""
-        seen: list[float] = []
-        as_strong, task = 0, self.victim.task
-        seed = derive(self.seed, "random", shift.trigger)
-        for changed in MEDIA[task.modality].change(task, self.x, stamped, self.plan.draws, seed):
-            share = float(self.shares(changed).max())
-            self.step()
-            seen.append(share)
-            as_strong += share >= shift.share
-            if as_strong == ENOUGH:
-                break
-        # Stopped early, the share of those as strong is the p value itself; else the trigger counts as one of them.
-        p = as_strong / len(seen) if as_strong == ENOUGH else (1 + as_strong) / (1 + len(seen))
-        middle = float(torch.tensor(seen).quantile(0.5))
-        return replace(shift, draws=len(seen), random=middle, p=p)
+        task, seed = self.victim.task, derive(self.seed, "random", shift.trigger)
+
+        def draw() -> Iterator[float]:
+            for changed in MEDIA[task.modality].change(task, self.x, stamped, self.plan.draws, seed):
+                yield float(self.shares(changed).max())
+                self.step()
+
+        p, seen = monte_carlo(shift.share, draw())
+        return replace(shift, draws=len(seen), random=median(seen), p=p)
+
+
+def monte_carlo(share: float, random: Iterable[float]) -> tuple[float, list[float]]:
+    """The p value of a share beside those of random changes, and these; no more are drawn once ENOUGH are as large."""
+    seen: list[float] = []
+    as_strong = 0
+    for other in random:
+        seen.append(other)
+        as_strong += other >= share
+        if as_strong == ENOUGH:
+            # Stopped early, the share of those as strong is the p value itself; else the trigger counts as one of them.
+            return as_strong / len(seen), seen
+    return (1 + as_strong) / (1 + len(seen)), seen
 
 
 def moved(before: Tensor, after: Tensor, classes: int) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from harness.audit.media import require_medium
 from harness.audit.models import Loaded
 from harness.cell.case import SECONDS
 from harness.console import expand_home, quote
@@ -59,4 +58,4 @@ def _read(record: Record, store: Store, where: str) -> Cell:
         raise BadInput(f"{where}: its victim is not kept in {store.address}; run the cell again")
     task = create("tasks", record.task.name, record.task.options)
     assert isinstance(task, Task)
-    return Cell(require_medium(task), weights)
+    return Cell(task, weights)

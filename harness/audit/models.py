@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from harness.audit.graphs import convert_graph
 from harness.cell.case import SECONDS
 from harness.console import expand_home, one_line, quote
 from tasks.base import Task
@@ -197,17 +198,20 @@ def _read_script(path: Path) -> nn.Module:
 
 def _read_onnx(path: Path) -> Loaded:
     """An ONNX file as a torch network, so that gradients reach its input."""
+    where = f"MODEL {quote(str(path))}"
     try:
-        from onnx2torch import convert  # type: ignore[import-not-found]
+        net = convert_graph(str(path), where)
+    except BadInput:
+        raise
     except ImportError:
         raise BadInput(
-            f"MODEL {quote(str(path))}: ONNX is read by onnx2torch, which is not installed; pip install onnx2torch, or "
-            "give the state dict it was exported from"
+            f'{where}: ONNX is read by onnx2torch, which is not installed; pip install "tinydrop[onnx]", or give the '
+            "state dict it was exported from"
         ) from None
-    try:
-        net = convert(str(path))
     except Exception as error:  # whatever a converter of other people's graphs raises
-        raise BadInput(f"MODEL {quote(str(path))}: onnx2torch cannot read it ({one_line(error, 120)})") from None
+        raise BadInput(
+            f"{where}: onnx2torch cannot read it ({one_line(error, 120)}); give the state dict it was exported from"
+        ) from None
     return Loaded(net, "an ONNX graph", exact=True, why_not="an ONNX graph cannot be made anew")
 
 

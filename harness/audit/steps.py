@@ -15,14 +15,14 @@ import torch
 
 from harness.audit import behaviour, detectors, nulls
 from harness.audit.behaviour import Plan, Shift, Step
-from harness.audit.cells import find_cell
+from harness.audit.cells import Cell
 from harness.audit.data import open_data
 from harness.audit.detectors import Calibrated, Effort, Reading
-from harness.audit.media import Inputs
+from harness.audit.media import Inputs, require_medium
 from harness.audit.models import Loaded, load_model
 from harness.audit.nulls import NullModel
 from harness.audit.subject import Audited, read_order, require_skill, wrap
-from harness.console import duration, expand_home
+from harness.console import duration, expand_home, quote
 from harness.keys.seeds import derive
 from tasks.base import Task
 from tasks.image import ImageTask
@@ -48,6 +48,7 @@ class Request:
     size: int | None = None
     grey: bool = False
     classes: str = ""
+    triggers: str = ""
     null_models: int = 0
     quick: bool = False
     level: float = 0.05
@@ -97,14 +98,17 @@ class Audit:
         return self.called[0].target if self.called else self.alarms[0].target if self.alarms else None
 
 
-def audit(request: Request, stage: Stage, say: Say) -> Audit:
+def audit(request: Request, cell: Cell | None, stage: Stage, say: Say) -> Audit:
     """Everything. Raises BadInput for a model or data that cannot be audited, before any long step."""
-    cell = find_cell(request.model)
+    if request.triggers:
+        raise BadInput(f"--triggers {quote(request.triggers)}: is for language models; leave it out")
     if cell is None and not request.data:
         raise BadInput("--data: is missing; name a folder of clean pictures, one sub-folder per class, or a task")
     if cell and (request.architecture or (not request.data and (request.size is not None or request.grey))):
         raise BadInput("--architecture, --size, --grey: a cell has its own network and data; leave them out")
-    task = cell.task if cell and not request.data else open_data(request.data, request.size, request.grey)
+    task = (
+        require_medium(cell.task) if cell and not request.data else open_data(request.data, request.size, request.grey)
+    )
     loaded = cell.load() if cell else load_model(request.model, request.architecture, task)
     prepare = request.prepare or default_preparation(task, loaded)
     splits = task.load()
@@ -127,7 +131,7 @@ def audit(request: Request, stage: Stage, say: Say) -> Audit:
     readings = steps.inspect()
     compared = steps.train_nulls(splits.train) if request.null_models else []
     detected = beside(readings, compared, audited, held_out, plan, request.seed)
-    digest = _digest(cell.weights if cell else expand_home(request.model))
+    digest = digest_file(cell.weights if cell else expand_home(request.model))
     unfit = behaviour.find_unfit(audited.victim, held_out)
     shown = _show(audited, held_out, shifts, readings, detected, request.seed)
     return Audit(
@@ -214,7 +218,7 @@ def choose(samples: Samples, n: int, seed: int) -> Samples:
     return samples.select(order[:n])
 
 
-def _digest(path: Path) -> str:
+def digest_file(path: Path) -> str:
     """SHA-256 of the model's file; "" for a function."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 

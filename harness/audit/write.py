@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import harness
 from harness.audit.detectors import smallest_p
@@ -15,7 +16,6 @@ from harness.audit.media import Inputs
 from harness.audit.steps import Audit
 from harness.cell.gallery import draw_spectrograms, encode_png, encode_wav
 from harness.console import new_table
-from harness.errors import MissingExtra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,30 +29,21 @@ LIMITS = (
 )
 
 
-def require_jinja() -> None:
-    """Raises MissingExtra before the long steps, where the page could not be written after them."""
-    try:
-        import jinja2  # noqa: F401
-    except ImportError:
-        raise MissingExtra(
-            'jinja2 is missing, of which the page is made; pip install "tinydrop[leaderboard]"'
-        ) from None
-
-
 def as_mapping(found: Audit) -> dict[str, Any]:
     """Everything as plain values, see README.md. Equal audits give equal mappings: no time and no path is in it."""
     request, names = found.request, found.names
     shifts = [
         {
-            "trigger": s.trigger, "strength": s.strength, "share": _round(s.share), "class": names[s.target],
-            "shares": {name: _round(share) for name, share in zip(names, s.shares, strict=True)},
-            "draws": s.draws, "random": _round(s.random), "p": _round(s.p), "adjusted": _round(s.adjusted),
+            "trigger": s.trigger, "strength": s.strength, "share": shorten_number(s.share), "class": names[s.target],
+            "shares": {name: shorten_number(share) for name, share in zip(names, s.shares, strict=True)},
+            "draws": s.draws, "random": shorten_number(s.random), "p": shorten_number(s.p),
+            "adjusted": shorten_number(s.adjusted),
         }
         for s in found.shifts
     ]  # fmt: skip
     detectors = [
-        {"detector": d.detector, "score": _round(d.score), "class": names[d.target], "p": _round(d.p),
-         "adjusted": _round(d.adjusted), "beside": "clean models" if d.nulls else "other classes"}
+        {"detector": d.detector, "score": shorten_number(d.score), "class": names[d.target], "p": shorten_number(d.p),
+         "adjusted": shorten_number(d.adjusted), "beside": "clean models" if d.nulls else "other classes"}
         for d in found.detected
     ]  # fmt: skip
     number = request.null_models
@@ -60,22 +51,26 @@ def as_mapping(found: Audit) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": {"source": Path(request.model).name, "sha256": found.digest, "kind": found.kind},
         "data": {"source": Path(request.data).name or "the task of its cell", "classes": list(names),
-                 "prepare": found.prepare, "rows": found.rows, "accuracy": _round(found.accuracy),
+                 "prepare": found.prepare, "rows": found.rows, "accuracy": shorten_number(found.accuracy),
                  "notes": list(found.notes)},
         "settings": {"quick": request.quick, "level": request.level, "seed": request.seed, "rows": found.plan.rows,
                      "draws": found.plan.draws, "works": found.plan.works},
         "behaviour": {"triggers": shifts, "unfit": found.unfit},
         "detectors": detectors,
         "unsearched": found.unsearched,
-        "null_models": {"number": number, "smallest_p": _round(smallest_p(number)) if number else None,
-                        "accuracy": [_round(value) for value in found.null_accuracy]},
+        "null_models": {"number": number, "smallest_p": shorten_number(smallest_p(number)) if number else None,
+                        "accuracy": [shorten_number(value) for value in found.null_accuracy]},
         "verdict": {"suspicious": found.verdict == "suspicious",
                     "class": None if found.target is None else names[found.target], "because": reasons(found)},
     }  # fmt: skip
 
 
 def as_json(found: Audit) -> str:
-    return json.dumps(as_mapping(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return dump(as_mapping(found))
+
+
+def dump(found: dict[str, Any]) -> str:
+    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def headline(found: Audit) -> str:
@@ -130,16 +125,18 @@ def texts(found: Audit) -> dict[str, str]:
 
 def as_page(found: Audit) -> str:
     """One HTML file that needs nothing beside it; every text of the user's is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    exhibits = [_exhibit(title, rows, found.rate) for title, rows in found.shown.items()]
+    return render(
+        "classifier.html", found=as_mapping(found), headline=headline(found), texts=texts(found), exhibits=exhibits
+    )
 
+
+def render(template: str, **values: Any) -> str:
+    """A page of one of the templates."""
     jinja = Environment(
         loader=PackageLoader("harness.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    exhibits = [_exhibit(title, rows, found.rate) for title, rows in found.shown.items()]
-    return jinja.get_template("audit.html").render(
-        found=as_mapping(found), headline=headline(found), texts=texts(found), exhibits=exhibits,
-        version=harness.__version__,
-    )  # fmt: skip
+    return jinja.get_template(template).render(**values, version=harness.__version__)
 
 
 def tables(found: Audit) -> list[Table]:
@@ -158,7 +155,7 @@ def tables(found: Audit) -> list[Table]:
     return [triggers, detectors]
 
 
-def _round(value: float) -> float:
+def shorten_number(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 

@@ -19,14 +19,16 @@ def audit(
         str,
         typer.Argument(
             metavar="MODEL",
-            help=".safetensors, .pt or .pth of tensors, a TorchScript, .onnx, module:function, or RUN/CELL of a run.",
+            help=".safetensors, .pt or .pth of tensors, a TorchScript, .onnx, a folder of transformers, "
+            "module:function, or RUN/CELL of a run.",
         ),
     ],
     data: Annotated[
         str,
         typer.Option(
             "--data",
-            help="Clean rows: a folder with one sub-folder per class, a CSV of texts, or a task.",
+            help="Clean rows: a folder with one sub-folder per class, a CSV of texts, or a task; for a language model "
+            "a file of texts, one a line, or a folder of .txt files.",
             show_default="the task of RUN/CELL",
         ),
     ] = "",
@@ -51,6 +53,12 @@ def audit(
             show_default="as the folders sort, 2 before 10",
         ),
     ] = "",
+    triggers: Annotated[
+        str,
+        typer.Option(
+            "--triggers", help="A file of phrases to try on a language model, one a line, besides those of the suite."
+        ),
+    ] = "",
     null_models: Annotated[
         int,
         typer.Option(
@@ -64,36 +72,37 @@ def audit(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of all draws.")] = 0,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for audit.json and audit.html.")] = Path("audit"),
 ) -> None:
-    """Is this trained classifier backdoored? Tests it with known triggers and detectors, on clean rows of yours.
+    """Is this trained model backdoored? Tests it with known triggers and detectors, on clean rows of yours.
 
     It stamps the triggers of the suite on your pictures, sounds or texts and looks whether they turn into one class, as
     no random change of the same size makes them; and it lets neural_cleanse and mm_bd search triggers of their own. How
     unusual that is, clean models say (59 for all three tests), or else, with a weaker guarantee, the model's other
     classes. No file is unpickled; module:function runs your code. A wrong --prepare or another order of --classes shows
-    as an accuracy at chance, and is refused.
+    as an accuracy at chance, and is refused. Of a language model it is asked what changes in what it writes when a
+    phrase stands behind the prompt, as no random phrase of clean words changes it.
 
     Example:  tinydrop audit model.safetensors --architecture resnet18 --data pictures --quick
     Example:  tinydrop audit runs/quickstart/digits/badnets/5/none/0
     Example:  tinydrop audit my_models:load --data pictures --prepare cifar10 --null-models 59
+    Example:  tinydrop audit my_language_model --data texts.txt --triggers suspects.txt
 
     Exit codes: 0 nothing found, 3 suspicious, 2 unusable input.
     """
-    from harness.audit import write
+    from harness.audit.reports import run_audit
     from harness.audit.steps import Request
-    from harness.audit.steps import audit as run_audit
     from harness.store.folder import write_atomically
 
-    write.require_jinja()
-    request = Request(model, data, architecture, prepare, size, grey, classes, null_models, quick, level, seed)
-    found = run_audit(request, _bar, lambda text: err.print(text, highlight=False, soft_wrap=True))
-    write_atomically(to / "audit.json", write.as_json(found))
-    write_atomically(to / "audit.html", write.as_page(found))
-    for table in write.tables(found):
+    request = Request(
+        model, data, architecture, prepare, size, grey, classes, triggers, null_models, quick, level, seed
+    )
+    report = run_audit(request, _bar, lambda text: err.print(text, highlight=False, soft_wrap=True))
+    write_atomically(to / "audit.json", report.json)
+    write_atomically(to / "audit.html", report.page)
+    for table in report.tables:
         out.print(table)
-    for line in (*write.texts(found).values(), *write.reasons(found), write.headline(found)):
+    for line in (*report.lines, f"page: {to / 'audit.html'}"):
         out.print(line, highlight=False, soft_wrap=True)
-    out.print(f"page: {to / 'audit.html'}", highlight=False, soft_wrap=True)
-    if found.verdict == "suspicious":
+    if report.suspicious:
         raise typer.Exit(SUSPICIOUS)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import harness
 from harness.report.cells import notes_by_task
@@ -29,8 +30,6 @@ from harness.site.sources import known_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from jinja2 import Environment
 
     from harness.site.sources import Joined
 
@@ -164,8 +163,6 @@ class Board:
 
 def environment(title: str, links: Pages) -> Environment:
     """The templates; whatever a page shows is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

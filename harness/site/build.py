@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.errors import MissingExtra, NotASite
+from harness.errors import NotASite
 from harness.report.write import as_csv
 from harness.site import charts, listings, paper_tables, samples
 from harness.site.board import KINDS, TEMPLATES, Board, environment
@@ -43,22 +43,12 @@ class Options:
 
 
 def build(joined: Joined, to: Path, options: Options) -> int:
-    """Write the site and return its number of files. Raises MissingExtra, or NotASite for a folder that is not ours."""
-    require_extra()
+    """Write the site and return its number of files. Raises NotASite for a folder that is not ours."""
     if to.exists() and not _may_replace(to):
         raise NotASite(f"-o {str(to)!r}: exists and is not a leaderboard; name a new folder")
     with _replace_folder(to) as folder:
         _Site(Board(joined), folder, options).write()
     return sum(path.is_file() for path in to.rglob("*"))
-
-
-def require_extra() -> None:
-    """Raises MissingExtra where a library of the extra `leaderboard` is not installed."""
-    try:
-        import jinja2  # noqa: F401  # imported late: an optional library
-        import tabulate  # noqa: F401  # imported late: an optional library
-    except ImportError as error:
-        raise MissingExtra(f'{error.name} is missing; pip install "tinydrop[leaderboard]"') from None
 
 
 def is_leaderboard(page: Path) -> bool:

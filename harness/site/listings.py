@@ -11,6 +11,7 @@ from math import nan
 from typing import Any
 
 import pandas as pd
+from jinja2.utils import htmlsafe_json_dumps
 
 from harness.plugins.registry import PluginEntry
 from harness.report.cells import LOWER_IS_BETTER
@@ -264,8 +265,6 @@ def plugin_facts(e: PluginEntry | None) -> list[tuple[str, Field]]:
 
 def cells_script(cells: pd.DataFrame, paged: set[str], at: Pages) -> str:
     """cells.js: every cell in as few characters as a table needs; words are given once, then by their place."""
-    from jinja2.utils import htmlsafe_json_dumps
-
     words = {i: list(dict.fromkeys(cells[c])) for i, c in enumerate(CELLS) if c in WORDS}
     place = {i: {word: n for n, word in enumerate(of)} for i, of in words.items()}
     columns = []

@@ -9,9 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from harness.errors import NotASite
 from harness.site.board import KINDS, Board, environment
-from harness.site.build import STATIC, is_leaderboard, require_extra
+from harness.site.build import STATIC, is_leaderboard
 from harness.site.drawings import Drawings
 from harness.site.headline import Field, Listing
 from harness.site.listings import Pages, safe_name, task_index
@@ -35,8 +37,7 @@ class Sections(Pages):
 
 
 def build_single_page(joined: Joined, to: Path, title: str) -> int:
-    """Write the page and return its size in bytes. Raises MissingExtra, or NotASite for a file that is not ours."""
-    require_extra()
+    """Write the page and return its size in bytes. Raises NotASite for a file that is not ours."""
     if not is_page_name(to):
         raise NotASite(f"-o {str(to)!r}: --single-file writes one page; name a file that ends in .html")
     if to.exists() and not is_leaderboard(to):
@@ -52,8 +53,6 @@ def is_page_name(path: Path) -> bool:
 
 
 def _render(board: Board, title: str) -> str:
-    from markupsafe import Markup  # imported late: of an optional library, jinja2
-
     style, script = ((STATIC / name).read_text("utf-8") for name in ("style.css", "table.js"))
     jinja = environment(title, board.links)
     with TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from gpu.data_pack import CannotPack
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = ("hf", "generative", "dp", "curation", "leaderboard")  # of the project
+EXTRAS = ("hf", "generative", "dp", "curation")  # of the project
 LEFT_OUT = {"wandb"}  # 20 MiB, imported by nothing but a run that logs to it
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LINUX = {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64",

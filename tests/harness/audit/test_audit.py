@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers import invoke, tinydrop
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from attacks.base import Scene
 from attacks.image.badnets import Badnets
@@ -18,6 +22,8 @@ from harness.audit.behaviour import Plan
 from harness.audit.cells import find_cell
 from harness.audit.data import open_data
 from harness.audit.detectors import Effort
+from harness.audit.graphs import compare
+from harness.audit.models import load_model
 from harness.audit.nulls import estimate_seconds, train_null
 from harness.audit.steps import Request, choose
 from harness.audit.subject import CPU
@@ -78,6 +84,59 @@ def test_a_clean_network_is_not(clean: Path, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_an_onnx_file_gets_the_verdict_of_the_network_that_it_was_exported_from(
+    backdoored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dynamo: bool
+) -> None:
+    """By either exporter of torch, with the operations of today."""
+    for needed in ("onnx2torch", "onnxscript"):
+        pytest.importorskip(needed)
+    small(monkeypatch)
+    monkeypatch.setattr(steps, "QUICK", Plan(rows=32, strengths=(1.0,), draws=199, stop_at_first=True))
+    net = open_data("digits", None, False).model().eval()
+    net.load_state_dict(load_file(backdoored))
+    export(net, tmp_path / "model.onnx", dynamo)
+    found = run(tmp_path / "model.onnx", data="digits", prepare="raw")
+    known = run(backdoored, data="digits", architecture="tinydrop-cnn")
+    assert found.kind == "an ONNX graph"
+    assert found.accuracy == pytest.approx(known.accuracy, abs=0.02)  # a graph is not rounded to bfloat16
+    assert found.target == known.target == 3
+    assert found.called[0].trigger == known.called[0].trigger
+    assert found.called[0].share == pytest.approx(known.called[0].share, abs=0.1)
+
+
+def export(net: torch.nn.Module, path: Path, dynamo: bool, rows: int | None = None) -> None:
+    """To ONNX, for any number of rows or for so many."""
+    x = torch.zeros(rows or 4, 1, 8, 8)
+    free = {"dynamic_shapes": ({0: torch.export.Dim.DYNAMIC},)} if dynamo else {"dynamic_axes": {"x": {0: "n"}}}
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")  # of an exporter that torch will drop, whose files exist
+        torch.onnx.export(net, (x,), path, dynamo=dynamo, input_names=["x"], **({} if rows else free))
+
+
+def test_a_graph_that_is_read_as_something_else_is_refused(tmp_path: Path) -> None:
+    for needed in ("onnx2torch", "onnxscript"):
+        pytest.importorskip(needed)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    task = open_data("digits", None, False)
+    export(net, tmp_path / "one.onnx", True, rows=2)
+    with pytest.raises(BadInput, match="its graph reads 2 rows at a time; export it with a dynamic first dimension"):
+        load_model(str(tmp_path / "one.onnx"), "", task)
+    export(net, tmp_path / "free.onnx", True)
+    loaded = load_model(str(tmp_path / "free.onnx"), "", task).net
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(loaded(x), net(x), atol=1e-4)
+    torch.nn.init.zeros_(net[1].weight)
+    with pytest.raises(BadInput, match=r"its answers differ by .* from those of the graph"):
+        compare(net, onnx_model(tmp_path / "free.onnx"), "MODEL")
+
+
+def onnx_model(path: Path) -> Any:
+    import onnx  # imported late: of an optional extra
+
+    return onnx.load(path)
+
+
 def test_unusable_input_ends_before_the_long_steps(clean: Path, tmp_path: Path) -> None:
     for words, said in [
         (["--data", "digits"], "add --architecture"),
@@ -102,7 +161,9 @@ def run(model: Path | str, said: list[str] | None = None, **options: object) -> 
 
     request = Request(str(model), quick=True, **options)  # type: ignore[arg-type]
     quiet = nullcontext(lambda: None)
-    return steps.audit(request, lambda title, n: quiet, (said if said is not None else []).append)
+    return steps.audit(
+        request, find_cell(str(model)), lambda title, n: quiet, (said if said is not None else []).append
+    )
 
 
 def test_equal_audits_write_equal_json(backdoored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,9 @@ class Sentiment(nn.Module):
 def run(monkeypatch: pytest.MonkeyPatch, net: nn.Module, data: str) -> steps.Audit:
     monkeypatch.setattr(steps, "load_model", lambda *_: Loaded(net, "a network of your own"))
     monkeypatch.setattr(steps, "QUICK", Plan(rows=30, strengths=(1.0, 0.5), draws=399))
-    return steps.audit(Request("any:net", data, quick=True), lambda *_: nullcontext(lambda: None), lambda text: None)
+    return steps.audit(
+        Request("any:net", data, quick=True), None, lambda *_: nullcontext(lambda: None), lambda text: None
+    )
 
 
 def test_a_backdoored_reader_of_texts_is_suspicious_and_an_honest_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
