@@ -10,6 +10,7 @@ Refused                    the command line prints the line and ends with 2
 ├── NoRay                  no Ray, or no cluster
 ├── BadSubmission          an archive or a published table
 ├── NotASite               a folder that holds something else
+├── MissingExtra           a library that is not installed
 └── Unreachable            a storage that does not answer (an OSError, too)
 Broken                     what `tinydrop check` found: a plug-in breaks its contract
 BrokenAttack               an attack breaks its contract while a grid runs: its cell is recorded as failed
@@ -65,6 +66,10 @@ class BadEvidence(Refused, ValueError):
 
 class NotASite(Refused, ValueError):
     """The folder to write holds something else."""
+
+
+class MissingExtra(Refused, ImportError):
+    """A library of an extra is not installed; the message names the extra."""
 
 
 class Unreachable(Refused, OSError):

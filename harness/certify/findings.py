@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -220,6 +221,13 @@ class VetFile(Strict):
 
 
 def read_audit(where: str, data: bytes) -> AuditFile:
+    """Raises BadEvidence as `_read`, and for the audit of a language model, for which there is no level yet."""
+    raw: Any = None
+    with suppress(ValueError, RecursionError):
+        raw = parse_json(data)
+    about = raw.get("data") if isinstance(raw, dict) else None
+    if isinstance(about, dict) and "perplexity" in about:
+        raise BadEvidence(f"{where}: is of a language model; only audits of classifiers can be certified so far")
     return _read(AuditFile, where, data)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,8 @@ import pandas as pd
 from scipy import stats
 
 from harness.console import new_table
-from harness.report import dose_response, trials
 from harness.report.detection import COLUMN, FEWEST, Array, threshold_at
-from harness.report.dose_response import Curve, Unsupported
+from harness.report.dose_response import Curve, Unsupported, choose_doses, estimate_ed, protection
 from harness.report.doses import columns_of, curves_by_seed
 
 if TYPE_CHECKING:
@@ -27,11 +25,11 @@ MODELS_AT, ROWS_AT = 5, 1  # % of clean models, or of clean rows, that a detecto
 def windows_frame(cells: pd.DataFrame) -> pd.DataFrame:
     """One row per task, attack and detector that met two doses or more.
 
-    planted: the dose at which the backdoor works, found: the dose at which half is found, window: found over planted;
-    each as a number and as `_text`. kind "rows": the ED50 of the ASR and the dose at which a filter ranks half of the
-    poison above all but 1 % of the clean rows, over seeds. kind "models": the doses at which half of the models have a
-    backdoor (ASR halfway from chance to 1), and at which a detector suspects half of them more than all but 5 % of the
-    clean models (of at least 20), over models. note: why a number is missing.
+    planted: the ED50 of the undefended ASR, found: the dose at which the detector sees it, window: found over planted,
+    paired by seed; each as a number and as `_text`, means over seeds as every ED50. kind "rows": found is the dose at
+    which a filter ranks half of the poison above all but 1 % of the clean rows. kind "models": found is the dose from
+    which a detector suspects the model of a seed more than all but 5 % of the clean ones (of at least 20): it lies
+    between two doses. note: why a number is missing.
     """
     if "asr" not in cells:
         return pd.DataFrame()
@@ -45,14 +43,11 @@ def windows_frame(cells: pd.DataFrame) -> pd.DataFrame:
             continue
         if "model_suspicion" in part and part.model_suspicion.notna().any():
             clean = done[(done.task == where["task"]) & (done.defense == where["defense"])]
-            called = _called(part, clean_suspicion(clean))
-            if called:
-                rows.append({**where, "kind": "models", **_compare(called, _answers(asr), trials.estimate_share,
-                                                                   trials.protection_of_share)})  # fmt: skip
+            if called := _called(part, clean_suspicion(clean)):
+                rows.append({**where, "kind": "models", **_compare(called, asr)})
         if (name := f"train_tpr_at_{ROWS_AT}") in part and part[name].notna().any():
             seen = _curves(part[(part.dose > 0) & part[name].notna()], name, ROWS_AT / 100)
-            rows.append({**where, "kind": "rows", **_compare(seen, asr, dose_response.estimate_ed,
-                                                             dose_response.protection)})  # fmt: skip
+            rows.append({**where, "kind": "rows", **_compare(seen, asr)})
     return pd.DataFrame(rows)
 
 
@@ -72,22 +67,18 @@ def _called(part: pd.DataFrame, clean: Array) -> Curves:
 
 
 def _curves(part: pd.DataFrame, name: str, chance: float) -> Curves:
-    return {
+    curves = {
         int(str(seed)): Curve(rows.dose.to_numpy(float), rows[name].to_numpy(float), chance)
         for seed, rows in part.sort_values("dose").groupby("seed")
     }
+    return choose_doses(curves)
 
 
-def _answers(curves: Curves) -> Curves:
-    """Whether the backdoor of each model works: 1 where its ASR is halfway from chance to 1."""
-    return {seed: replace(c, asr=(c.asr >= c.level(0.5)).astype(float), chosen=None) for seed, c in curves.items()}
-
-
-def _compare(found: Curves, planted: Curves, estimate: Any, ratio: Any) -> dict[str, Any]:
+def _compare(found: Curves, planted: Curves) -> dict[str, Any]:
     row: dict[str, Any] = {"seeds": len(found), "note": ""}
     for name, number in (
-        ("planted", partial(estimate, planted)), ("found", partial(estimate, found)),
-        ("window", partial(ratio, found, planted)),
+        ("planted", partial(estimate_ed, planted)), ("found", partial(estimate_ed, found)),
+        ("window", partial(protection, found, planted)),
     ):  # fmt: skip
         try:
             row |= columns_of(name, number())
@@ -98,7 +89,7 @@ def _compare(found: Curves, planted: Curves, estimate: Any, ratio: Any) -> dict[
 
 def windows_table(windows: pd.DataFrame) -> Table:
     """Doses at which attacks work and detectors find them."""
-    title = "stealth window: poisons until half is found, over poisons until the backdoor works"
+    title = "stealth window: poisons until it is found, over poisons until the backdoor works"
     table = new_table(title, COLUMN, ["finds", "works at", "found at", "window"], ["note"])
     for row in windows.to_dict("records"):
         place = [str(row[name]) for name in (*COLUMN, "kind")]

@@ -37,8 +37,8 @@ HEADLINE = (
                          "in order, bounds stand apart: <= before the numbers, > after them"),
     Column("protection", True, "how many times more samples the attack needs, with 95 % interval; bounds as of ED50"),
     P,
-    Column("stealth window", True, "poisons until half of them, or of the models, are found, over poisons until the "
-                                   "backdoor works undefended; below 1 they are found first"),
+    Column("stealth window", True, "poisons until half of them are found, or the model is called, over poisons until "
+                                   "the backdoor works undefended; below 1 it is found first"),
     Column("ASR", True, "attack success rate at the largest dose that all defenses of the attack have"),
     Column("{}", True, "the task's clean metric at that dose"),
     Column("Δ {}", True, "clean metric minus that of the undefended victim, same seeds, at dose 0 where that was run"),

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from harness.certify import documents
 from harness.certify.check import check
+from harness.certify.findings import read_audit
 from harness.certify.levels import LEVELS
 from harness.certify.schema import PUBLISHED, schema_json
 from harness.certify.write import certify
@@ -354,3 +355,11 @@ def test_help_teaches() -> None:
     said = tinydrop("certify", "--help", check=True).stdout
     for words in ("openssl ecparam", "--public-key", "None of them proves", "Exit codes"):
         assert words in said
+
+
+def test_the_audit_of_a_language_model_is_refused_in_words() -> None:
+    data = json.dumps({"schema": 1, "data": {"perplexity": 90.0}}).encode()
+    with pytest.raises(BadEvidence, match=r"^audit\.json: is of a language model"):
+        read_audit("audit.json", data)
+    with pytest.raises(BadEvidence, match="is no JSON"):
+        read_audit("audit.json", b'{"data": {"perplexity"')

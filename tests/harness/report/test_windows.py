@@ -62,15 +62,19 @@ def test_what_is_never_found_is_a_bound() -> None:
 def test_the_window_of_a_detector_of_models_is_over_models() -> None:
     (row,) = windows_frame(make_cells(8, 32, seeds=12, clean=24, models=True)).to_dict("records")
     assert (row["kind"], row["seeds"]) == ("models", 12)
-    assert row["planted"] == pytest.approx(8, rel=0.5)
-    assert row["found"] == pytest.approx(40, rel=0.5)
-    assert 2 < row["window"] < 10
+    assert row["planted"] == pytest.approx(8, rel=0.3)
+    assert 16 < row["found"] < 64, "a model is called from one of these doses on"
+    assert 2 < row["window"] < 8
 
 
-def test_too_few_clean_models_carry_no_threshold_and_too_few_models_no_window() -> None:
+def test_models_that_are_all_found_between_the_same_doses_are_not_known_better_than_that() -> None:
+    cells = make_cells(8, 11, seeds=8, clean=24, models=True)
+    (row,) = windows_frame(cells[cells.dose.isin([0, 4, 8, 32])]).to_dict("records")
+    assert row["found_low"] < 0.95 * row["found"] < row["found_high"] / 1.05
+
+
+def test_too_few_clean_models_carry_no_threshold() -> None:
     assert windows_frame(make_cells(8, 32, seeds=12, clean=12, models=True)).empty
-    (row,) = windows_frame(make_cells(8, 32, seeds=5, clean=24, models=True)).to_dict("records")
-    assert row["note"] == "5 trials: a share of the trials needs at least 8"
 
 
 def test_one_dose_is_no_axis() -> None:
