@@ -68,7 +68,7 @@ def write_audit(folder: Path, share: float = 0.1, nulls: int = 0, quick: bool = 
         Calibrated(name, 1.5, raw[i], i, nulls, adjusted=holm(raw)[i])
         for i, name in enumerate(("neural_cleanse", "mm_bd"))
     ]  # fmt: skip
-    request = Request("models/my <model>.pt", "pictures", "resnet18", "", None, False, "", nulls, quick, 0.05, 0)
+    request = Request("models/my <model>.pt", "pictures", "resnet18", null_models=nulls, quick=quick)
     found = Audit(
         request, "resnet18", digest, "imagenet", CLASSES, 0.93, 400, Plan(), shifts, {"wanet": "too small"}, "",
         detected, [0.9] * nulls, ("two rows were left out",),
