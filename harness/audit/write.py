@@ -49,7 +49,7 @@ def as_mapping(found: Audit) -> dict[str, Any]:
     number = request.null_models
     return {
         "schema": SCHEMA,
-        "model": {"source": Path(request.model).name, "sha256": found.digest, "kind": found.kind},
+        "model": {"source": name_model(request.model), "sha256": found.digest, "kind": found.kind},
         "data": {"source": Path(request.data).name or "the task of its cell", "classes": list(names),
                  "prepare": found.prepare, "rows": found.rows, "accuracy": shorten_number(found.accuracy),
                  "notes": list(found.notes)},
@@ -63,6 +63,12 @@ def as_mapping(found: Audit) -> dict[str, Any]:
         "verdict": {"suspicious": found.verdict == "suspicious",
                     "class": None if found.target is None else names[found.target], "because": reasons(found)},
     }  # fmt: skip
+
+
+def name_model(model: str) -> str:
+    """What is said of where a model comes from: a file's name, or a cell's task, attack, dose, defense, seed."""
+    parts = model.split("/")
+    return "/".join(parts[-5:]) if parts[-1].isdigit() else parts[-1]
 
 
 def as_json(found: Audit) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audit.continuations import KINDS, TOKENS, Effect
 from harness.audit.language import LanguageAudit
-from harness.audit.write import SCHEMA, render, shorten_number
+from harness.audit.write import SCHEMA, name_model, render, shorten_number
 from harness.console import new_table, printable
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def as_mapping(found: LanguageAudit) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "schema": SCHEMA,
-        "model": {"source": Path(request.model).name, "sha256": found.digest, "kind": found.kind},
+        "model": {"source": name_model(request.model), "sha256": found.digest, "kind": found.kind},
         "data": {"source": Path(request.data).name or "the task of its cell", "texts": found.texts,
                  "perplexity": shorten_number(found.perplexity), "notes": list(found.notes)},
         "settings": {"quick": request.quick, "level": request.level, "seed": request.seed, "rows": found.plan.rows,
