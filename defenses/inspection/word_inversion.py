@@ -33,10 +33,10 @@ class WordInversion(Defense):
     a clean-label attack, whose texts are the class's own, and a dose below `least` are not seen.
     `strengths` (K,) is kept with the record, and `trigger`: the words, as numbers of letters (`chr` reads them).
     It inspects only: what it deploys is the victim as it is.
-    Measured on ag_news, 4,000 texts, bag, set up on seeds 100 and 101: the suspicion of clean models is .013 to .032
-    (seeds 0 to 3); of seeds 0 and 1 it is .086 and .058 with 50 addsent, .32 and .26 with 200 (seed 2: .27), .22 and
-    .24 with 200 badwords (three words each), .34 and .32 with 200 homoglyph. That is an AUROC of 1.00 each, of six or
-    seven models, and the target is named in all nine; but they share their clean training rows, so they vary little.
+    Measured on ag_news, 4,000 texts, bag, set up on seeds 100 and 101 (results/audit): of 20 clean models the suspicion
+    is .006 to .032, with 50 addsent .058 to .101, with 200 .26 to .32, with 200 homoglyph .27 to .36 (8 models each):
+    AUROC 1.00, and .54 with 20 addsent, of which the target is named all the same. Clean models of half of the texts,
+    or of other training, reach .069: a threshold has to come from models that were trained alike.
     Two classes of made-up reviews (400 texts, 40 badwords): .23, and .15 of the clean model. 3 s of one CPU core a
     model; other victims take as long as screened x classes x phrases texts take them, and were not measured.
     """
