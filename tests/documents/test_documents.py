@@ -109,6 +109,8 @@ def small(words: list[str]) -> list[str]:
         "theirs.zip": "mine.zip",
         "--executor ray --address auto": "",  # tests/harness/run/test_ray.py has a cluster
         "s3://bucket": "file:///$PWD/bucket".replace("$PWD", str(Path.cwd()).lstrip("/")),
+        "audit model.safetensors --architecture resnet18 --data pictures": "audit runs/mine/digits/badnets/5/none/0",
+        "data get sst2": "data",  # a download, or the folder that TINYDROP_DATA names
         "fashion_mnist/badnets": "digits/badnets",
         "trials mnist": "trials digits --count 2 --bases 5 --set train_size=400",
     }.items():

@@ -49,7 +49,8 @@ def test_what_cannot_be_used_is_named_in_one_line(words: str, said: str) -> None
 
 def test_an_unknown_command_is_refused_like_any_unknown_name() -> None:
     with pytest.raises(
-        UnknownName, match=r"COMMAND: unknown 'rum'; did you mean 'run'\? valid: audit, certify, check, dvc, "
+        UnknownName,
+        match=r"COMMAND: unknown 'rum'; did you mean 'run'\? valid: audit, certify, check, data, ",
     ):
         app.app(["rum"], standalone_mode=False)
 
