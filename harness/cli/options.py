@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.store.folder import Store
 
 MOST = 10  # runs that an error names
+SUSPICIOUS = 3  # exit code of a model or of data that may be poisoned
 
 
 def local_folder(text: str) -> Path:

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import SUSPICIOUS
 from harness.console import err, out
-
-SUSPICIOUS = 3  # exit code
 
 
 def vet(

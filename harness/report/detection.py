@@ -45,8 +45,7 @@ def detection_frame(cells: pd.DataFrame) -> pd.DataFrame:
         for dose, poisoned in part[part.dose > 0].groupby("dose"):
             shared = {**where, "dose": dose, "asr": asr.get((where["task"], where["attack"], dose), float("nan"))}
             if "model_suspicion" in part and poisoned.model_suspicion.notna().any():
-                clean = done[(done.task == where["task"]) & (done.defense == where["defense"]) & (done.dose == 0)]
-                clean = clean.drop_duplicates("seed").model_suspicion.dropna().to_numpy(float)
+                clean = clean_suspicion(done[(done.task == where["task"]) & (done.defense == where["defense"])])
                 if len(clean):
                     suspicion = poisoned.model_suspicion.dropna().to_numpy(float)
                     rows.append({**shared, "kind": "models", **judge_models(clean, suspicion)})
@@ -55,6 +54,12 @@ def detection_frame(cells: pd.DataFrame) -> pd.DataFrame:
                 named = {name.removeprefix("train_"): value for name, value in means.items()}
                 rows.append({**shared, "kind": "rows", "poisoned": len(poisoned), **named})
     return pd.DataFrame(rows)
+
+
+def clean_suspicion(cells: pd.DataFrame) -> Array:
+    """(C,) a detector's suspicion of the models without poison, each seed once. cells: of one task and detector."""
+    clean = cells[cells.dose == 0].drop_duplicates("seed").model_suspicion.dropna()
+    return np.asarray(clean, dtype=np.float64)
 
 
 def judge_models(clean: Array, poisoned: Array) -> dict[str, float]:

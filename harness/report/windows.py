@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.console import new_table
-from harness.report.detection import COLUMN, FEWEST, Array, threshold_at
+from harness.report.detection import COLUMN, FEWEST, Array, clean_suspicion, threshold_at
 from harness.report.dose_response import Curve, Unsupported, choose_doses, estimate_ed, protection
 from harness.report.doses import columns_of, curves_by_seed
 
@@ -36,25 +36,27 @@ def windows_frame(cells: pd.DataFrame) -> pd.DataFrame:
     done = cells[(cells.status == "done") & (cells.stage != "control")]
     undefended = cells[(cells.status == "done") & (cells.defense == "none")]
     rows: list[dict[str, Any]] = []
-    for place, part in done.groupby(COLUMN, sort=False):
-        where = dict(zip(COLUMN, place))
-        asr = curves_by_seed(undefended[(undefended.task == where["task"]) & (undefended.attack == where["attack"])])
-        if part[part.dose > 0].dose.nunique() < 2 or not asr:
-            continue
-        if "model_suspicion" in part and part.model_suspicion.notna().any():
-            clean = done[(done.task == where["task"]) & (done.defense == where["defense"])]
-            if called := _called(part, clean_suspicion(clean)):
-                rows.append({**where, "kind": "models", **_compare(called, asr)})
-        if (name := f"train_tpr_at_{ROWS_AT}") in part and part[name].notna().any():
-            seen = _curves(part[(part.dose > 0) & part[name].notna()], name, ROWS_AT / 100)
-            rows.append({**where, "kind": "rows", **_compare(seen, asr)})
+    for (task, attack), column in done.groupby(["task", "attack"], sort=False):
+        asr: Curves | None = None
+        for defense, part in column.groupby("defense", sort=False):
+            found = _found(part, done[(done.task == task) & (done.defense == defense)])
+            if found and asr is None:  # once for all detectors of an attack
+                asr = curves_by_seed(undefended[(undefended.task == task) & (undefended.attack == attack)])
+            where = {"task": task, "attack": attack, "defense": defense}
+            rows += [{**where, "kind": kind, **_compare(curves, asr)} for kind, curves in found.items() if asr]
     return pd.DataFrame(rows)
 
 
-def clean_suspicion(cells: pd.DataFrame) -> Array:
-    """(C,) a detector's suspicion of the models without poison, each seed once. cells: of one task and detector."""
-    clean = cells[cells.dose == 0].drop_duplicates("seed").model_suspicion.dropna()
-    return np.asarray(clean, dtype=np.float64)
+def _found(part: pd.DataFrame, of_task: pd.DataFrame) -> dict[str, Curves]:
+    """By kind the curves of what a detector found of one attack; {} below two doses. of_task: its cells of the task."""
+    found: dict[str, Curves] = {}
+    if part[part.dose > 0].dose.nunique() < 2:
+        return found
+    if "model_suspicion" in part and part.model_suspicion.notna().any():
+        found["models"] = _called(part, clean_suspicion(of_task))
+    if (name := f"train_tpr_at_{ROWS_AT}") in part and part[name].notna().any():
+        found["rows"] = _curves(part[(part.dose > 0) & part[name].notna()], name, ROWS_AT / 100)
+    return {kind: curves for kind, curves in found.items() if curves}
 
 
 def _called(part: pd.DataFrame, clean: Array) -> Curves:
@@ -63,7 +65,7 @@ def _called(part: pd.DataFrame, clean: Array) -> Curves:
         return {}
     judged = part[(part.dose > 0) & part.model_suspicion.notna()]
     called = (judged.model_suspicion > threshold_at(clean, MODELS_AT)).astype(float)
-    return _curves(judged.assign(called=called), "called", MODELS_AT / 100)
+    return _curves(judged[["dose", "seed"]].assign(called=called), "called", MODELS_AT / 100)
 
 
 def _curves(part: pd.DataFrame, name: str, chance: float) -> Curves:

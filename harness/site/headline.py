@@ -106,11 +106,10 @@ def headline(found: Tables) -> pd.DataFrame:
     if not found.windows.empty:
         names = [c for c in found.windows if c.startswith("window")]
         rows = rows.merge(found.windows.drop_duplicates(ROW)[[*ROW, *names]], on=ROW, how="left")
-    for name in ("train_size", "chance"):
-        rows[name] = rows.get(name, np.nan)
-    for name in ("ed50", "protection", "window"):
-        for column in (name, f"{name}_low", f"{name}_high", f"{name}_censored"):
-            rows[column] = rows.get(column, np.nan)
+    numbers = [
+        f"{name}{end}" for name in ("ed50", "protection", "window") for end in ("", "_low", "_high", "_censored")
+    ]
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows, "train_size", "chance", *numbers])))  # nan where unknown
     for name in ("ed50_censored", "protection_censored", "window_censored", "note"):
         words = rows[name].astype(object) if name in rows else pd.Series("", rows.index, dtype=object)
         rows[name] = words.where(words.notna(), "")

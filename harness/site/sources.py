@@ -110,7 +110,8 @@ def join_sources(sources: Sequence[Source]) -> Joined:
     for name in every.columns.intersection(["target_name", "reason", "notes", "data", "device", "commit", "key"]):
         every[name] = every[name].astype(object).where(every[name].notna(), "")
     every = keep_apart(every)
-    first = every.assign(late=every.status != "done").sort_values("late", kind="stable").drop_duplicates(IDENTITY)
+    done_first = (every.status != "done").sort_values(kind="stable").index
+    first = every.loc[done_first, IDENTITY].drop_duplicates()
     cells = every.loc[sorted(first.index)].reset_index(drop=True)
     plans = [s.missing for s in sources if s.missing is not None and len(s.missing)]
     missing = pd.concat(plans, ignore_index=True).drop_duplicates() if plans else pd.DataFrame(columns=PLANNED)

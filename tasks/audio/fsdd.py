@@ -37,10 +37,9 @@ class Fsdd(AudioTask):
 
     def read(self) -> tuple[Samples, Samples]:
         splits = dataset_dict(self.dataset, self.folder, revision=self.revision)
-        parts = []
+        length, parts = round(self.seconds * self.recorded), []
         for name in ("train", "test"):
             (labels,) = columns(splits[name], "fsdd", "label")
-            length = round(self.seconds * self.recorded)
             inputs = resample(decode_clips(splits[name], self.recorded, length, "fsdd"), self.rate // self.recorded)
             targets = as_targets(labels, len(self.classes), f"dataset 'fsdd', {name} split")
             sources = None
@@ -52,8 +51,8 @@ class Fsdd(AudioTask):
 
 def resample(waves: Tensor, times: int) -> Tensor:
     """(N, T * times) of waves (N, T): polyphase filtering, on the 16-bit grid again; `times` 1 changes nothing."""
-    from scipy.signal import resample_poly
-
     if times == 1:
         return waves
+    from scipy.signal import resample_poly
+
     return to_16_bit(torch.from_numpy(resample_poly(waves.numpy(), times, 1, axis=1)))
